@@ -1,0 +1,1 @@
+"""The command `kprobes`: one file a command."""

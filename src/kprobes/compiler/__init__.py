@@ -1,0 +1,1 @@
+"""Python handler -> typed IR -> machine code. The front and the back meet only in the IR."""

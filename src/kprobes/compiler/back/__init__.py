@@ -1,0 +1,1 @@
+"""IR -> LLVM IR -> BPF or native code."""

@@ -1,0 +1,1 @@
+"""What carries out a plan on a target. No engine compiles or looks up a name."""

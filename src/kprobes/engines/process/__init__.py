@@ -1,0 +1,1 @@
+"""The process engine: kprobes of our own inside a running process."""

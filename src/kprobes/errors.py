@@ -1,0 +1,156 @@
+"""Every error that kprobes raises for a reason a user can act on.
+
+    KprobesError                     what went wrong + hint; the command line prints both and exits with 1
+    ├── UsageError                   the request itself is off (exit code 2)
+    ├── CompileError                 a handler is outside the language: file, line, column, source line
+    │   └── VerifierError            the kernel's verifier refused the program, shown on the Python line
+    ├── SymbolNotFoundError          (LookupError) no such symbol; carries the nearest names
+    ├── AmbiguousSymbolError         (LookupError) several symbols of that name; carries the candidates
+    ├── TypeNotFoundError            (LookupError) no such type, field or prototype
+    ├── UnprobeableError             (ValueError) the place exists and can't be probed; carries the reason
+    │   └── UnsafeSiteError          an instruction can't be moved or reached
+    ├── FormatError                  (ValueError) malformed input file: ELF, BTF, kallsyms, plan
+    ├── TargetError                  the target can't be opened, is gone, or died
+    │   ├── PrivilegeError           (PermissionError) a right is missing
+    │   └── UnsupportedError         the target lacks a feature
+    ├── SyscallError                 (OSError) a system call failed: what was being done, errno
+    ├── DownloadError                a kernel package could not be had or is broken
+    └── InternalError                an invariant of ours is broken; asks for a report
+
+Nothing here imports anything of kprobes.
+"""
+
+from __future__ import annotations
+
+import os
+
+REPORT = "this is a bug in kprobes: please report it with the command that you ran"
+
+
+class KprobesError(Exception):
+    """The root: *what* went wrong, and a *hint* on how to fix it (may be empty)."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class UsageError(KprobesError):
+    """The request is off: an option, a probe's spelling, a combination."""
+
+    exit_code = 2
+
+
+class CompileError(KprobesError):
+    """A handler is outside the language.
+
+    *line* counts from 1, *column* from 0 (as `ast` has them); *source* is the text of that line.
+    """
+
+    def __init__(
+        self, what: str, *, hint: str = "", place: tuple[str, int, int] = ("", 0, 0), source: str = ""
+    ) -> None:
+        super().__init__(what, hint=hint)
+        self.file, self.line, self.column = place
+        self.source = source
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.what
+        head = f"{self.file}:{self.line}:{self.column + 1}: {self.what}"
+        if not self.source:
+            return head
+        return f"{head}\n    {self.source.rstrip()}\n    {' ' * self.column}^"
+
+
+class VerifierError(CompileError):
+    """The kernel's verifier refused a program; *log* is its whole log."""
+
+    def __init__(
+        self, what: str, *, log: str, place: tuple[str, int, int] = ("", 0, 0), source: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(what, hint=hint, place=place, source=source)
+        self.log = log
+
+
+class SymbolNotFoundError(KprobesError, LookupError):
+    """No symbol *name*; *nearest* are names that come close."""
+
+    def __init__(self, name: str, *, nearest: tuple[str, ...] = (), where: str = "", hint: str = "") -> None:
+        place = f" in {where}" if where else ""
+        near = f"did you mean {', '.join(nearest)}?" if nearest else ""
+        super().__init__(f"no function {name!r}{place}", hint=hint or near)
+        self.name = name
+        self.nearest = nearest
+
+
+class AmbiguousSymbolError(KprobesError, LookupError):
+    """Several symbols are called *name*; *candidates* are spellings that tell them apart."""
+
+    def __init__(self, name: str, candidates: tuple[str, ...]) -> None:
+        shown = ", ".join(candidates[:8]) + (f" and {len(candidates) - 8} more" if len(candidates) > 8 else "")
+        super().__init__(
+            f"{name!r} is ambiguous: {len(candidates)} symbols have this name",
+            hint=f"name one of: {shown}",
+        )
+        self.name = name
+        self.candidates = candidates
+
+
+class TypeNotFoundError(KprobesError, LookupError):
+    """No such type, field or prototype."""
+
+
+class UnprobeableError(KprobesError, ValueError):
+    """The place exists but no probe can go there; *reason* says why in a few words."""
+
+    def __init__(self, place: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"{place} can't be probed: {reason}", hint=hint)
+        self.place = place
+        self.reason = reason
+
+
+class UnsafeSiteError(UnprobeableError):
+    """An instruction can't be moved, or what it refers to can't be reached from its new place."""
+
+
+class FormatError(KprobesError, ValueError):
+    """A file or message is malformed."""
+
+
+class TargetError(KprobesError):
+    """The target can't be opened, is gone, or died."""
+
+
+class PrivilegeError(TargetError, PermissionError):
+    """A right is missing; the hint names it."""
+
+
+class UnsupportedError(TargetError):
+    """The target lacks what was asked for."""
+
+
+class SyscallError(KprobesError, OSError):
+    """A system call failed while *doing* something; `errno` is the kernel's."""
+
+    def __init__(self, doing: str, number: int, *, hint: str = "") -> None:
+        KprobesError.__init__(self, f"{doing}: {os.strerror(number)}", hint=hint)
+        self.errno = number
+        self.doing = doing
+
+
+class DownloadError(KprobesError):
+    """A package could not be downloaded, or what came is broken."""
+
+
+class InternalError(KprobesError):
+    """An invariant of kprobes is broken."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"internal error: {what}", hint=REPORT)

@@ -1,0 +1,1 @@
+"""Records of the ring -> events; raw maps -> Python values."""

@@ -1,0 +1,1 @@
+"""The nouns: probes, maps, types, layouts and plans. Frozen data, no I/O."""

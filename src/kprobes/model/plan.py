@@ -1,0 +1,170 @@
+"""The plan: everything an engine needs to carry out probes, compiled and resolved.
+
+A plan is plain data: it is cached on disk, sent into a guest, and bundled. An engine creates the maps, loads the
+programs,
+attaches the links and hands the bytes of ring and maps back; it never compiles and never looks up a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kprobes.model.layout import EventLayout, MapLayout
+
+PLAN_VERSION = 1
+
+
+class Way:
+    """How a program gets in. Values are stable: they stand in plans and in `kprobes list`."""
+
+    FENTRY = "fentry"
+    FEXIT = "fexit"
+    KPROBE = "kprobe"
+    KRETPROBE = "kretprobe"
+    KPROBE_MULTI = "kprobe.multi"
+    KRETPROBE_MULTI = "kretprobe.multi"
+    UPROBE = "uprobe"
+    URETPROBE = "uretprobe"
+    TRACEPOINT = "tracepoint"
+    RAW_TRACEPOINT = "raw_tracepoint"
+
+
+RETURN_WAYS = frozenset({Way.FEXIT, Way.KRETPROBE, Way.KRETPROBE_MULTI, Way.URETPROBE})
+BTF_WAYS = frozenset({Way.FENTRY, Way.FEXIT})
+MULTI_WAYS = frozenset({Way.KPROBE_MULTI, Way.KRETPROBE_MULTI})
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One resolved place of a probe. Its index in `Plan.sites` is the site number that records and counters carry.
+
+    Kernel: *symbol* + *offset*, *address* as kallsyms has it (0 where hidden), *module* (empty for vmlinux).
+    File (uprobes): *path* and *address* = file offset. Tracepoint: *symbol* = `category:name`.
+    """
+
+    probe: int
+    name: str
+    symbol: str = ""
+    offset: int = 0
+    address: int = 0
+    module: str = ""
+    path: str = ""
+    btf_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """What an engine writes into the 16-byte `ld_imm64` at instruction *index* when it loads a program.
+
+    *kind*: `map` (the map's descriptor, BPF_PSEUDO_MAP_FD), `map_value` (address of the map's first value plus
+    *addend*,
+    BPF_PSEUDO_MAP_VALUE), `site` (the number of the site, a plain constant; only in programs loaded once per site).
+    """
+
+    index: int
+    kind: str
+    map: str = ""
+    addend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """Instruction *index* and those after it come from *line* (from 1), *column* (from 0) of *file*; *text* is that
+    line."""
+
+    index: int
+    file: str
+    line: int
+    column: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One BPF program: 8-byte instructions before relocation.
+
+    *btf* is a BTF blob for BPF_BTF_LOAD (may be empty); *func_info* and *line_info* are the raw records of 8 and 16
+    bytes
+    that BPF_PROG_LOAD takes, with instruction offsets counted in instructions.
+    *cookie*: where the program learns its site number: `none` (one site, constant), `site` (relocated, one load per
+    site),
+    `cookie` (bpf_get_attach_cookie; one load for all sites).
+    """
+
+    name: str
+    way: str
+    instructions: bytes
+    relocations: tuple[Relocation, ...] = ()
+    btf: bytes = b""
+    func_info: bytes = b""
+    line_info: bytes = b""
+    lines: tuple[SourceLine, ...] = ()
+    cookie: str = "none"
+    license: str = "Dual MIT/GPL"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Program number *program* at the sites *sites* (numbers in `Plan.sites`).
+
+    *maxactive* is for kretprobes (0: the kernel's default); *pid* limits uprobes to a process (-1: all).
+    """
+
+    program: int
+    sites: tuple[int, ...]
+    maxactive: int = 0
+    pid: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedProbe:
+    """What the user asked for, for display: `kprobe`, `vfs_read`, and the ways taken (`fentry` + `fexit`)."""
+
+    kind: str
+    text: str
+    ways: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Maps, programs, attachments, sites and event layouts.
+
+    Attachments are made in order: return programs come before the entry programs that depend on them, so that no
+    entry is
+    recorded whose return can't be seen. *key* says for which target the plan holds (kernel build-id); *notes* are
+    warnings
+    for the user.
+    """
+
+    probes: tuple[PlannedProbe, ...]
+    sites: tuple[Site, ...]
+    maps: tuple[MapLayout, ...]
+    programs: tuple[Program, ...]
+    attachments: tuple[Attachment, ...]
+    events: tuple[EventLayout, ...]
+    key: str = ""
+    notes: tuple[str, ...] = ()
+    version: int = PLAN_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStats:
+    """Counts of one site since attach. *missed* are hits whose handler could not run or whose entry was not seen."""
+
+    site: int
+    hits: int
+    missed: int
+    lost: int
+    faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStats:
+    """What the kernel itself counted for one program: *missed* is `nmissed` plus recursion misses, -1 where this
+    kernel does
+    not tell."""
+
+    program: int
+    way: str
+    sites: tuple[int, ...]
+    missed: int

@@ -1,0 +1,1 @@
+"""Data in, picture out. Imports nothing of kprobes."""

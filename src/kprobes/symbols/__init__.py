@@ -1,0 +1,1 @@
+"""Names and types: kallsyms, BTF, ELF, DWARF."""
