@@ -1,0 +1,195 @@
+"""What the user names in a handler to keep state: Count, Histogram, HashMap, and the types of their keys.
+
+These objects are names with a shape. Their methods are written in handlers, which are compiled; calling them in plain
+Python is a mistake and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from kprobes.errors import UsageError
+from kprobes.model.layout import Buckets, Field, MapLayout, pack_fields
+
+DEFAULT_ENTRIES = 10240
+COMM_SIZE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class String:
+    """A string of at most *size* - 1 bytes as a key or value."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """An unsigned integer of *size* bytes as a key or value."""
+
+    size: int = 8
+
+
+class Stack:
+    """A kernel stack as a key: what `stack()` returns."""
+
+
+class UserStack:
+    """A user stack as a key: what `user_stack()` returns."""
+
+
+class Symbol:
+    """An address that is shown by its symbol."""
+
+
+TypeSpec = type | String | Unsigned | tuple["TypeSpec", ...]
+
+_SCALARS: dict[object, tuple[str, int]] = {
+    int: ("int", 8),
+    bool: ("bool", 8),
+    str: ("str", COMM_SIZE),
+    Stack: ("stack", 8),
+    UserStack: ("user_stack", 8),
+    Symbol: ("symbol", 8),
+}
+
+
+def fields_of(spec: TypeSpec | None, name: str) -> tuple[tuple[Field, ...], int]:
+    """Lay out the type *spec* (of a key or value called *name*); return its fields and its size in bytes.
+
+    Raises:
+        UsageError: the type can't be kept in a map.
+    """
+    if spec is None:
+        return (), 0
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    flat = []
+    for index, part in enumerate(parts):
+        label = name if len(parts) == 1 else f"{name}{index}"
+        if isinstance(part, String):
+            flat.append((label, "str", part.size))
+        elif isinstance(part, Unsigned):
+            flat.append((label, "uint", part.size))
+        elif not isinstance(part, tuple) and part in _SCALARS:
+            kind, size = _SCALARS[part]
+            flat.append((label, kind, size))
+        else:
+            raise UsageError(
+                f"{part!r} can't be a key or value of a map",
+                hint="use int, bool, str, String(n), Unsigned(bytes), Stack, Symbol, or a tuple of them",
+            )
+    return pack_fields(flat)
+
+
+def _only_in_handlers(what: str) -> NoReturn:
+    raise UsageError(
+        f"{what} runs only inside a handler, which is compiled",
+        hint="read the result with session[map] while or after the session runs",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """Sums under keys: `Count("opens", by=str)`, in a handler `opens.add(by=comm())`, `opens.add(5)`.
+
+    `session[opens]` is a dict from key to sum, or one int without `by`. At most *entries* keys.
+    """
+
+    name: str
+    by: TypeSpec | None = None
+    entries: int = DEFAULT_ENTRIES
+
+    def add(self, amount: int = 1, *, by: object = None) -> None:
+        """Add *amount* under the key *by* (only in a handler)."""
+        _only_in_handlers(f"{self.name}.add")
+
+    def layout(self, shards: int) -> MapLayout:
+        """Return the layout; *shards* is the power of two of per-CPU shares of a map without key."""
+        key, size = fields_of(self.by, "key")
+        if not key:
+            return MapLayout(self.name, "count", 4, 8 * shards, 1, shards=shards)
+        return MapLayout(self.name, "count", size, 8, self.entries, key=key)
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """A distribution of integers under keys: `Histogram("usecs", by=str)`, in a handler `usecs.add(value, by=comm())`.
+
+    Buckets are powers of two, or linear with `Histogram("size", linear=(low, high, step))`. `session[usecs]` is a
+    dict from key
+    to `Distribution`, or one without `by`.
+    """
+
+    name: str
+    by: TypeSpec | None = None
+    linear: tuple[int, int, int] | None = None
+    entries: int = 1024
+
+    def add(self, value: int, *, by: object = None, weight: int = 1) -> None:
+        """Add *weight* to the bucket of *value* under the key *by* (only in a handler)."""
+        _only_in_handlers(f"{self.name}.add")
+
+    @property
+    def buckets(self) -> Buckets:
+        """Return how values are sorted.
+
+        Raises:
+            UsageError: the linear range is empty or has more than 1,024 steps.
+        """
+        if self.linear is None:
+            return Buckets()
+        low, high, step = self.linear
+        if step <= 0 or high <= low or (high - low) // step > 1024:
+            raise UsageError(
+                f"{self.name}: linear=({low}, {high}, {step}) is no range of 1 to 1,024 steps",
+                hint="give (low, high, step) with low < high and step > 0",
+            )
+        return Buckets("linear", low, step, -(-(high - low) // step))
+
+    def layout(self, shards: int) -> MapLayout:
+        """Return the layout; *shards* as for Count."""
+        key, size = fields_of(self.by, "key")
+        bytes_each = 8 * self.buckets.total
+        if not key:
+            return MapLayout(self.name, "histogram", 4, bytes_each * shards, 1, buckets=self.buckets, shards=shards)
+        return MapLayout(self.name, "histogram", size, bytes_each, self.entries, key=key, buckets=self.buckets)
+
+
+@dataclass(frozen=True, eq=False)
+class HashMap:
+    """State between hits: `HashMap("opened", key=int, value=int)`; in a handler `m[k] = v`, `m[k]`, `m.get(k, 0)`,
+    `k in m`,
+    `del m[k]`, `m[k] += 1`.
+
+    `session[m]` is a dict. At most *entries* keys; a write to a full map counts as a fault.
+    """
+
+    name: str
+    key: TypeSpec = int
+    value: TypeSpec = int
+    entries: int = DEFAULT_ENTRIES
+
+    def __getitem__(self, key: object) -> int:
+        _only_in_handlers(f"{self.name}[...]")
+
+    def __setitem__(self, key: object, value: object) -> None:
+        _only_in_handlers(f"{self.name}[...] =")
+
+    def __delitem__(self, key: object) -> None:
+        _only_in_handlers(f"del {self.name}[...]")
+
+    def __contains__(self, key: object) -> bool:
+        _only_in_handlers(f"in {self.name}")
+
+    def get(self, key: object, default: int = 0) -> int:
+        """Return the value under *key*, or *default* (only in a handler)."""
+        _only_in_handlers(f"{self.name}.get")
+
+    def layout(self, shards: int) -> MapLayout:  # noqa: ARG002 - the same face as the aggregates'
+        """Return the layout."""
+        key, key_size = fields_of(self.key, "key")
+        value, value_size = fields_of(self.value, "value")
+        return MapLayout(self.name, "hash", key_size, value_size, self.entries, key=key, value=value)
+
+
+MapSpec = Count | Histogram | HashMap

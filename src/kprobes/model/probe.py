@@ -1,0 +1,46 @@
+"""What the user asked for: a kind, places and a handler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENTRY_KINDS = frozenset({"kprobe", "uprobe", "tracepoint"})
+RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
+KINDS = ENTRY_KINDS | RETURN_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSource:
+    """A handler before it is compiled: the text of its `def`, where it stands, and the names it can see.
+
+    *line* is the line in *file* on which *text* begins; *text* is dedented by *indent* columns. *names* are the
+    globals and
+    closure variables, looked up only for names that the handler uses.
+    """
+
+    name: str
+    text: str
+    file: str = "<string>"
+    line: int = 1
+    indent: int = 0
+    names: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe as asked: *places* are spelled as the user did; without *handler* hits are only counted.
+
+    *maxactive* is for return probes (0: the kernel's default). *way* forces a way in (see `model.plan.Way`), empty
+    chooses.
+    """
+
+    kind: str
+    places: tuple[str, ...]
+    handler: HandlerSource | None = None
+    maxactive: int = 0
+    way: str = ""
+    unsafe: bool = False
