@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Attached(Protocol):
-    """A plan that is in place. `close` detaches everything and is idempotent."""
+    """A plan that is in place. `detach` ends the probing, `close` frees the rest too; both are idempotent."""
 
     def poll(self, timeout_s: float) -> list[bytes]:
         """Return the ring records that are there, waiting up to *timeout_s* for the first; each without the ring's own
@@ -27,8 +27,12 @@ class Attached(Protocol):
     def link_stats(self) -> list[LinkStats]:
         """Return what the kernel counted per link."""
 
+    def detach(self) -> None:
+        """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable: this is how
+        final counts are read that add up."""
+
     def close(self) -> None:
-        """Detach every probe; no handler runs after it returns."""
+        """Detach, and free ring and maps."""
 
 
 class Facts(Protocol):
