@@ -206,11 +206,12 @@ class ReadBytes:
 @dataclass(frozen=True, slots=True)
 class RecordText:
     """Read a `__data_loc` string of a tracepoint's record: the u32 at *offset* says where it is (low half: offset,
-    high: size)."""
+    high: size). With *size* > 0 there is no such u32: the record holds a char array of *size* bytes at *offset*."""
 
     place: Place
     slot: Slot
     offset: int
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +369,13 @@ class RestoreCall:
     slots: tuple[Slot, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Raise the hit's fault flag and go on: a `while` ran past its bound."""
+
+    place: Place
+
+
 Node = (
     Const
     | Binary
@@ -396,6 +404,7 @@ Node = (
     | Emit
     | SaveCall
     | RestoreCall
+    | Fault
 )
 
 
