@@ -42,6 +42,9 @@ class Facts(Protocol):
     def features(self) -> Features:
         """Return the answers of the feature probes."""
 
+    def stamp(self) -> str:
+        """Return a text that changes whenever addresses or modules may have changed: plans are cached under it."""
+
     def kallsyms(self) -> str:
         """Return the path of a kallsyms file with addresses (`/proc/kallsyms` or a copy)."""
 

@@ -31,6 +31,24 @@ class HandlerSource:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoHandler:
+    """A handler that the planner writes once it knows the prototype: what the one-line commands ask for.
+
+    *action*: `trace` (an event a hit with the arguments, or with *prints* instead), `sample` (add *prints[0]* to the map
+    `values`), `latency` (add the time from entry to return, divided by *divisor*, to `values`). *condition* and *prints*
+    are expressions of the handler language; *by* is the key of `values`. *stack* adds the stack to each event.
+    """
+
+    action: str
+    condition: str = ""
+    prints: tuple[str, ...] = ()
+    by: str = ""
+    divisor: int = 1
+    stack: bool = False
+    values: object = None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """One probe as asked: *places* are spelled as the user did; without *handler* hits are only counted.
 
@@ -40,7 +58,7 @@ class Probe:
 
     kind: str
     places: tuple[str, ...]
-    handler: HandlerSource | None = None
+    handler: HandlerSource | AutoHandler | None = None
     maxactive: int = 0
     way: str = ""
     unsafe: bool = False

@@ -1,0 +1,121 @@
+"""Dynamic probing for Linux, programmed in Python.
+
+    from kprobes import Histogram, attach, comm, kretprobe, now
+
+    usecs = Histogram("usecs", by=str)
+
+    @kretprobe("vfs_read")
+    def read_latency(file, count):
+        start = now()
+        ret = yield
+        if ret > 0:
+            usecs.add((now() - start) // 1000, by=comm())
+
+    with attach(read_latency) as session:
+        session.wait(5)
+        print(session[usecs])
+
+This file only hands names on, each when it is first asked for, so that a command pays for nothing it does not use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "kprobes.decorators": "kprobe kretprobe uprobe uretprobe tracepoint",
+    "kprobes.model.mapspec": "Count Histogram HashMap Stack String Symbol Unsigned UserStack",
+    "kprobes.model.words": "arg cast cgroup comm cpu deref emit gid log now pid random regs retval stack string symbol tid uid user_stack",
+    "kprobes.session": "Session attach kallsyms_lookup_name",
+    "kprobes.engines.targets": "Kernel Machine",
+    "kprobes.errors": "CompileError KprobesError",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "CompileError",
+    "Count",
+    "HashMap",
+    "Histogram",
+    "Kernel",
+    "KprobesError",
+    "Machine",
+    "Session",
+    "Stack",
+    "String",
+    "Symbol",
+    "Unsigned",
+    "UserStack",
+    "arg",
+    "attach",
+    "cast",
+    "cgroup",
+    "comm",
+    "cpu",
+    "deref",
+    "emit",
+    "gid",
+    "kallsyms_lookup_name",
+    "kprobe",
+    "kretprobe",
+    "log",
+    "now",
+    "pid",
+    "random",
+    "regs",
+    "retval",
+    "stack",
+    "string",
+    "symbol",
+    "tid",
+    "tracepoint",
+    "uid",
+    "uprobe",
+    "uretprobe",
+    "user_stack",
+]
+
+if TYPE_CHECKING:
+    from kprobes.decorators import kprobe, kretprobe, tracepoint, uprobe, uretprobe
+    from kprobes.engines.targets import Kernel, Machine
+    from kprobes.errors import CompileError, KprobesError
+    from kprobes.model.mapspec import Count, HashMap, Histogram, Stack, String, Symbol, Unsigned, UserStack
+    from kprobes.model.words import (
+        arg,
+        cast,
+        cgroup,
+        comm,
+        cpu,
+        deref,
+        emit,
+        gid,
+        log,
+        now,
+        pid,
+        random,
+        regs,
+        retval,
+        stack,
+        string,
+        symbol,
+        tid,
+        uid,
+        user_stack,
+    )
+    from kprobes.session import Session, attach, kallsyms_lookup_name
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'kprobes' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

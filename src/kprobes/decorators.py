@@ -1,0 +1,61 @@
+"""The decorators: a plain Python function becomes a probe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.errors import UsageError
+from kprobes.model.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def kprobe(*places: str, way: str = "", unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
+    """Probe kernel functions or instructions: `@kprobe("vfs_read")`, `"vfs_read+0x10"`, `"0xffffffff81..."`, `"tcp_*"`.
+
+    The handler's parameters are the C prototype's own, by name. *way* forces a way in (`kprobe`, `fentry`, `kprobe.multi`).
+
+    Raises:
+        UsageError: no place is given, or the decorated thing has no source.
+    """
+    return _decorator("kprobe", places, way=way, unsafe=unsafe)
+
+
+def kretprobe(
+    *places: str, maxactive: int = 0, way: str = "", unsafe: bool = False
+) -> Callable[[Callable[..., object]], Probe]:
+    """Probe the return of kernel functions; a `yield` in the handler is where the probed function runs.
+
+    *maxactive* bounds the calls under way that a kretprobe follows (0: the kernel's default).
+    """
+    return _decorator("kretprobe", places, maxactive=maxactive, way=way, unsafe=unsafe)
+
+
+def uprobe(*places: str, unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
+    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/usr/bin/bash:readline"`, `"libc:0x9a0f0"`."""
+    return _decorator("uprobe", places, unsafe=unsafe)
+
+
+def uretprobe(*places: str, maxactive: int = 0, unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
+    """Probe the return of functions of programs and libraries."""
+    return _decorator("uretprobe", places, maxactive=maxactive, unsafe=unsafe)
+
+
+def tracepoint(*places: str) -> Callable[[Callable[..., object]], Probe]:
+    """Hook kernel tracepoints: `@tracepoint("sched:sched_switch")`; the handler's parameters are the fields of the record."""
+    return _decorator("tracepoint", places)
+
+
+def _decorator(
+    kind: str, places: tuple[str, ...], *, maxactive: int = 0, way: str = "", unsafe: bool = False
+) -> Callable[[Callable[..., object]], Probe]:
+    if not places or not all(isinstance(place, str) for place in places):
+        raise UsageError(f"@{kind} needs the places to probe", hint=f'write @{kind}("name") with one or more names')
+
+    def decorate(function: Callable[..., object]) -> Probe:
+        from kprobes.compiler.front.source import source_of
+
+        return Probe(kind, places, source_of(function), maxactive, way, unsafe)
+
+    return decorate

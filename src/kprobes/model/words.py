@@ -1,0 +1,125 @@
+"""The words a handler can say, as importable names: they give editors something to complete and document.
+
+Handlers are compiled, so none of these ever runs in Python; calling one outside a handler says so. What each means to the
+compiler stands in the front's table of builtins.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from kprobes.errors import UsageError
+
+
+def _only_in_handlers(word: str) -> NoReturn:
+    raise UsageError(
+        f"{word} means something only inside a handler, which is compiled",
+        hint="put it into a function decorated with @kprobe, @kretprobe, @uprobe, @uretprobe or @tracepoint",
+    )
+
+
+def now() -> int:
+    """Return the time in ns since boot (CLOCK_MONOTONIC)."""
+    _only_in_handlers("now()")
+
+
+def comm() -> str:
+    """Return the name of the current thread, at most 15 bytes."""
+    _only_in_handlers("comm()")
+
+
+def pid() -> int:
+    """Return the process id (the kernel's thread group)."""
+    _only_in_handlers("pid()")
+
+
+def tid() -> int:
+    """Return the thread id."""
+    _only_in_handlers("tid()")
+
+
+def uid() -> int:
+    """Return the real user id."""
+    _only_in_handlers("uid()")
+
+
+def gid() -> int:
+    """Return the real group id."""
+    _only_in_handlers("gid()")
+
+
+def cpu() -> int:
+    """Return the number of the CPU."""
+    _only_in_handlers("cpu()")
+
+
+def cgroup() -> int:
+    """Return the id of the cgroup (version 2)."""
+    _only_in_handlers("cgroup()")
+
+
+def stack() -> int:
+    """Return the id of the kernel stack; shown as frames."""
+    _only_in_handlers("stack()")
+
+
+def user_stack() -> int:
+    """Return the id of the user stack; shown as frames."""
+    _only_in_handlers("user_stack()")
+
+
+def random() -> int:
+    """Return 32 random bits."""
+    _only_in_handlers("random()")
+
+
+def emit(*values: object, **named: object) -> None:
+    """Send one event; positional values are named after their text."""
+    _only_in_handlers("emit()")
+
+
+def log(text: str) -> None:
+    """Send one line of text: an f-string over the handler's values."""
+    _only_in_handlers("log()")
+
+
+def string(address: object, size: int = 64) -> str:
+    """Return the NUL-terminated string at *address*, at most *size* - 1 bytes."""
+    _only_in_handlers("string()")
+
+
+def deref(address: object, ctype: str = "u64") -> int:
+    """Return what lies at *address*, read safely as *ctype*."""
+    _only_in_handlers("deref()")
+
+
+def cast(value: object, ctype: str) -> object:
+    """Return *value* as a pointer or integer of *ctype*: `cast(arg(1), "struct file *")`."""
+    _only_in_handlers("cast()")
+
+
+def arg(number: int) -> int:
+    """Return argument *number*, from 1, as the kernel's `$argN`."""
+    _only_in_handlers("arg()")
+
+
+def retval() -> int:
+    """Return what the probed function returned."""
+    _only_in_handlers("retval()")
+
+
+def symbol(address: object) -> int:
+    """Return *address*, shown as symbol+offset."""
+    _only_in_handlers("symbol()")
+
+
+class Registers:
+    """`regs.di`, `regs.rdi`: the registers at the hit, by their names in `struct pt_regs`."""
+
+    def __getattr__(self, name: str) -> int:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _only_in_handlers(f"regs.{name}")
+
+
+regs = Registers()

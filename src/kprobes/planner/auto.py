@@ -1,0 +1,99 @@
+"""Handlers for the one-line commands, written as source once the prototype is known.
+
+Fields that begin with an underscore are about the hit itself (`_time`, `_pid`, ...), the others are the probed function's.
+"""
+
+from __future__ import annotations
+
+import keyword
+from typing import TYPE_CHECKING
+
+from kprobes.model import words
+from kprobes.model.ctype import Array, Float, Function, Int, Parameter, Pointer, Struct, Void
+from kprobes.model.probe import AutoHandler, HandlerSource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HEAD = "_time=now(), _cpu=cpu(), _pid=pid(), _tid=tid(), _comm=comm()"
+# Beyond these a BPF program can't read arguments without walking the stack.
+MOST_ARGUMENTS = 6
+WORDS = frozenset(name for name in vars(words) if not name.startswith("_"))
+
+
+def write_handler(
+    auto: AutoHandler, *, returns: bool, prototype: Function | None, fields: Sequence[str] = ()
+) -> HandlerSource:
+    """Return the source of the handler that *auto* asks for.
+
+    *returns*: the probe sits at a return. *fields* are the names of a tracepoint's record instead of a prototype.
+    """
+    parameters = _parameters(prototype) if prototype else [(name, name) for name in fields]
+    named = [name for name, text in parameters if not text.startswith("arg(")]
+    lines = [f"def {auto.action}({', '.join(named)}):"]
+    if auto.action == "latency":
+        lines += ["    _start = now()", "    _returned = yield"]
+    elif returns:
+        lines += ["    _start = now()", f"    {_result(prototype)} = yield"]
+    indent = "    "
+    if auto.condition:
+        lines.append(f"    if {_one_line(auto.condition)}:")
+        indent += "    "
+    lines.append(indent + _action(auto, parameters, prototype, returns=returns))
+    text = "\n".join(lines) + "\n"
+    return HandlerSource(auto.action, text, "<command line>", 1, 0, {"values": auto.values} if auto.values else {})
+
+
+def _action(auto: AutoHandler, parameters: list[tuple[str, str]], prototype: Function | None, *, returns: bool) -> str:
+    by = f", by={_one_line(auto.by)}" if auto.by else ""
+    if auto.action == "latency":
+        return f"values.add((now() - _start) // {auto.divisor}{by})"
+    if auto.action == "sample":
+        return f"values.add({_one_line(auto.prints[0])}{by})"
+    shown = [HEAD]
+    if auto.stack:
+        shown.append("_stack=stack()")
+    if returns:
+        shown.append("_duration=now() - _start")
+    if auto.prints:
+        shown = [", ".join(_one_line(text) for text in auto.prints), *shown]
+    elif returns:
+        shown += [f"retval={_result(prototype)}"] if not _returns_nothing(prototype) else []
+    else:
+        shown += [f"{name}={text}" for name, text in parameters]
+    return f"emit({', '.join(shown)})"
+
+
+def _result(prototype: Function | None) -> str:
+    return "_returned" if _returns_nothing(prototype) else "retval"
+
+
+def _returns_nothing(prototype: Function | None) -> bool:
+    return prototype is not None and isinstance(prototype.returns, Void)
+
+
+def _parameters(prototype: Function) -> list[tuple[str, str]]:
+    """Return (name, expression) for each parameter that can be read and shown."""
+    found = []
+    for number, parameter in enumerate(prototype.parameters[:MOST_ARGUMENTS], 1):
+        if isinstance(parameter.type, Struct | Array | Float | Void):
+            break  # passed in memory or in vector registers: those behind it are not where they seem
+        found.append(_parameter(number, parameter))
+    return found
+
+
+def _parameter(number: int, parameter: Parameter) -> tuple[str, str]:
+    name = parameter.name
+    if not name or keyword.iskeyword(name):
+        return (f"{name}_" if name else f"arg{number}", f"arg({number})")
+    if name in WORDS:  # as a parameter it would hide the word, which the head needs
+        return (name, f"arg({number})")
+    if isinstance(parameter.type, Pointer):
+        target = parameter.type.target
+        if isinstance(target, Int) and target.kind == "char":
+            return (name, f"{name}.string()")
+    return (name, name)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

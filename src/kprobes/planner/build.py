@@ -1,0 +1,192 @@
+"""The planner's data flow: probes -> groups of sites -> IR -> programs -> plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.back.bpf import BpfTarget, lower
+from kprobes.compiler.front.compile import Surroundings, compile_handler
+from kprobes.compiler.front.usage import uses_registers
+from kprobes.compiler.ir.nodes import Block, Function, Handler, Place, Return
+from kprobes.compiler.ir.verify import verify
+from kprobes.errors import UsageError
+from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
+from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
+from kprobes.planner.auto import write_handler
+from kprobes.planner.places import Group
+from kprobes.planner.ways import Demand, Ways, candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.engines.port import Facts
+    from kprobes.model.layout import EventLayout, MapLayout
+    from kprobes.symbols.target import TargetSymbols
+
+USER_WAYS = Ways(Way.UPROBE, Way.URETPROBE)
+
+
+def plan_probes(probes: Sequence[Probe], facts: Facts, *, avoid: frozenset[str] = frozenset(), pid: int = -1) -> Plan:
+    """Return the plan for *probes* on the target that *facts* describe.
+
+    *avoid* names families of ways (`fentry`, `kprobe.multi`) that this target turned out to refuse; *pid* limits probes of
+    files to one process.
+
+    Raises:
+        SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, CompileError, UsageError
+    """
+    from kprobes.symbols.target import TargetSymbols
+
+    if not probes:
+        raise UsageError("no probe is given", hint="name a function, as in `kprobes trace vfs_read`")
+    symbols = TargetSymbols(facts)
+    builder = Builder(facts, symbols, avoid, pid)
+    for probe in probes:
+        builder.resolve(probe)
+    for number, group in enumerate(builder.groups):
+        builder.compile(number, group)
+    return builder.plan()
+
+
+class Builder:
+    """Gathers what a plan is made of. Sites are numbered first: the layout of the counters depends on how many there are."""
+
+    def __init__(self, facts: Facts, symbols: TargetSymbols, avoid: frozenset[str], pid: int) -> None:
+        self.features = facts.features
+        self.symbols = symbols
+        self.avoid = avoid
+        self.pid = pid
+        self.groups: list[Group] = []
+        self.first_site: list[int] = []
+        self.sites: list[Site] = []
+        self.probes: list[PlannedProbe] = []
+        self.maps: dict[str, MapLayout] = {}
+        self.programs: list[Program] = []
+        self.attachments: list[Attachment] = []
+        self.events: list[EventLayout] = []
+        self.notes: list[str] = []
+        self.shards = 1 << max(0, self.features.cpus - 1).bit_length()
+
+    def resolve(self, probe: Probe) -> None:
+        """Find the sites of *probe* and number them."""
+        groups, notes = self.symbols.groups(probe)
+        self.notes += notes
+        for group in groups:
+            self.groups.append(group)
+            self.first_site.append(len(self.sites))
+            self.sites += group.sites
+
+    def compile(self, number: int, group: Group) -> None:
+        """Compile the handler of *group* for the way it takes, and note how it is attached."""
+        handler = self._handler(group)
+        verify(handler)
+        ways = self._ways(group, handler)
+        first = self.first_site[number]
+        sites = tuple(range(first, first + len(group.sites)))
+        cookie = self._cookie(ways, sites)
+        argument_count = len(group.prototype.parameters) if group.prototype else 0
+        target = BpfTarget(
+            entry_way=ways.entry,
+            exit_way=ways.exit,
+            sites=len(self.sites),
+            site=first if cookie == "none" else None,
+            cookie=cookie,
+            shards=self.shards,
+            argument_count=argument_count,
+        )
+        lowered = lower(handler, target)
+        self._add_maps([*handler.maps, *lowered.maps])
+        self.events += handler.events
+        maxactive = group.probe.maxactive
+        returns_first = sorted(lowered.programs, key=lambda program: program.way != ways.exit)
+        for program in returns_first:
+            self.attachments.append(Attachment(len(self.programs), sites, maxactive, self.pid))
+            self.programs.append(program)
+        self.probes.append(PlannedProbe(group.probe.kind, _title(group), ways.names()))
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        owners = [number for number, group in enumerate(self.groups) for _ in group.sites]
+        sites = [
+            Site(owner, site.name, site.symbol, site.offset, site.address, site.module, site.path, site.btf_id)
+            for owner, site in zip(owners, self.sites, strict=True)
+        ]
+        return Plan(
+            probes=tuple(self.probes),
+            sites=tuple(sites),
+            maps=tuple(self.maps.values()),
+            programs=tuple(self.programs),
+            attachments=tuple(self.attachments),
+            events=tuple(self.events),
+            key=self.features.key,
+            notes=tuple(self.notes),
+        )
+
+    def _handler(self, group: Group) -> Handler:
+        probe, source = group.probe, group.probe.handler
+        returns = probe.kind in RETURN_KINDS
+        if source is None:
+            return _counting(returns=returns)
+        if isinstance(source, AutoHandler):
+            fields = [field.name for field in group.record if not field.name.startswith("common_")]
+            source = write_handler(source, returns=returns, prototype=group.prototype, fields=fields)
+        surroundings = Surroundings(
+            kind=probe.kind,
+            types=self.symbols.types,
+            prototype=group.prototype,
+            at_entry=group.at_entry,
+            record=group.record,
+            shards=self.shards,
+            first_event_id=len(self.events),
+            unsafe=probe.unsafe,
+        )
+        return compile_handler(source, surroundings)
+
+    def _ways(self, group: Group, handler: Handler) -> Ways:
+        entry, exit_ = handler.entry is not None, handler.exit is not None
+        kind = group.probe.kind
+        if kind == "tracepoint":
+            return Ways(Way.TRACEPOINT, "")
+        if kind in ("uprobe", "uretprobe"):
+            return Ways(USER_WAYS.entry if entry else "", USER_WAYS.exit if exit_ else "")
+        demand = Demand(
+            registers=uses_registers(handler),
+            entry=entry,
+            exit=exit_,
+            at_entry=group.at_entry,
+            traceable=group.traceable,
+            typed=all(site.btf_id for site in group.sites),
+            sites=len(group.sites),
+        )
+        ranked = candidates(demand, self.features, group.probe.way)
+        kept = [ways for ways in ranked if not self.avoid & set(ways.names())]
+        return (kept or ranked)[0]
+
+    def _cookie(self, ways: Ways, sites: tuple[int, ...]) -> str:
+        if len(sites) == 1:
+            return "none"
+        if Way.FENTRY in ways.names() or Way.FEXIT in ways.names() or not self.features.attach_cookie:
+            return "site"
+        return "cookie"
+
+    def _add_maps(self, layouts: Sequence[MapLayout]) -> None:
+        for layout in layouts:
+            known = self.maps.setdefault(layout.name, layout)
+            if known != layout:
+                raise UsageError(
+                    f"two maps are called {layout.name!r} and differ in shape",
+                    hint="give each map its own name, or share one object between the handlers",
+                )
+
+
+def _counting(*, returns: bool) -> Handler:
+    """Return the handler of a probe that only counts: the hit counter that every program has is all of it."""
+    part = "exit" if returns else "entry"
+    only = Function("count", part, (), (Block("start", (), Return(Place(1, 0))),))
+    lines = {1: "(hits are counted)"}
+    return Handler("count", None if returns else only, only if returns else None, (), (), (), "<count>", lines)
+
+
+def _title(group: Group) -> str:
+    places = " ".join(group.probe.places)
+    return group.sites[0].name if len(group.sites) == 1 else places

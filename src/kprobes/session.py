@@ -1,0 +1,225 @@
+"""A session: a plan that is in place, for the user. It attaches, polls, reads maps, counts misses, and closes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from kprobes.engines.targets import Kernel
+from kprobes.errors import KprobesError, SyscallError, UnprobeableError, UnsupportedError, UsageError, VerifierError
+from kprobes.events.aggregate import read_map, read_stats
+from kprobes.events.decode import Decoder, Event
+from kprobes.model.plan import Way
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from kprobes.engines.port import Attached, Engine
+    from kprobes.engines.targets import Target
+    from kprobes.model.mapspec import MapSpec
+    from kprobes.model.plan import Plan
+    from kprobes.model.probe import Probe
+
+# Events that `wait` keeps for a later `events()`; the oldest go first and are counted.
+KEPT_EVENTS = 1_000_000
+# The shorter the sooner Ctrl-C, -n and a workload's end are seen; each poll wakes up at the first record anyway.
+POLL_S = 0.1
+# Ways that a kernel may refuse for one function while the next still works.
+FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Way.KRETPROBE_MULTI}))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStats:
+    """Counts of one site since attach. *missed* is None where this kernel does not tell all of it."""
+
+    name: str
+    kind: str
+    ways: tuple[str, ...]
+    hits: int
+    missed: int | None
+    lost: int
+    faults: int
+
+    @property
+    def clean(self) -> bool:
+        """Return whether nothing was missed, lost or faulty."""
+        return not (self.missed or self.lost or self.faults)
+
+
+def attach(*probes: Probe, to: Target | None = None) -> Session:
+    """Attach *probes* to a target (default: this machine's kernel) and return the session, which detaches when closed.
+
+    Raises:
+        KprobesError: a leaf of it says what can't be done, and why; nothing stays attached.
+    """
+    engine = (to or Kernel()).open()
+    try:
+        return Session(engine, *_attach(engine, probes))
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _attach(engine: Engine, probes: tuple[Probe, ...]) -> tuple[Plan, Attached]:
+    """Plan and attach, giving up the faster ways one by one where the target refuses them."""
+    from kprobes.planner.cache import cached_plan
+
+    avoid: frozenset[str] = frozenset()
+    refused: KprobesError | None = None
+    for family in (*FALLBACKS, frozenset[str]()):
+        plan = cached_plan(probes, engine.facts(), avoid)
+        try:
+            return plan, engine.attach(plan)
+        except (UnprobeableError, UnsupportedError, SyscallError, VerifierError) as error:
+            taken = {way for probe in plan.probes for way in probe.ways}
+            remaining = frozenset().union(*FALLBACKS) & taken
+            if not remaining:
+                raise error from refused
+            refused = error
+            avoid |= family if family & taken else remaining
+    raise UsageError("no way in is left")  # pragma: no cover - the last round raises
+
+
+class Session:
+    """Probes in place. Iterate `events()`, `wait()`, read `session[map]` and `stats`; close detaches. A context manager."""
+
+    def __init__(self, engine: Engine, plan: Plan, attached: Attached) -> None:
+        self.plan = plan
+        self.dropped = 0
+        self._engine = engine
+        self._attached = attached
+        self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
+        self._kept: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._closed = False
+        self._final: list[ProbeStats] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def poll(self, timeout_s: float = POLL_S) -> list[Event]:
+        """Return the events that are there, waiting up to *timeout_s* for the first."""
+        return self._decoder.decode(self._attached.poll(timeout_s))
+
+    def events(self, timeout_s: float | None = None, *, limit: int | None = None) -> Iterator[Event]:
+        """Yield events as they come, those that `wait` kept first.
+
+        Ends after *timeout_s* seconds, after *limit* events, or never.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        sent = 0
+        while limit is None or sent < limit:
+            batch = [self._kept.popleft()] if self._kept else self.poll(self._time_left(end))
+            for event in batch:
+                yield event
+                sent += 1
+                if sent == limit:
+                    return
+            if not batch and end is not None and time.monotonic() >= end:
+                return
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Let the probes run for *seconds*, or until Ctrl-C. Events that come meanwhile are kept for `events()`."""
+        end = None if seconds is None else time.monotonic() + seconds
+        try:
+            while end is None or time.monotonic() < end:
+                batch = self.poll(self._time_left(end))
+                self.dropped += max(0, len(self._kept) + len(batch) - KEPT_EVENTS)
+                self._kept.extend(batch)
+        except KeyboardInterrupt:
+            if end is not None:
+                raise
+
+    def __getitem__(self, spec: MapSpec) -> object:
+        """Return what a map holds now: an int, a dict, or distributions (see the map's own documentation)."""
+        return self.read(spec.name)
+
+    def read(self, name: str) -> object:
+        """Return what the map called *name* holds now.
+
+        Raises:
+            UsageError: no handler of this session uses such a map.
+        """
+        for layout in self.plan.maps:
+            if layout.name == name:
+                return read_map(self._attached.read_map(name), layout)
+        raise UsageError(
+            f"no handler of this session uses a map {name!r}",
+            hint=f"its maps are {', '.join(layout.name for layout in self.plan.maps)}",
+        )
+
+    @property
+    def stats(self) -> list[ProbeStats]:
+        """Return the counts of each site; after `close`, the last ones."""
+        return self._final if self._final is not None else self._read_stats()
+
+    def stack(self, stack_id: int) -> list[str]:
+        """Return the frames of a stack that an event carries, innermost first, as `symbol+offset`."""
+        from kprobes.symbols.frames import name_kernel_frames
+
+        return name_kernel_frames(self._attached.read_stack(stack_id), self._engine.facts())
+
+    def detach(self) -> None:
+        """Stop probing; maps, events under way and counts stay readable."""
+        self._attached.detach()
+
+    def close(self) -> None:
+        """Detach and let go of the target; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._attached.detach()
+            self._final = self._read_stats()
+        finally:
+            try:
+                self._attached.close()
+            finally:
+                self._engine.close()
+
+    def _read_stats(self) -> list[ProbeStats]:
+        layout = next(layout for layout in self.plan.maps if layout.kind == "stats")
+        counted = read_stats(self._attached.read_map(layout.name), layout, len(self.plan.sites))
+        missed: dict[int, int | None] = {number: 0 for number in range(len(self.plan.sites))}
+        for link in self._attached.link_stats():
+            for number in link.sites:
+                known = missed[number]
+                missed[number] = None if link.missed < 0 or known is None else known + _share(link.missed, link.sites, number)
+        return [self._site_stats(one.site, one.hits, one.missed, one.lost, one.faults, missed[one.site]) for one in counted]
+
+    def _site_stats(self, number: int, hits: int, missed: int, lost: int, faults: int, by_kernel: int | None) -> ProbeStats:
+        site = self.plan.sites[number]
+        probe = self.plan.probes[site.probe]
+        total = missed + by_kernel if by_kernel is not None else (missed or None)
+        return ProbeStats(site.name, probe.kind, probe.ways, hits, total, lost, faults)
+
+    @staticmethod
+    def _time_left(end: float | None) -> float:
+        return POLL_S if end is None else max(0.0, min(POLL_S, end - time.monotonic()))
+
+
+def _share(missed: int, sites: tuple[int, ...], number: int) -> int:
+    """A link of many sites counts its misses in one sum: it is shown once, at the first of them."""
+    return missed if number == sites[0] else 0
+
+
+def kallsyms_lookup_name(name: str, target: Target | None = None) -> int:
+    """Return the address of the kernel symbol *name* (0 where addresses are hidden).
+
+    Raises:
+        SymbolNotFoundError, AmbiguousSymbolError: with the nearest names, or the candidates.
+    """
+    from kprobes.symbols.kallsyms import Kallsyms
+
+    engine = (target or Kernel()).open()
+    try:
+        return Kallsyms.load(engine.facts().kallsyms()).kallsyms_lookup_name(name)
+    finally:
+        engine.close()
