@@ -1,0 +1,288 @@
+"""The kernel's symbol table as /proc/kallsyms tells it: lines `ADDRESS KIND NAME[<tab>[MODULE]]`.
+
+A table has 100,000 to 250,000 lines, and one probe needs one of them. So the text stays bytes and is searched; arrays
+of addresses are only made when an address is to be turned into a name. Reading the file itself costs the kernel 30 to
+70 ms, which a copy on disk saves; it holds for this boot and this set of modules. (Symbols of BPF programs and ftrace
+trampolines come and go with no module: `Kallsyms.load(..., cached=False)` sees those.)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.errors import AmbiguousSymbolError, FormatError, SymbolNotFoundError
+from kprobes.symbols.cache import read_cached, write_cached
+from kprobes.symbols.source import read_source
+
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterator
+
+PROC = "/proc/kallsyms"
+SIZE_LIMIT = 256 << 20
+# Text symbols: global, local, weak. `i` is an indirect function, never seen in a kernel.
+TEXT_KINDS = frozenset("tTwW")
+# A symbol with no successor in its table ends here at the latest.
+LAST_SIZE = 4096
+ADDRESS_MASK = (1 << 64) - 1
+
+_LINE = re.compile(rb"([0-9a-fA-F]+) (\S) (\S+)(?:\t\[(\S+?)\])?[ \t]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSymbol:
+    """One line: *address* (0 where hidden), *kind* as `nm` has it (`T`, `t`, `D` ...), *module* (empty: vmlinux)."""
+
+    name: str
+    address: int
+    kind: str
+    module: str = ""
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether it names code."""
+        return self.kind in TEXT_KINDS
+
+    @property
+    def spelling(self) -> str:
+        """Return a spelling that means this symbol alone: `module:name`, or the address in the kernel proper."""
+        return f"{self.module}:{self.name}" if self.module else f"{self.address:#x}"
+
+
+class Kallsyms:
+    """A symbol table. Give the *text* itself, or use `Kallsyms.load`.
+
+    Raises:
+        FormatError: the text isn't a kallsyms table.
+    """
+
+    def __init__(self, text: bytes | str) -> None:
+        data = text.encode() if isinstance(text, str) else text
+        # Each line is found with the newline before it and the one after it.
+        self._data = data if data.endswith(b"\n") else data + b"\n"
+        self._index: tuple[array[int], array[int]] | None = None
+        first = self._data[: self._data.find(b"\n")]
+        if not _LINE.match(first):
+            raise FormatError("the symbol table is empty or malformed", hint="is this a copy of /proc/kallsyms?")
+
+    @classmethod
+    def load(cls, path: str = PROC, *, cached: bool = True) -> Kallsyms:
+        """Read the table in the file *path*; that of this machine from the copy on disk, unless *cached* is false.
+
+        Raises:
+            FormatError: the file can't be read or isn't a kallsyms table.
+        """
+        live = path == PROC and cached
+        name = _cache_name() if live else ""
+        if name:
+            copy = read_cached(name)
+            if copy is not None and copy.endswith(b"\n"):
+                return cls(copy)
+        table = cls(read_source(path, SIZE_LIMIT))
+        if name and not table.hidden:
+            write_cached(name, (table._data,))
+        return table
+
+    @property
+    def hidden(self) -> bool:
+        """Return whether addresses are hidden: all zero for want of CAP_SYSLOG, or by `kptr_restrict`."""
+        return re.search(rb"^0*[1-9a-fA-F]", self._data, re.MULTILINE) is None
+
+    def lookup(self, name: str, module: str | None = None) -> list[KernelSymbol]:
+        """Return every symbol called exactly *name*, in any module; or in *module* only (empty: vmlinux).
+
+        *name* may be `module:name`.
+        """
+        if ":" in name:
+            module, _, name = name.partition(":")
+        found = []
+        needle = b" " + name.encode("utf-8", "surrogateescape")
+        for line in self._lines_with(needle):
+            symbol = parse_line(line)
+            if symbol.name == name and (module is None or symbol.module == _module_name(module)):
+                found.append(symbol)
+        return found
+
+    def one(self, name: str) -> KernelSymbol:
+        """Return the code symbol *name* (`name` or `module:name`).
+
+        Of several names for one address any will do; several addresses are refused.
+
+        Raises:
+            SymbolNotFoundError: none; with the nearest names.
+            AmbiguousSymbolError: several; with spellings that tell them apart.
+        """
+        found = self.lookup(name)
+        code = [s for s in found if s.is_text] or found
+        if not code:
+            raise SymbolNotFoundError(name, nearest=self.nearest(name), where="the kernel")
+        if len(code) > 1 and (code[0].address == 0 or len({s.address for s in code}) > 1):
+            raise AmbiguousSymbolError(name, tuple(_spellings(code)))
+        return code[0]
+
+    def glob(self, pattern: str) -> list[KernelSymbol]:
+        """Return the code symbols that match *pattern*, in the order of the table.
+
+        `*`, `?` and `[...]` are as in a shell; `ext4:*` means those of a module, `*:name` any module's; no prefix means
+        the kernel proper and all modules.
+        """
+        module, colon, name = pattern.rpartition(":")
+        tail = rb"(?:\t\[" + _glob_regex(_module_name(module)) + rb"\])" if colon else rb"(?:\t\[\S+\])?"
+        wanted = re.compile(rb"^([0-9a-f]+ [tTwW] " + _glob_regex(name) + tail + rb")[ \t]*$", re.MULTILINE)
+        head = re.split(r"[*?\[]", name, maxsplit=1)[0]
+        if not head:
+            return [parse_line(line) for line in wanted.findall(self._data)]
+        return [parse_line(line) for line in self._lines_with(b" " + head.encode()) if wanted.match(line)]
+
+    def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
+        """Return names of functions that resemble *name*."""
+        from kprobes.symbols.nearest import nearest_names
+
+        module, colon, plain = name.rpartition(":")
+        names = re.findall(rb"^[0-9a-f]+ [tTwW] ([^\s.]+)\s", self._data, re.MULTILINE)
+        close = nearest_names(plain, (n.decode("utf-8", "replace") for n in names), count)
+        if not colon:
+            return close
+        return tuple(f"{module}:{n}" if self.lookup(n, module) else n for n in close)
+
+    def variants(self, name: str) -> list[KernelSymbol]:
+        """Return the copies that the compiler made of *name*: `name.isra.0`, `name.constprop.0`, `name.cold` ..."""
+        needle = b" " + name.encode() + b"."
+        found = (parse_line(line) for line in self._lines_with(needle))
+        return [s for s in found if s.is_text and s.name.startswith(f"{name}.")]
+
+    def symbol_at(self, address: int) -> tuple[KernelSymbol, int] | None:
+        """Return the code symbol that *address* lies in, and the offset into it; None where it lies in none."""
+        from bisect import bisect_left, bisect_right
+
+        addresses, positions = self._address_index()
+        at = bisect_right(addresses, address) - 1
+        if at < 0:
+            return None
+        # Of several names for one address the table's first is the usual one.
+        symbol = parse_line(self._line_at(positions[bisect_left(addresses, addresses[at])]))
+        offset = address - symbol.address
+        return (symbol, offset) if offset < self.size_of(symbol) else None
+
+    def size_of(self, symbol: KernelSymbol) -> int:
+        """Return the distance from *symbol* to the next code; at most 4096 where that belongs to another module."""
+        from bisect import bisect_right
+
+        addresses, positions = self._address_index()
+        after = bisect_right(addresses, symbol.address)
+        if after == len(addresses):
+            return LAST_SIZE
+        size = addresses[after] - symbol.address
+        if size <= LAST_SIZE or parse_line(self._line_at(positions[after])).module == symbol.module:
+            return size
+        return LAST_SIZE
+
+    def symbols(self) -> Iterator[KernelSymbol]:
+        """Return all symbols, one after the other."""
+        return (parse_line(line) for line in self._data.split(b"\n") if line)
+
+    def modules(self) -> set[str]:
+        """Return the names of the modules that have symbols here."""
+        return {m.decode("utf-8", "replace") for m in re.findall(rb"\t\[(\S+)\]$", self._data, re.MULTILINE)}
+
+    def _lines_with(self, needle: bytes) -> Iterator[bytes]:
+        data = self._data
+        at = data.find(needle)
+        while at >= 0:
+            yield self._line_at(data.rfind(b"\n", 0, at) + 1)
+            at = data.find(needle, at + 1)
+
+    def _line_at(self, start: int) -> bytes:
+        return self._data[start : self._data.find(b"\n", start)]
+
+    def _address_index(self) -> tuple[array[int], array[int]]:
+        """Return the addresses of all code symbols in ascending order, and where their lines begin."""
+        if self._index is None:
+            from array import array
+
+            lines = re.finditer(rb"^([0-9a-f]+) [tTwW] ", self._data, re.MULTILINE)
+            pairs = sorted((int(m[1], 16) & ADDRESS_MASK, m.start()) for m in lines)
+            self._index = array("Q", [a for a, _ in pairs]), array("L", [p for _, p in pairs])
+        return self._index
+
+
+def kallsyms_lookup_name(name: str, table: Kallsyms | None = None) -> int:
+    """Return the address of *name* (`name` or `module:name`), 0 where there is none or it is hidden.
+
+    As the kernel's own function: data symbols count, and of several the first is taken.
+    """
+    found = (table or Kallsyms.load()).lookup(name)
+    return found[0].address if found else 0
+
+
+def parse_line(line: bytes) -> KernelSymbol:
+    """Return one line as a symbol.
+
+    Raises:
+        FormatError: it isn't a line of kallsyms.
+    """
+    match = _LINE.match(line)
+    if match is None or len(match[1]) > 16:
+        raise FormatError(f"malformed line in the symbol table: {line[:80]!r}")
+    name, module = match[3].decode("utf-8", "surrogateescape"), match[4] or b""
+    return KernelSymbol(name, int(match[1], 16), match[2].decode(), module.decode("utf-8", "surrogateescape"))
+
+
+def _spellings(symbols: list[KernelSymbol]) -> Iterator[str]:
+    for symbol in symbols:
+        twins = [s for s in symbols if s.module == symbol.module]
+        yield (
+            symbol.spelling
+            if len(twins) == 1
+            else f"{symbol.address:#x}" + (f" [{symbol.module}]" * bool(symbol.module))
+        )
+
+
+def _module_name(module: str) -> str:
+    """Return *module* as the kernel spells it: `vmlinux` and `kernel` are the kernel proper, `-` is `_`."""
+    return "" if module in ("vmlinux", "kernel") else module.replace("-", "_")
+
+
+def _glob_regex(pattern: str) -> bytes:
+    """Return *pattern* as a regular expression that matches no white space and never backtracks over a star."""
+    head, *rest = re.sub(r"\*+", "*", pattern).split("*")
+    if not rest:
+        return _literal(head)
+    middle = b"".join(rb"(?>\S*?" + _literal(part) + rb")" for part in rest[:-1])
+    return _literal(head) + middle + rb"\S*" + _literal(rest[-1])
+
+
+def _literal(part: str) -> bytes:
+    """Return a piece of a pattern without stars as a regular expression."""
+    pieces = re.split(r"(\?|\[!?\]?[^\]]*\])", part)
+    return b"".join(
+        _one_of(p) if p == "?" or (p.startswith("[") and len(p) > 2) else re.escape(p.encode()) for p in pieces
+    )
+
+
+def _one_of(piece: str) -> bytes:
+    if piece == "?":
+        return rb"\S"
+    inside = piece[1:-1].replace("\\", r"\\")
+    if inside.startswith("!"):
+        return b"[^\\s" + inside[1:].replace("]", r"\]").encode() + b"]"
+    return b"[" + inside.replace("]", r"\]").replace("^", r"\^").encode() + b"]"
+
+
+def _cache_name() -> str:
+    """Return the name of this boot's copy, which the set of modules is part of; empty where /proc doesn't tell."""
+    from zlib import crc32
+
+    try:
+        boot = read_source("/proc/sys/kernel/random/boot_id", 4096).decode().strip()
+    except FormatError:
+        return ""
+    try:
+        modules = read_source("/proc/modules", SIZE_LIMIT)
+    except FormatError:  # a kernel without modules
+        modules = b""
+    # Of a line `name size refs users state address` all but refs and users tell one load from another.
+    loads = re.findall(rb"^(\S+ \d+) \d+ \S+ (\S+ 0x[0-9a-f]+)", modules, re.MULTILINE)
+    return f"kallsyms-{boot}-{crc32(b''.join(a + b for a, b in loads)):08x}"

@@ -1,0 +1,164 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kprobes.errors import AmbiguousSymbolError, FormatError, KprobesError, SymbolNotFoundError
+from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol, kallsyms_lookup_name
+
+MODULES = """\
+ffffffff81000000 T _text
+ffffffff81000010 T shared
+ffffffff81000040 t twice
+ffffffff81000050 D some_data
+ffffffff81000060 t twice
+ffffffff81000070 T _etext
+ffffffffc0100200 t shared\t[ext4]
+ffffffffc0100000 t ext4_file_read_iter\t[ext4]
+ffffffffc0100100 t ext4_file_write_iter\t[ext4]
+ffffffffc0100000 t ext4_alias\t[ext4]
+ffffffffc0200000 t only_here\t[snd_hda]
+ffffffffc0300000 t bpf_prog_6deef7357e7b4530_dump\t[bpf]
+"""
+
+
+@pytest.fixture(scope="module")
+def real(golden):
+    return Kallsyms.load(str(golden / "kallsyms-6.18.txt"))
+
+
+@pytest.fixture
+def modular():
+    return Kallsyms(MODULES)
+
+
+def test_name_is_found_whole_not_as_a_part(real):
+    assert real.lookup("vfs_read") == [KernelSymbol("vfs_read", 0xFFFFFFFF816B89F0, "T")]
+    assert real.lookup("fs_read") == []
+    assert real.lookup("vfs_rea") == []
+
+
+def test_kallsyms_lookup_name_gives_the_address_or_zero(real):
+    assert kallsyms_lookup_name("vfs_read", real) == 0xFFFFFFFF816B89F0
+    assert kallsyms_lookup_name("no_such_thing", real) == 0
+
+
+def test_name_in_several_places_is_refused_with_spellings_that_work(real):
+    with pytest.raises(AmbiguousSymbolError) as refused:
+        real.one("init_once")
+    assert len(refused.value.candidates) == 12
+    assert {int(c, 16) for c in refused.value.candidates} == {s.address for s in real.lookup("init_once")}
+
+
+def test_ambiguous_across_modules_is_told_apart_by_module(modular):
+    with pytest.raises(AmbiguousSymbolError) as refused:
+        modular.one("shared")
+    assert refused.value.candidates == ("0xffffffff81000010", "ext4:shared")
+    assert modular.one("ext4:shared").address == 0xFFFFFFFFC0100200
+    assert modular.one("vmlinux:shared").address == 0xFFFFFFFF81000010
+
+
+def test_module_names_take_dash_and_underscore(modular):
+    assert modular.one("snd-hda:only_here").module == "snd_hda"
+
+
+def test_unknown_name_offers_the_nearest(real):
+    with pytest.raises(SymbolNotFoundError) as refused:
+        real.one("vfs_raed")
+    assert refused.value.nearest[0] == "vfs_read"
+
+
+def test_nearest_name_in_a_module_keeps_the_module(modular):
+    assert modular.nearest("ext4:ext4_file_raed_iter")[0] == "ext4:ext4_file_read_iter"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("vfs_rea?", {"vfs_read"}),
+        ("vfs_rea[dx]", {"vfs_read"}),
+        ("vfs_rea[!a-c]", {"vfs_read"}),
+        ("vfs_rea[!d]", set()),
+        ("*_read_iter", {"ext4_file_read_iter", "__pfx_ext4_file_read_iter"}),
+        ("v*s_*d", {"vfs_read"}),
+        ("vfs_read", {"vfs_read"}),
+        ("jiffies", set()),  # data
+    ],
+)
+def test_glob_matches_code_as_a_shell_would(real, pattern, names):
+    found = {s.name for s in real.glob(pattern)}
+    assert found >= names
+    assert found == names or pattern in ("*_read_iter", "v*s_*d")
+
+
+def test_glob_of_a_module_stays_in_it(modular):
+    assert [s.name for s in modular.glob("ext4:*file*")] == ["ext4_file_read_iter", "ext4_file_write_iter"]
+    assert {s.module for s in modular.glob("*:shared")} == {"ext4"}
+    assert {s.module for s in modular.glob("shared")} == {"", "ext4"}
+
+
+def test_glob_and_a_plain_filter_agree(real):
+    from fnmatch import fnmatchcase
+
+    names = [s.name for s in real.symbols() if s.is_text]
+    for pattern in ("vfs_*", "*read*", "__pfx_*e", "?fs_*", "*", "[a-f]*_*"):
+        assert [s.name for s in real.glob(pattern)] == [n for n in names if fnmatchcase(n, pattern)]
+
+
+def test_address_gives_symbol_and_offset(real):
+    start = real.one("vfs_read")
+    assert real.symbol_at(start.address) == (start, 0)
+    assert real.symbol_at(start.address + 0x2A) == (start, 0x2A)
+    assert real.size_of(start) == 0xFFFFFFFF816B8D60 - 16 - start.address
+    assert real.symbol_at(0x1000) is None
+
+
+def test_first_of_several_names_for_an_address_is_the_usual_one(modular):
+    assert modular.symbol_at(0xFFFFFFFFC0100004)[0].name == "ext4_file_read_iter"
+
+
+def test_address_beyond_the_kernel_is_in_no_function_of_it(modular):
+    assert modular.symbol_at(0xFFFFFFFF81000070 + 0x100000) is None
+    assert modular.symbol_at(0xFFFFFFFFFFFFF000) is None
+
+
+def test_copies_made_by_the_compiler_are_found(real):
+    assert [s.name for s in real.variants("calibrate_delay")] == ["calibrate_delay.cold"]
+    assert {s.name for s in real.variants("tcp_v4_md5_hash_hdr")} == {"tcp_v4_md5_hash_hdr.isra.0"}
+
+
+def test_hidden_addresses_are_detected():
+    hidden = Kallsyms("0000000000000000 T _text\n0000000000000000 t twice\n0000000000000000 t twice\n")
+    assert hidden.hidden
+    with pytest.raises(AmbiguousSymbolError):
+        hidden.one("twice")
+
+
+def test_shown_addresses_are_not_called_hidden(modular):
+    assert not modular.hidden
+    assert not Kallsyms("0000000000000000 A fixed_percpu_data\nffffffff81000000 T _text\n").hidden
+
+
+@pytest.mark.parametrize("text", ["", "\n", "hello", "PK\x03\x04", "ffffffff81000000 T", "zzzz T name"])
+def test_what_is_no_symbol_table_is_refused(text):
+    with pytest.raises(FormatError):
+        Kallsyms(text)
+
+
+def test_missing_file_is_a_clear_error(tmp_path):
+    with pytest.raises(FormatError, match="can't be read"):
+        Kallsyms.load(str(tmp_path / "nothing"))
+
+
+@given(st.binary(max_size=300), st.integers(0, 2000), st.text(max_size=12))
+def test_scribbled_tables_never_break_anything(junk, at, name):
+    data = bytearray(MODULES.encode())
+    data[at : at + len(junk)] = junk
+    try:
+        table = Kallsyms(bytes(data))
+        table.lookup(name)
+        table.glob(name + "*")
+        table.symbol_at(0xFFFFFFFFC0100004)
+        table.variants("twice")
+        table.one("twice")
+    except KprobesError:
+        pass
