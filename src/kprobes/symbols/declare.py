@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kprobes.symbols.btf import Btf, Record
 
 DEPTH_LIMIT = 32
-NESTING_LIMIT = 3
+NESTING_LIMIT = 2
 _TAGS = {Kind.STRUCT: "struct ", Kind.UNION: "union ", Kind.ENUM: "enum ", Kind.ENUM64: "enum "}
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
 
@@ -40,14 +40,15 @@ def _parameters(btf: Btf, proto: Record, nesting: int) -> str:
 def _declare(btf: Btf, type_id: int, inside: str, nesting: int) -> str:
     """Return the declaration of *inside* (a name with its own stars and brackets) as type *type_id*."""
     qualifiers: list[str] = []
+    tags: list[str] = []
     for _ in range(DEPTH_LIMIT):
         if type_id == 0:
-            return _join([*qualifiers, "void"], inside)
+            return _join([*qualifiers, "void", *tags], inside)
         record = btf.record(type_id)
         if record.kind in _QUALIFIERS:
             qualifiers.append(_QUALIFIERS[record.kind])
         elif record.kind == Kind.TYPE_TAG:
-            qualifiers.append(f"__{btf.string(record.name_offset)}")
+            tags.append(f"__{btf.string(record.name_offset)}")
         elif record.kind == Kind.PTR:
             inside = _join([f"*{' '.join(qualifiers)}"], inside) if qualifiers else f"*{inside}"
             qualifiers = []
@@ -56,7 +57,7 @@ def _declare(btf: Btf, type_id: int, inside: str, nesting: int) -> str:
         elif record.kind == Kind.FUNC_PROTO:
             inside = f"{_bracket(inside)}({_parameters(btf, record, nesting)})"
         else:
-            return _join([*qualifiers, _base_name(btf, record)], inside)
+            return _join([*qualifiers, _base_name(btf, record), *tags], inside)
         type_id = record.words[0] if record.kind == Kind.ARRAY else record.value
     raise FormatError(f"a BTF type is nested more than {DEPTH_LIMIT} deep")
 
