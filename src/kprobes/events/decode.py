@@ -1,0 +1,215 @@
+"""Ring records to events.
+
+Records mostly come in long runs of one layout. Such a run is found by comparing whole columns of record heads at
+once, and decoded by one `struct` that walks all of it; only where layouts alternate is a record looked at by itself.
+Bytes come from a target that may be hostile: what fits no layout is counted in `damaged` and skipped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kprobes.events.record import Codec, Event
+from kprobes.model.layout import RECORD_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kprobes.model.layout import EventLayout
+
+# The head of a record in the ring: u32 length with two flags, u32 page offset. Source: linux/bpf.h, BPF_RINGBUF_*.
+RING_HEADER = 8
+BUSY = 1 << 31
+DISCARDED = 1 << 30
+LENGTH_MASK = DISCARDED - 1
+
+# A run is tried with this many records, and with four times as many after each success.
+_FIRST_WINDOW = 16
+_LAST_WINDOW = 1 << 16
+# So many records are taken one by one before the next try.
+_SINGLES = 64
+
+
+class Run(NamedTuple):
+    """*length* records of one codec in *data*, every *stride* bytes from *start*; each begins *skip* bytes in."""
+
+    codec: Codec
+    data: memoryview
+    start: int
+    stride: int
+    skip: int
+    length: int
+
+    def events(self) -> list[Event]:
+        """Return the records as events."""
+        span = self.data[self.start : self.start + self.stride * self.length]
+        return list(map(self.codec.event, self.codec.rows(self.stride, self.skip).iter_unpack(span)))
+
+
+Piece = Run | list[Event]
+
+
+class Decoder:
+    """Decodes the records of one plan.
+
+    *damaged* counts records that fit no layout, and spans that end within a record: none, unless something scribbled
+    over the ring.
+    """
+
+    __slots__ = ("_by_id", "codecs", "damaged")
+
+    def __init__(self, layouts: Sequence[EventLayout], sites: Sequence[str]) -> None:
+        """Compile *layouts*; *sites* are the names of the plan's sites, by number.
+
+        Raises:
+            FormatError: a layout is inconsistent.
+        """
+        self.codecs = tuple(Codec(layout, sites) for layout in layouts)
+        self._by_id = {codec.layout.id: codec for codec in self.codecs}
+        self.damaged = 0
+
+    def decode(self, records: Sequence[bytes]) -> list[Event]:
+        """Return the events of *records* (without ring headers), in order."""
+        return _flatten(self.pieces(records))
+
+    def decode_raw(self, span: bytes | memoryview) -> list[Event]:
+        """Return the events of *span*, raw bytes of a BPF ring from a record's head on, in order.
+
+        Discarded records are left out. The walk ends at a record that is still being written.
+        """
+        return _flatten(self.pieces_raw(span))
+
+    def columns(self, records: Sequence[bytes]) -> dict[str, list[Any]]:
+        """Return *records* as columns: `event`, `site`, then all fields of all layouts; None where one is missing."""
+        from kprobes.events.columns import columns
+
+        return columns(self.pieces(records), self.codecs)
+
+    def to_arrow(self, records: Sequence[bytes], *, text: bool = False) -> Any:
+        """Return *records* as a `pyarrow.Table`: `event`, `site`, then the fields of all layouts.
+
+        Strings are binary columns with their exact bytes; with *text* they are string columns, in which bytes that
+        are no UTF-8 stand as `\\xNN`.
+
+        Raises:
+            UnsupportedError: pyarrow isn't installed.
+        """
+        from kprobes.events.arrow import table
+
+        return table(self.pieces(records), self.codecs, text=text)
+
+    def to_arrow_raw(self, span: bytes | memoryview, *, text: bool = False) -> Any:
+        """As `to_arrow`, for raw bytes of a ring as `decode_raw` takes them."""
+        from kprobes.events.arrow import table
+
+        return table(self.pieces_raw(span), self.codecs, text=text)
+
+    def pieces(self, records: Sequence[bytes]) -> list[Piece]:
+        """Return *records* as runs of one layout where there are such, otherwise as events."""
+        if not records:
+            return []
+        size = len(records[0])
+        codec = self._codec(records[0])
+        count = len(records)
+        if codec is not None and size % 8 == 0 and set(map(len, records)) == {size}:
+            view = memoryview(b"".join(records))
+            if _column(view, 0, size, count) == records[0][:4] * count:
+                return [Run(codec, view, 0, size, 0, count)]
+        return [self._singles(records)]
+
+    def pieces_raw(self, span: bytes | memoryview) -> list[Piece]:
+        """Return the records of a raw *span* as runs of one layout and, between them, events."""
+        return list(self._walk(memoryview(span).cast("B")))
+
+    def _codec(self, record: bytes | memoryview) -> Codec | None:
+        """Return the codec of *record* if it is long enough for it."""
+        codec = self._by_id.get(int.from_bytes(record[:4], "little"))
+        return codec if codec is not None and len(record) >= codec.layout.size else None
+
+    def _singles(self, records: Sequence[bytes]) -> list[Event]:
+        known = {codec.layout.id.to_bytes(4, "little"): codec for codec in self.codecs}
+        events = []
+        for record in records:
+            codec = known.get(record[:4])
+            if codec is None or len(record) < codec.layout.size:
+                self.damaged += 1
+            else:
+                events.append(codec.event(codec.unpack_from(record)))
+        return events
+
+    def _walk(self, view: memoryview) -> Iterator[Piece]:
+        position = 0
+        window = _FIRST_WINDOW
+        while position < len(view):
+            run = self._run(view, position, window)
+            if run is not None:
+                yield run
+                position += run.stride * run.length
+                window = min(window * 4, _LAST_WINDOW)
+                continue
+            events, position = self._some(view, position)
+            yield events
+            window = _FIRST_WINDOW
+
+    def _run(self, view: memoryview, position: int, window: int) -> Run | None:
+        """Return the next *window* records as a run if they have one length and one layout."""
+        head = int.from_bytes(view[position : position + 4], "little")
+        stride = RING_HEADER + -(-head // 8) * 8
+        if head > LENGTH_MASK or head < RECORD_HEADER:
+            return None
+        count = min((len(view) - position) // stride, window)
+        if count < _FIRST_WINDOW // 2:
+            return None
+        codec = self._codec(view[position + RING_HEADER : position + RING_HEADER + head])
+        if codec is None:
+            return None
+        if _column(view, position, stride, count) != bytes(view[position : position + 4]) * count:
+            return None
+        event_id = codec.layout.id.to_bytes(4, "little")
+        if _column(view, position + RING_HEADER, stride, count) != event_id * count:
+            return None
+        return Run(codec, view, position, stride, RING_HEADER, count)
+
+    def _some(self, view: memoryview, position: int) -> tuple[list[Event], int]:
+        """Decode up to *_SINGLES* records one by one; return them and the position behind them."""
+        events: list[Event] = []
+        end = len(view)
+        for _ in range(_SINGLES):
+            if position + RING_HEADER > end:
+                return events, self._end(position, end)
+            head = int.from_bytes(view[position : position + 4], "little")
+            if head & BUSY:
+                return events, end
+            start = position + RING_HEADER
+            length = head & LENGTH_MASK
+            if start + length > end:
+                return events, self._end(position, end)
+            position = start + -(-length // 8) * 8
+            if head & DISCARDED:
+                continue
+            codec = self._by_id.get(int.from_bytes(view[start : start + 4], "little")) if length >= 4 else None
+            if codec is None or length < codec.layout.size:
+                self.damaged += 1
+            else:
+                events.append(codec.event(codec.unpack_from(view, start)))
+        return events, position
+
+    def _end(self, position: int, end: int) -> int:
+        self.damaged += position < end
+        return end
+
+
+def _column(view: memoryview, start: int, stride: int, count: int) -> bytes:
+    """Return the u32 at *start* of each of *count* strides, one after the other."""
+    words = view[start : start + stride * (count - 1) + 4].cast("I")
+    return words[:: stride // 4].tobytes()
+
+
+def _flatten(pieces: list[Piece]) -> list[Event]:
+    if len(pieces) == 1:
+        piece = pieces[0]
+        return piece if isinstance(piece, list) else piece.events()
+    events: list[Event] = []
+    for piece in pieces:
+        events.extend(piece if isinstance(piece, list) else piece.events())
+    return events
