@@ -123,7 +123,7 @@ class Loader:
 
     def close(self) -> None:
         """Let go of the BTF; loaded programs keep their own hold on it."""
-            while self._btf:
+        while self._btf:
             os.close(self._btf.popitem()[1])
 
 

@@ -92,6 +92,11 @@ def buffer(content: bytes | int) -> Buffer:
     return ctypes.create_string_buffer(content, len(content))
 
 
+def address_of(memory: Buffer) -> int:
+    """Return the address of *memory*, which the caller keeps alive until the system call is done."""
+    return ctypes.addressof(memory)
+
+
 def failure(doing: str, number: int) -> KprobesError:
     """Return the error for the errno *number*: a PrivilegeError that names the right for EPERM, else a SyscallError."""
     if number == errno.EPERM:

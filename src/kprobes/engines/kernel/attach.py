@@ -1,0 +1,177 @@
+"""The programs of a plan loaded and its links made, all or nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.engines.kernel import links, trial, uprobes
+from kprobes.engines.kernel.links import Events, Place
+from kprobes.engines.kernel.program import Binding, Loader
+from kprobes.errors import InternalError, SymbolNotFoundError, UnsupportedError, UsageError
+from kprobes.model.plan import BTF_WAYS, MULTI_WAYS, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kprobes.engines.kernel.btf import KernelBtf
+    from kprobes.engines.kernel.files import KernelFiles
+    from kprobes.model.plan import Attachment, Plan
+
+_UPROBES = frozenset({Way.UPROBE, Way.URETPROBE})
+
+
+@dataclass(slots=True)
+class Loaded:
+    """One loaded program: its number in the plan, its descriptor, its sites, and the descriptors that attach it."""
+
+    program: int
+    way: str
+    fd: int
+    sites: list[int]
+    held: list[int]
+
+    def detach(self) -> None:
+        """Take the program off its sites; it stays loaded."""
+        uprobes.close_all(self.held)
+
+    def close(self) -> None:
+        """Detach and unload; idempotent."""
+        self.detach()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What an attach needs of the running kernel: its small files and its type information."""
+
+    files: KernelFiles
+    btf: KernelBtf
+
+
+def attach_programs(plan: Plan, kernel: Kernel, maps: Mapping[str, int]) -> list[Loaded]:
+    """Load the programs of *plan*, with *maps* (name -> descriptor), and attach them in order.
+
+    Raises:
+        PrivilegeError, UnsupportedError, UnprobeableError, VerifierError, SyscallError: nothing is left attached.
+    """
+    loader = Loader(maps)
+    attacher = _Attacher(plan, kernel, loader)
+    try:
+        for attachment in plan.attachments:
+            attacher.attach(attachment)
+    except BaseException:
+        for loaded in reversed(attacher.loaded):
+            loaded.close()
+        raise
+    finally:
+        loader.close()
+    return attacher.loaded
+
+
+class _Attacher:
+    """The state of one `attach_programs`; what it makes is in `loaded`, to be closed by the caller."""
+
+    def __init__(self, plan: Plan, kernel: Kernel, loader: Loader) -> None:
+        self._plan = plan
+        self._kernel = kernel
+        self._loader = loader
+        self._events = Events()
+        self._uprobe_multi: bool | None = None
+        self._known: dict[tuple[int, Binding], Loaded] = {}
+        self.loaded: list[Loaded] = []
+
+    def attach(self, attachment: Attachment) -> None:
+        way = self._plan.programs[attachment.program].way
+        if way in MULTI_WAYS:
+            loaded = self._load(attachment.program, Binding())
+            self._hold(loaded, attachment.sites, [links.attach_kprobe_multi(self._places(loaded, attachment, None))])
+        elif way in _UPROBES:
+            self._attach_uprobes(attachment)
+        else:
+            for number in attachment.sites:
+                loaded = self._load(attachment.program, self._binding(attachment.program, number))
+                (place,) = self._places(loaded, attachment, [number])
+                self._hold(loaded, [number], [self._attach_place(place)])
+
+    def _hold(self, loaded: Loaded, sites: Sequence[int], held: list[int]) -> None:
+        loaded.sites += sites
+        loaded.held += held
+
+    def _load(self, number: int, binding: Binding) -> Loaded:
+        """Load program *number* for *binding*, unless that has been done."""
+        known = self._known.get((number, binding))
+        if known is not None:
+            return known
+        program = self._plan.programs[number]
+        loaded = Loaded(number, program.way, self._loader.load(program, binding), [], [])
+        self._known[number, binding] = loaded
+        self.loaded.append(loaded)
+        return loaded
+
+    def _binding(self, program: int, number: int) -> Binding:
+        """Return what a load of *program* for the site *number* has to add: what the program can't learn later."""
+        planned = self._plan.programs[program]
+        site = number if planned.cookie == "site" else 0
+        if planned.way not in BTF_WAYS:
+            return Binding(site)
+        target = self._plan.sites[number]
+        return Binding(site, target.btf_id, self._kernel.btf.module(target.module))
+
+    def _places(self, loaded: Loaded, attachment: Attachment, numbers: Sequence[int] | None) -> list[Place]:
+        """Return the places of *numbers* (None: all of the attachment's)."""
+        cookie = self._plan.programs[loaded.program].cookie == "cookie"
+        return [
+            Place(number, self._plan.sites[number], loaded.way, loaded.fd, cookie, attachment.pid)
+            for number in (attachment.sites if numbers is None else numbers)
+        ]
+
+    def _attach_place(self, place: Place) -> int:
+        if place.way in BTF_WAYS:
+            return links.attach_tracing(place)
+        if place.way == Way.RAW_TRACEPOINT:
+            return links.attach_raw_tracepoint(place)
+        if place.way == Way.TRACEPOINT:
+            event = self._events.open_tracepoint(place.site, self._tracepoint_id(place.site.symbol))
+        elif place.way in (Way.KPROBE, Way.KRETPROBE):
+            event = self._events.open_kprobe(place.site, place.way)
+        else:
+            raise InternalError(f"the kernel engine knows no way {place.way!r}")
+        return self._events.attach(event, place)
+
+    def _tracepoint_id(self, name: str) -> int:
+        category, _, event = name.partition(":")
+        if not (category.replace("-", "_").isidentifier() and event.replace("-", "_").isidentifier()):
+            raise UsageError(f"{name!r} is no tracepoint", hint="write CATEGORY:NAME, as in sched:sched_switch")
+        text = self._kernel.files.text("tracefs", f"events/{category}/{event}/id")
+        if text is None and not self._kernel.files.root("tracefs"):
+            raise UnsupportedError("tracefs can't be read", hint="run as root, or mount tracefs at /sys/kernel/tracing")
+        if text is None:
+            raise SymbolNotFoundError(name, where="the kernel's tracepoints")
+        return int(text)
+
+    def _attach_uprobes(self, attachment: Attachment) -> None:
+        by_file: dict[str, list[int]] = {}
+        for number in attachment.sites:
+            by_file.setdefault(self._plan.sites[number].path, []).append(number)
+        for numbers in by_file.values():
+            if len(numbers) > 1 and self._plan.programs[attachment.program].cookie != "site" and self._has_multi():
+                loaded = self._load(attachment.program, Binding(multi=True))
+                places = self._places(loaded, attachment, numbers)
+                self._hold(loaded, numbers, [uprobes.attach_together(places)])
+            else:
+                self._attach_singly(attachment, numbers)
+
+    def _has_multi(self) -> bool:
+        if self._uprobe_multi is None:
+            self._uprobe_multi = trial.has_uprobe_multi()
+        return self._uprobe_multi
+
+    def _attach_singly(self, attachment: Attachment, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            loaded = self._load(attachment.program, self._binding(attachment.program, number))
+            (place,) = self._places(loaded, attachment, [number])
+            self._hold(loaded, [number], [uprobes.attach_singly(self._events, place)])

@@ -1,0 +1,108 @@
+"""A plan in place in this machine's kernel: its records, maps and counts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from kprobes.engines.kernel import counts
+from kprobes.engines.kernel.attach import attach_programs
+from kprobes.engines.kernel.limits import allow_descriptors
+from kprobes.engines.kernel.maps import KernelMap, parse_stack
+from kprobes.engines.kernel.ring import EMPTY, Ring
+from kprobes.errors import InternalError
+from kprobes.model.plan import LinkStats
+
+if TYPE_CHECKING:
+    from kprobes.engines.kernel.attach import Kernel, Loaded
+    from kprobes.engines.kernel.ring import Span
+    from kprobes.model.plan import Plan
+
+# How long to leave a record alone that a handler has reserved and not committed yet.
+_BUSY_PAUSE_S = 0.0002
+
+
+class KernelAttached:
+    """A plan that is in place. All of it are descriptors of this process: it goes away with the process, however that
+    ends."""
+
+    def __init__(self, plan: Plan, kernel: Kernel) -> None:
+        self._maps: dict[str, KernelMap] = {}
+        self._ring: Ring | None = None
+        self._stacks: KernelMap | None = None
+        self._loaded: list[Loaded] = []
+        self._last_stats: list[LinkStats] | None = None
+        allow_descriptors(sum(len(attachment.sites) for attachment in plan.attachments))
+        try:
+            for layout in plan.maps:
+                self._add_map(KernelMap(layout))
+            self._loaded = attach_programs(plan, kernel, {name: made.fd for name, made in self._maps.items()})
+        except BaseException:
+            self.close()
+            raise
+
+    def _add_map(self, made: KernelMap) -> None:
+        self._maps[made.layout.name] = made
+        if made.layout.kind == "ring":
+            self._ring = Ring(made.fd, made.layout.max_entries)
+        elif made.layout.kind == "stacks":
+            self._stacks = made
+
+    def poll(self, timeout_s: float) -> list[bytes]:
+        """Return the ring records that are there, waiting up to *timeout_s* s for the first; no ring headers."""
+        return self.poll_raw(timeout_s).records()
+
+    def poll_raw(self, timeout_s: float) -> Span:
+        """Return the same records as one span of bytes, for a decoder that takes thousands at a time."""
+        if self._ring is None:
+            time.sleep(max(0, timeout_s))
+            return EMPTY
+        deadline = time.monotonic() + timeout_s
+        while True:
+            span = self._ring.poll_raw(deadline - time.monotonic())
+            if span.data or time.monotonic() >= deadline:
+                return span
+            if self._ring.pending:
+                time.sleep(_BUSY_PAUSE_S)
+
+    def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
+        """Return the (key, value) pairs of a map; an array map of one entry gives one pair with the key `b""`."""
+        if name not in self._maps:
+            raise InternalError(f"the plan has no map {name!r}")
+        return self._maps[name].read()
+
+    def read_stack(self, stack_id: int) -> tuple[int, ...]:
+        """Return the addresses of a stack, innermost first; empty where it is gone."""
+        if self._stacks is None or stack_id < 0:
+            return ()
+        value = self._stacks.lookup(stack_id.to_bytes(4, "little"))
+        return parse_stack(value) if value else ()
+
+    def link_stats(self) -> list[LinkStats]:
+        """Return what the kernel counted, one entry for each load of a program."""
+        if self._last_stats is not None:
+            return self._last_stats
+        return [
+            LinkStats(one.program, one.way, tuple(one.sites), counts.missed(one.fd, one.way, one.held))
+            for one in self._loaded
+        ]
+
+    def detach(self) -> None:
+        """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable."""
+        if self._last_stats is None:
+            self._last_stats = self.link_stats()
+            for loaded in reversed(self._loaded):
+                loaded.detach()
+
+    def close(self) -> None:
+        """Detach, unload, and free ring and maps; idempotent."""
+        for loaded in reversed(self._loaded):
+            loaded.close()
+        self._loaded = []
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        for made in self._maps.values():
+            made.close()
+        self._maps.clear()
+        self._stacks = None

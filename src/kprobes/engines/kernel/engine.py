@@ -1,0 +1,42 @@
+"""The kernel engine: carries out plans in the kernel that this process runs on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.engines.kernel.attach import Kernel
+from kprobes.engines.kernel.attached import KernelAttached
+from kprobes.engines.kernel.btf import KernelBtf
+from kprobes.engines.kernel.files import KernelFiles
+
+if TYPE_CHECKING:
+    from kprobes.model.plan import Plan
+
+
+class KernelEngine:
+    """Probes the running kernel, and files through its uprobes; a context manager.
+
+    After a SIGKILL nothing remains: everything is held by descriptors of this process.
+    """
+
+    def __init__(self) -> None:
+        self._kernel = Kernel(KernelFiles(), KernelBtf())
+
+    def __enter__(self) -> KernelEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def attach(self, plan: Plan) -> KernelAttached:
+        """Carry out *plan*, all or nothing.
+
+        Raises:
+            PrivilegeError, UnsupportedError, UnprobeableError, VerifierError, SyscallError: with what was being done.
+        """
+        return KernelAttached(plan, self._kernel)
+
+    def close(self) -> None:
+        """Let go of the kernel; what is attached stays so until it is closed itself."""
+        self._kernel.btf.close()
+        self._kernel.files.close()
