@@ -128,12 +128,11 @@ def decode(code: bytes, address: int, *, limit: int = 0) -> list[Instruction]:
         length = item.len
         raw = code[position : position + length]
         if item.flow_control == _NEXT and item.memory_base not in _IP_REGISTERS and not item.is_privileged:
-            if item.is_invalid:
-                raw, length = raw[:1], 1
-                decoder.position, decoder.ip = position + 1, address + position + 1
-                add(Instruction(address + position, raw, Flow.STOP, refusal="not an instruction"))
-            else:
-                add(Instruction(address + position, raw, Flow.NEXT))
+            add(Instruction(address + position, raw, Flow.NEXT))
+        elif item.is_invalid:
+            raw, length = raw[:1], 1
+            decoder.position, decoder.ip = position + 1, address + position + 1
+            add(Instruction(address + position, raw, Flow.STOP, refusal="not an instruction"))
         else:
             add(_special(item, raw, decoder.get_constant_offsets(item)))
         position += length
@@ -182,16 +181,29 @@ def _refusal(item: Native, raw: bytes, flow: str) -> str:
         return f"int {item.immediate8:#x} raises its trap at its own address"
     if flow == Flow.TRANSACTION and raw[:1] == b"\x66":
         return "xbegin with a 16-bit offset"
-    if flow in DIRECT and _is_narrowed(raw):
+    if (flow in DIRECT or flow == Flow.CALL_INDIRECT) and _is_narrowed(raw):
         return "a 16-bit branch on AMD, a 64-bit one on Intel"
+    return _call_refusal(item) if flow == Flow.CALL_INDIRECT else ""
+
+
+def _call_refusal(item: Native) -> str:
+    """Return why an indirect call can't be done as a push of the return address and a jump."""
+    if item.op0_register == Register.RSP:
+        return "call through the stack pointer"
+    below_stack = item.memory_displacement >= 2**64 - 8 or 2**32 - 8 <= item.memory_displacement < 2**32
+    if item.memory_base in _STACK_POINTERS and below_stack:
+        return "call through the place of its own return address"
     return ""
+
+
+_STACK_POINTERS = frozenset({Register.RSP, Register.ESP})
 
 
 _LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 
 
 def _is_narrowed(raw: bytes) -> bool:
-    """Tell whether a direct branch has an operand-size prefix that no REX.W overrules.
+    """Tell whether a branch has an operand-size prefix that no REX.W overrules.
 
     `data16 rex.W call __tls_get_addr` is common and harmless; without REX.W the two makers disagree (SDM vol. 2, CALL).
     """
