@@ -1,9 +1,10 @@
 """The kernel's symbol table as /proc/kallsyms tells it: lines `ADDRESS KIND NAME[<tab>[MODULE]]`.
 
-A table has 100,000 to 250,000 lines, and one probe needs one of them. So the text stays bytes and is searched; arrays
-of addresses are only made when an address is to be turned into a name. Reading the file itself costs the kernel 30 to
-70 ms, which a copy on disk saves; it holds for this boot and this set of modules. (Symbols of BPF programs and ftrace
-trampolines come and go with no module: `Kallsyms.load(..., cached=False)` sees those.)
+A table has 100,000 to 250,000 lines, and one probe needs one of them. So the text stays bytes and is searched. To turn
+an address into a name, the kernel's own lines are bisected as they are, since they stand in ascending order; those of
+modules don't and get an index. Reading the file costs the kernel 30 to 70 ms, which a copy on disk saves; it holds for
+this boot and this set of modules. (Symbols of BPF programs and ftrace trampolines come and go with no module:
+`Kallsyms.load(..., cached=False)` sees those.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ SIZE_LIMIT = 256 << 20
 TEXT_KINDS = frozenset("tTwW")
 # A symbol with no successor in its table ends here at the latest.
 LAST_SIZE = 4096
-ADDRESS_MASK = (1 << 64) - 1
 
 _LINE = re.compile(rb"([0-9a-fA-F]+) (\S) (\S+)(?:\t\[(\S+?)\])?[ \t]*\Z")
 
@@ -62,6 +62,7 @@ class Kallsyms:
         data = text.encode() if isinstance(text, str) else text
         # Each line is found with the newline before it and the one after it.
         self._data = data if data.endswith(b"\n") else data + b"\n"
+        self._tail: int | None = None
         self._index: tuple[array[int], array[int]] | None = None
         first = self._data[: self._data.find(b"\n")]
         if not _LINE.match(first):
@@ -153,31 +154,30 @@ class Kallsyms:
         found = (parse_line(line) for line in self._lines_with(needle))
         return [s for s in found if s.is_text and s.name.startswith(f"{name}.")]
 
+    def kallsyms_lookup_name(self, name: str) -> int:
+        """Return the address of *name* (`name` or `module:name`, data too), 0 where addresses are hidden.
+
+        Raises:
+            SymbolNotFoundError, AmbiguousSymbolError: as `one`.
+        """
+        return self.one(name).address
+
     def symbol_at(self, address: int) -> tuple[KernelSymbol, int] | None:
         """Return the code symbol that *address* lies in, and the offset into it; None where it lies in none."""
-        from bisect import bisect_left, bisect_right
-
-        addresses, positions = self._address_index()
-        at = bisect_right(addresses, address) - 1
-        if at < 0:
+        start = self._position_of(address)
+        if start is None:
             return None
-        # Of several names for one address the table's first is the usual one.
-        symbol = parse_line(self._line_at(positions[bisect_left(addresses, addresses[at])]))
+        symbol = self._code_at(start)
+        if symbol is None:
+            return None
         offset = address - symbol.address
         return (symbol, offset) if offset < self.size_of(symbol) else None
 
     def size_of(self, symbol: KernelSymbol) -> int:
-        """Return the distance from *symbol* to the next code; at most 4096 where that belongs to another module."""
-        from bisect import bisect_right
-
-        addresses, positions = self._address_index()
-        after = bisect_right(addresses, symbol.address)
-        if after == len(addresses):
-            return LAST_SIZE
-        size = addresses[after] - symbol.address
-        if size <= LAST_SIZE or parse_line(self._line_at(positions[after])).module == symbol.module:
-            return size
-        return LAST_SIZE
+        """Return the distance from *symbol* to the next one; at most 4096 where that belongs to another module."""
+        following = self._following(symbol)
+        size = following.address - symbol.address if following else LAST_SIZE
+        return min(size, LAST_SIZE) if following is None or following.module != symbol.module else size
 
     def symbols(self) -> Iterator[KernelSymbol]:
         """Return all symbols, one after the other."""
@@ -197,24 +197,75 @@ class Kallsyms:
     def _line_at(self, start: int) -> bytes:
         return self._data[start : self._data.find(b"\n", start)]
 
-    def _address_index(self) -> tuple[array[int], array[int]]:
-        """Return the addresses of all code symbols in ascending order, and where their lines begin."""
+    @property
+    def _modules_start(self) -> int:
+        """Where the lines of modules begin: before it addresses ascend, behind it they don't."""
+        if self._tail is None:
+            marked = self._data.find(b"\t[")
+            self._tail = len(self._data) if marked < 0 else self._data.rfind(b"\n", 0, marked) + 1
+        return self._tail
+
+    def _position_of(self, address: int) -> int | None:
+        """Return where the last line at or below *address* begins, the first of them for that address."""
+        from bisect import bisect_left, bisect_right
+
+        addresses, positions = self._module_index()
+        if addresses and addresses[0] <= address:
+            at = bisect_right(addresses, address) - 1
+            return positions[bisect_left(addresses, addresses[at])]
+        after = self._bisect(address)
+        if after == 0:
+            return None
+        return self._bisect(self._address_at(self._data.rfind(b"\n", 0, after - 1) + 1) - 1)
+
+    def _following(self, symbol: KernelSymbol) -> KernelSymbol | None:
+        """Return the symbol that comes next in memory, at another address."""
+        from bisect import bisect_right
+
+        addresses, positions = self._module_index()
+        if not symbol.module and (after := self._bisect(symbol.address)) < self._modules_start:
+            return parse_line(self._line_at(after))
+        at = bisect_right(addresses, symbol.address)
+        return parse_line(self._line_at(positions[at])) if at < len(addresses) else None
+
+    def _code_at(self, start: int) -> KernelSymbol | None:
+        """Return the first code symbol of those that share the address of the line at *start*."""
+        symbol = first = parse_line(self._line_at(start))
+        while not symbol.is_text:
+            start = self._data.find(b"\n", start) + 1
+            if start >= len(self._data):
+                return None
+            symbol = parse_line(self._line_at(start))
+            if symbol.address != first.address:
+                return None
+        return symbol
+
+    def _bisect(self, address: int) -> int:
+        """Return where the kernel's own lines above *address* begin."""
+        low, high = 0, self._modules_start
+        while low < high:
+            middle = self._data.rfind(b"\n", low, (low + high) // 2) + 1 or low
+            if self._address_at(middle) <= address:
+                low = self._data.find(b"\n", middle) + 1
+            else:
+                high = middle
+        return low
+
+    def _address_at(self, start: int) -> int:
+        try:
+            return int(self._data[start : self._data.find(b" ", start, start + 17)], 16)
+        except ValueError:
+            raise FormatError(f"malformed line in the symbol table: {self._line_at(start)[:80]!r}") from None
+
+    def _module_index(self) -> tuple[array[int], array[int]]:
+        """Return the addresses of all symbols of modules in ascending order, and where their lines begin."""
         if self._index is None:
             from array import array
 
-            lines = re.finditer(rb"^([0-9a-f]+) [tTwW] ", self._data, re.MULTILINE)
-            pairs = sorted((int(m[1], 16) & ADDRESS_MASK, m.start()) for m in lines)
+            lines = re.compile(rb"^([0-9a-f]{1,16}) ", re.MULTILINE).finditer(self._data, self._modules_start)
+            pairs = sorted((int(m[1], 16), m.start()) for m in lines)
             self._index = array("Q", [a for a, _ in pairs]), array("L", [p for _, p in pairs])
         return self._index
-
-
-def kallsyms_lookup_name(name: str, table: Kallsyms | None = None) -> int:
-    """Return the address of *name* (`name` or `module:name`), 0 where there is none or it is hidden.
-
-    As the kernel's own function: data symbols count, and of several the first is taken.
-    """
-    found = (table or Kallsyms.load()).lookup(name)
-    return found[0].address if found else 0
 
 
 def parse_line(line: bytes) -> KernelSymbol:

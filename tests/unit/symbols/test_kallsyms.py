@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kprobes.errors import AmbiguousSymbolError, FormatError, KprobesError, SymbolNotFoundError
-from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol, kallsyms_lookup_name
+from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
 
 MODULES = """\
 ffffffff81000000 T _text
@@ -37,9 +39,11 @@ def test_name_is_found_whole_not_as_a_part(real):
     assert real.lookup("vfs_rea") == []
 
 
-def test_kallsyms_lookup_name_gives_the_address_or_zero(real):
-    assert kallsyms_lookup_name("vfs_read", real) == 0xFFFFFFFF816B89F0
-    assert kallsyms_lookup_name("no_such_thing", real) == 0
+def test_kallsyms_lookup_name_gives_the_address_of_code_and_data(real):
+    assert real.kallsyms_lookup_name("vfs_read") == 0xFFFFFFFF816B89F0
+    assert real.kallsyms_lookup_name("__start_rodata") == real.lookup("__start_rodata")[0].address > 0
+    with pytest.raises(SymbolNotFoundError):
+        real.kallsyms_lookup_name("no_such_thing")
 
 
 def test_name_in_several_places_is_refused_with_spellings_that_work(real):
@@ -81,7 +85,7 @@ def test_nearest_name_in_a_module_keeps_the_module(modular):
         ("*_read_iter", {"ext4_file_read_iter", "__pfx_ext4_file_read_iter"}),
         ("v*s_*d", {"vfs_read"}),
         ("vfs_read", {"vfs_read"}),
-        ("jiffies", set()),  # data
+        ("__start_rodata", set()),  # data
     ],
 )
 def test_glob_matches_code_as_a_shell_would(real, pattern, names):
@@ -114,6 +118,25 @@ def test_address_gives_symbol_and_offset(real):
 
 def test_first_of_several_names_for_an_address_is_the_usual_one(modular):
     assert modular.symbol_at(0xFFFFFFFFC0100004)[0].name == "ext4_file_read_iter"
+
+
+def test_every_address_is_found_as_a_plain_search_finds_it(real):
+    code = sorted((s for s in real.symbols() if s.address and not s.module), key=lambda s: s.address)
+    for before, after in pairwise(code):
+        if before.address < after.address:
+            found = real.symbol_at(after.address - 1)
+            same = [s for s in code if s.address == before.address and s.is_text]
+            assert found == ((same[0], after.address - 1 - before.address) if same else None)
+
+
+def test_module_symbols_need_no_order(modular):
+    assert modular.symbol_at(0xFFFFFFFFC0100104)[0].name == "ext4_file_write_iter"
+    assert modular.size_of(modular.one("ext4:ext4_file_read_iter")) == 0x100
+    assert modular.size_of(modular.one("ext4:shared")) == 4096
+
+
+def test_data_is_no_place_in_code(modular):
+    assert modular.symbol_at(0xFFFFFFFF81000054) is None
 
 
 def test_address_beyond_the_kernel_is_in_no_function_of_it(modular):
