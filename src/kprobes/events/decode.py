@@ -7,6 +7,7 @@ Bytes come from a target that may be hostile: what fits no layout is counted in 
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kprobes.events.record import Codec, Event
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # The head of a record in the ring: u32 length with two flags, u32 page offset. Source: linux/bpf.h, BPF_RINGBUF_*.
 RING_HEADER = 8
+_HEAD = Struct("<I4xI")  # and the record's first word, its event id
 BUSY = 1 << 31
 DISCARDED = 1 << 30
 LENGTH_MASK = DISCARDED - 1
@@ -40,6 +42,14 @@ class Run(NamedTuple):
     skip: int
     length: int
 
+    def reaches(self, other: Run) -> bool:
+        """Tell whether *other*, which lies in the same data, goes on where this one ends."""
+        return (
+            self.codec is other.codec
+            and self.stride == other.stride
+            and self.start + self.stride * self.length == other.start
+        )
+
     def events(self) -> list[Event]:
         """Return the records as events."""
         span = self.data[self.start : self.start + self.stride * self.length]
@@ -56,7 +66,7 @@ class Decoder:
     over the ring.
     """
 
-    __slots__ = ("_by_id", "codecs", "damaged")
+    __slots__ = ("_by_id", "_readers", "codecs", "damaged")
 
     def __init__(self, layouts: Sequence[EventLayout], sites: Sequence[str]) -> None:
         """Compile *layouts*; *sites* are the names of the plan's sites, by number.
@@ -66,6 +76,7 @@ class Decoder:
         """
         self.codecs = tuple(Codec(layout, sites) for layout in layouts)
         self._by_id = {codec.layout.id: codec for codec in self.codecs}
+        self._readers = {key: (c.layout.size, c.event, c.unpack_from) for key, c in self._by_id.items()}
         self.damaged = 0
 
     def decode(self, records: Sequence[bytes]) -> list[Event]:
@@ -119,7 +130,14 @@ class Decoder:
 
     def pieces_raw(self, span: bytes | memoryview) -> list[Piece]:
         """Return the records of a raw *span* as runs of one layout and, between them, events."""
-        return list(self._walk(memoryview(span).cast("B")))
+        pieces: list[Piece] = []
+        for piece in self._walk(memoryview(span).cast("B")):
+            last = pieces[-1] if pieces else None
+            if isinstance(piece, Run) and isinstance(last, Run) and last.reaches(piece):
+                pieces[-1] = last._replace(length=last.length + piece.length)
+            else:
+                pieces.append(piece)
+        return pieces
 
     def _codec(self, record: bytes | memoryview) -> Codec | None:
         """Return the codec of *record* if it is long enough for it."""
@@ -127,14 +145,14 @@ class Decoder:
         return codec if codec is not None and len(record) >= codec.layout.size else None
 
     def _singles(self, records: Sequence[bytes]) -> list[Event]:
-        known = {codec.layout.id.to_bytes(4, "little"): codec for codec in self.codecs}
+        known = {key.to_bytes(4, "little"): reader for key, reader in self._readers.items()}
         events = []
         for record in records:
-            codec = known.get(record[:4])
-            if codec is None or len(record) < codec.layout.size:
+            reader = known.get(record[:4])
+            if reader is None or len(record) < reader[0]:
                 self.damaged += 1
             else:
-                events.append(codec.event(codec.unpack_from(record)))
+                events.append(reader[1](reader[2](record)))
         return events
 
     def _walk(self, view: memoryview) -> Iterator[Piece]:
@@ -174,29 +192,33 @@ class Decoder:
         """Decode up to *_SINGLES* records one by one; return them and the position behind them."""
         events: list[Event] = []
         end = len(view)
+        unpack_head = _HEAD.unpack_from
         for _ in range(_SINGLES):
-            if position + RING_HEADER > end:
-                return events, self._end(position, end)
-            head = int.from_bytes(view[position : position + 4], "little")
-            if head & BUSY:
-                return events, end
+            if position + _HEAD.size > end:
+                return events, self._end(view, position)
+            head, event_id = unpack_head(view, position)
             start = position + RING_HEADER
             length = head & LENGTH_MASK
-            if start + length > end:
-                return events, self._end(position, end)
-            position = start + -(-length // 8) * 8
+            if head & BUSY or start + length > end:
+                return events, self._end(view, position)
+            position = start + (length + 7 & -8)
             if head & DISCARDED:
                 continue
-            codec = self._by_id.get(int.from_bytes(view[start : start + 4], "little")) if length >= 4 else None
-            if codec is None or length < codec.layout.size:
+            reader = self._readers.get(event_id)
+            if reader is None or length < reader[0]:
                 self.damaged += 1
             else:
-                events.append(codec.event(codec.unpack_from(view, start)))
+                events.append(reader[1](reader[2](view, start)))
         return events, position
 
-    def _end(self, position: int, end: int) -> int:
-        self.damaged += position < end
-        return end
+    def _end(self, view: memoryview, position: int) -> int:
+        """Return the end of *view*; only a busy or an empty discarded record may be left there."""
+        rest = view[position:]
+        head = int.from_bytes(rest[:4], "little")
+        discarded = head == DISCARDED and len(rest) == RING_HEADER
+        fine = not rest or (len(rest) >= RING_HEADER and (head & BUSY or discarded))
+        self.damaged += not fine
+        return len(view)
 
 
 def _column(view: memoryview, start: int, stride: int, count: int) -> bytes:

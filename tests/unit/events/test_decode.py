@@ -217,3 +217,20 @@ def test_events_travel_by_pickle() -> None:
     again = pickle.loads(pickle.dumps(events))
     assert again == events
     assert again[0].site == "do_open"
+
+
+@pytest.mark.parametrize(
+    ("tail", "damaged"),
+    [
+        (b"", 0),
+        (struct.pack("<II", DISCARDED, 0), 0),
+        (struct.pack("<II", 0, 0), 1),
+        (struct.pack("<II", BUSY, 0), 0),
+        (struct.pack("<II", BUSY | 40, 0), 0),
+        (b"\0\0\0", 1),
+    ],
+)
+def test_what_is_left_at_the_end_of_a_span_is_counted_unless_the_ring_can_leave_it(tail: bytes, damaged: int) -> None:
+    decoder = Decoder([SMALL], SITES)
+    assert len(decoder.decode_raw(ring(small(1)) + tail)) == 1
+    assert decoder.damaged == damaged
