@@ -13,7 +13,12 @@ VICTIM = """
 #define NOINLINE __attribute__((noinline))
 NOINLINE long work(long a, long b) { __asm__ volatile("" ::: "memory"); return a * 3 + b; }
 NOINLINE long other(long a) { __asm__ volatile("" ::: "memory"); return a + 1; }
-NOINLINE long deep(long n) { if (n <= 0) return 0; long r = deep(n - 1); __asm__ volatile("" ::: "memory"); return r + 1; }
+NOINLINE long deep(long n) {
+    if (n <= 0) return 0;
+    long r = deep(n - 1);
+    __asm__ volatile("" ::: "memory");
+    return r + 1;
+}
 __attribute__((naked)) void locked(void) { __asm__("lock addl $0,(%rsp)\\n ret"); }
 int main(void) {
     char line[64];
@@ -64,7 +69,7 @@ def program(tmp_path_factory):
 def offsets(program):
     """File offsets of the functions (in a small PIE they are their addresses)."""
     listing = subprocess.run(["nm", str(program)], check=True, capture_output=True, text=True).stdout
-    return {name: int(address, 16) for address, name in re.findall(r"^([0-9a-f]+) [Tt] (\w+)$", listing, re.M)}
+    return {name: int(address, 16) for address, name in re.findall(r"^([0-9a-f]+) [Tt] (\w+)$", listing, re.MULTILINE)}
 
 
 @pytest.fixture

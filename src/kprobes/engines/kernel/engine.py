@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.kernel.attach import Kernel
 from kprobes.engines.kernel.attached import KernelAttached
 from kprobes.engines.kernel.btf import KernelBtf
+from kprobes.engines.kernel.facts import KernelFacts
 from kprobes.engines.kernel.files import KernelFiles
 
 if TYPE_CHECKING:
@@ -21,12 +22,23 @@ class KernelEngine:
 
     def __init__(self) -> None:
         self._kernel = Kernel(KernelFiles(), KernelBtf())
+        self._facts = KernelFacts(self._kernel.files)
+        self._open = True
 
     def __enter__(self) -> KernelEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the target is there: our own kernel is, until we let go of it."""
+        return self._open
+
+    def facts(self) -> KernelFacts:
+        """Return where the kernel's symbols are, with its features."""
+        return self._facts
 
     def attach(self, plan: Plan) -> KernelAttached:
         """Carry out *plan*, all or nothing.
@@ -38,5 +50,6 @@ class KernelEngine:
 
     def close(self) -> None:
         """Let go of the kernel; what is attached stays so until it is closed itself."""
+        self._open = False
         self._kernel.btf.close()
         self._kernel.files.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from kprobes.engines.kernel import syscall
-from kprobes.errors import KprobesError
 
 _PIECE = 1 << 20
 
@@ -61,9 +60,8 @@ class KernelFiles:
         return self._roots[filesystem]
 
     def _mount(self, filesystem: str) -> str:
-        try:
-            fd = syscall.mount_private(filesystem)
-        except KprobesError:
+        fd = syscall.mount_private(filesystem)
+        if fd < 0:
             return ""
         self._mounts.append(fd)
         return f"/proc/self/fd/{fd}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from kprobes.engines.kernel.files import read_text
+import os
+
+from kprobes.engines.kernel import syscall
+from kprobes.engines.kernel.files import read_bytes, read_text
 from kprobes.errors import PrivilegeError
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -33,17 +36,31 @@ def explain(status: str, lockdown: str, unprivileged: str) -> str:
         )
     if "[none]" not in lockdown and "[" in lockdown:
         mode = lockdown.split("[", 1)[1].split("]", 1)[0]
-        return f"kernel lockdown is on ({mode}): boot without it (Secure Boot turns it on), or use --vm"
+        return f"kernel lockdown is on ({mode}), which forbids this: boot without Secure Boot, or use --vm"
     if not admin:
         return "CAP_SYS_ADMIN is missing, which this step needs besides CAP_BPF and CAP_PERFMON: run as root"
     return "a container or a security module forbids it: run outside of the container, or use --vm"
+
+
+def _lockdown() -> str:
+    """Return the kernel's lockdown modes with the present one in brackets, also where securityfs is not mounted."""
+    text = read_text("/sys/kernel/security/lockdown")
+    if text:
+        return text
+    mount = syscall.mount_private("securityfs")
+    if mount < 0:
+        return ""
+    try:
+        return (read_bytes("lockdown", directory=mount) or b"").decode("ascii", "replace")
+    finally:
+        os.close(mount)
 
 
 def missing_right(doing: str) -> PrivilegeError:
     """Return the error for an EPERM met while *doing* something."""
     hint = explain(
         read_text("/proc/self/status"),
-        read_text("/sys/kernel/security/lockdown"),
+        _lockdown(),
         read_text("/proc/sys/kernel/unprivileged_bpf_disabled"),
     )
     return PrivilegeError(f"{doing}: not permitted", hint=hint)

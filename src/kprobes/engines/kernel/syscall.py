@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241), "i686": (357, 336)}
 _BPF, _PERF_EVENT_OPEN = _NUMBERS.get(os.uname().machine, _NUMBERS["x86_64"])
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSOPEN_CLOEXEC, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC = 1, 6, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -391,20 +392,18 @@ def perf_set_bpf(event: int, program: int) -> int:
 
 
 def mount_private(filesystem: str) -> int:
-    """Return a descriptor of a mount of *filesystem* that nobody else sees and that ends with the descriptor.
+    """Return a descriptor of a mount of *filesystem* that nobody else sees and that ends with it, or minus the errno.
 
-    Raises:
-        PrivilegeError, SyscallError: no right to mount, or no such filesystem (fsopen(2) is there since Linux 5.2).
+    Source: fsopen(2), fsconfig(2), fsmount(2), since Linux 5.2.
     """
-    doing = f"mounting {filesystem} for ourselves"
-    context = _call(_FSOPEN, ctypes.c_char_p(filesystem.encode()), ctypes.c_ulong(1))
+    context = _call(_FSOPEN, ctypes.c_char_p(filesystem.encode()), ctypes.c_ulong(_FSOPEN_CLOEXEC))
     if context < 0:
-        raise failure(doing, -context)
+        return context
     try:
-        created = _call(_FSCONFIG, ctypes.c_long(context), ctypes.c_long(6), None, None, ctypes.c_long(0))
-        mount = created if created < 0 else _call(_FSMOUNT, ctypes.c_long(context), ctypes.c_ulong(1), ctypes.c_long(0))
+        create = (ctypes.c_long(_FSCONFIG_CMD_CREATE), None, None, ctypes.c_long(0))
+        result = _call(_FSCONFIG, ctypes.c_long(context), *create)
+        if result < 0:
+            return result
+        return _call(_FSMOUNT, ctypes.c_long(context), ctypes.c_ulong(_FSMOUNT_CLOEXEC), ctypes.c_long(0))
     finally:
         os.close(context)
-    if mount < 0:
-        raise failure(doing, -mount)
-    return mount

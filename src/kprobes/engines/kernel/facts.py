@@ -1,0 +1,59 @@
+"""Where the symbols of the running kernel are."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kprobes.engines.kernel.features import probe_features
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.engines.kernel.files import KernelFiles
+    from kprobes.model.features import Features
+
+_BTF = "/sys/kernel/btf"
+
+
+class KernelFacts:
+    """The facts of this machine's kernel; they read nothing before they are asked."""
+
+    def __init__(self, files: KernelFiles) -> None:
+        self._files = files
+        self._features: Features | None = None
+
+    @property
+    def features(self) -> Features:
+        """Return the answers of the feature probes."""
+        if self._features is None:
+            self._features = probe_features()
+        return self._features
+
+    def kallsyms(self) -> str:
+        """Return the path of the kernel's symbols; their addresses are zero for a user without CAP_SYSLOG."""
+        return "/proc/kallsyms"
+
+    def btf(self, module: str = "") -> str | None:
+        """Return the path of the raw BTF of vmlinux or of *module*, or None."""
+        path = f"{_BTF}/{module or 'vmlinux'}"
+        return path if "/" not in module and os.access(path, os.R_OK) else None
+
+    def modules(self) -> Sequence[str]:
+        """Return the names of the loaded modules that have BTF."""
+        try:
+            names = os.listdir(_BTF)  # noqa: PTH208  (no pathlib on the way to the first event)
+        except OSError:
+            return ()
+        return tuple(sorted(name for name in names if name != "vmlinux"))
+
+    def text(self, what: str) -> str | None:
+        """Return `blacklist`, `functions` or `format:CATEGORY/NAME` of this kernel; None where there is none."""
+        if what == "blacklist":
+            return self._files.text("debugfs", "kprobes/blacklist")
+        if what == "functions":
+            return self._files.text("tracefs", "available_filter_functions")
+        kind, _, name = what.partition(":")
+        if kind == "format" and ".." not in name:
+            return self._files.text("tracefs", f"events/{name}/format")
+        return None
