@@ -1,0 +1,1 @@
+"""What runs inside the guest: the first process, and one child of it for each controller that connects."""

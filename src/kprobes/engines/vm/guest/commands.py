@@ -1,0 +1,187 @@
+"""Commands in the guest: started with files copied in before, their output streamed, their status reported."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from kprobes.errors import SyscallError, UsageError
+
+if TYPE_CHECKING:
+    from kprobes.engines.vm.frames import Head
+    from kprobes.engines.vm.guest.streams import Port, Stream
+
+CHUNK = 1 << 16
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    "HOME": "/root",
+    "TERM": "linux",
+    "USER": "root",
+    "LOGNAME": "root",
+}
+
+
+class Command:
+    """A running command. Its output goes to *stream*: blobs with `fd` 1 or 2, at the end a message with `status`."""
+
+    def __init__(self, arguments: Head, port: Port, stream: Stream) -> None:
+        self._port = port
+        self._stream = stream
+        self._terminal = bool(arguments.get("terminal"))
+        argv = arguments["argv"]
+        if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
+            raise UsageError("a command for the guest is a list of words")
+        environment = {**ENVIRONMENT, **_words(arguments.get("environment"))}
+        program = _find_program(argv[0], environment["PATH"])
+        directory = str(arguments.get("directory") or "/root")
+        self._open_ends(arguments)
+        self.pid = self._start(program, argv, environment, directory)
+        Thread(target=self._pump, daemon=True).start()
+
+    def write(self, data: bytes) -> None:
+        """Give *data* to the command's standard input; nothing ends it."""
+        if self._input < 0:
+            return
+        try:
+            if data:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._input, view) :]
+            elif not self._terminal:
+                os.close(self._input)
+                self._input = -1
+        except OSError:
+            self._input = -1
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell a terminal's new size."""
+        import fcntl
+        import struct
+        import termios
+
+        if self._terminal:
+            fcntl.ioctl(self._input, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the command and what it started (its process group)."""
+        try:
+            os.killpg(self.pid, number)
+        except OSError:
+            pass
+
+    def _open_ends(self, arguments: Head) -> None:
+        """Make the standard streams: `_child_ends` for the command, `_outputs` (descriptor -> 1 or 2) and `_input` for us."""
+        if self._terminal:
+            controller, terminal = os.openpty()
+            self._child_ends = (terminal, terminal, terminal)
+            self._outputs = {controller: 1}
+            self._input = controller
+            return
+        out, out_end = os.pipe()
+        error, error_end = os.pipe()
+        self._input = -1
+        input_end = -1
+        if arguments.get("input"):
+            input_end, self._input = os.pipe()
+        else:
+            input_end = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._child_ends = (input_end, out_end, error_end)
+        self._outputs = {out: 1, error: 2}
+
+    def _start(self, program: str, argv: list[str], environment: dict[str, str], directory: str) -> int:
+        child = os.fork()
+        if child:
+            for end in set(self._child_ends):
+                os.close(end)
+            return child
+        try:
+            os.setsid()
+            for number, end in enumerate(self._child_ends):
+                os.dup2(end, number)
+            if self._terminal:
+                import fcntl
+                import termios
+
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.chdir(directory)
+            os.execve(program, argv, environment)
+        except OSError as error:
+            os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        finally:
+            os._exit(126)
+
+    def _pump(self) -> None:
+        """Forward output until the command has ended and the pipes are empty: what it left running may hold them open."""
+        poll = select.poll()
+        ended = os.pidfd_open(self.pid)
+        for descriptor in (ended, *self._outputs):
+            poll.register(descriptor, select.POLLIN)
+        running = True
+        while self._stream.wait_for_room():
+            ready = [descriptor for descriptor, _ in poll.poll(None if running else 0)]
+            if ended in ready:
+                running = False
+                poll.unregister(ended)
+            outputs = [descriptor for descriptor in ready if descriptor in self._outputs]
+            if not outputs and not running:
+                break
+            for descriptor in outputs:
+                self._forward(descriptor, poll)
+        _, status = os.waitpid(self.pid, 0)
+        for descriptor in (ended, *self._outputs):
+            os.close(descriptor)
+        self._stream.send(b"", status=os.waitstatus_to_exitcode(status))
+
+    def _forward(self, descriptor: int, poll: select.poll) -> None:
+        try:
+            data = os.read(descriptor, CHUNK)
+        except OSError:  # EIO: the last one closed the terminal
+            data = b""
+        if data:
+            self._stream.send(data, fd=self._outputs[descriptor])
+        else:
+            poll.unregister(descriptor)
+            os.close(descriptor)
+            del self._outputs[descriptor]
+
+
+def put_file(path: str, content: bytes, mode: int) -> None:
+    """Write a file that the controller copies in.
+
+    Raises:
+        SyscallError: it can't be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+        target.chmod(mode)
+    except OSError as error:
+        raise SyscallError(f"copying to {path} in the guest", error.errno or 0) from error
+
+
+def _words(value: object) -> dict[str, str]:
+    return {str(name): str(word) for name, word in value.items()} if isinstance(value, dict) else {}
+
+
+def _find_program(name: str, path: str) -> str:
+    """Return the file that *name* means.
+
+    Raises:
+        UsageError: there is no such program in the guest.
+    """
+    candidates = [name] if "/" in name else [f"{directory}/{name}" for directory in path.split(":")]
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+    raise UsageError(
+        f"there is no program {name!r} in the guest",
+        hint="the guest has busybox; copy a program in with --copy FILE (a static one, or with the libraries it needs)",
+    )

@@ -1,0 +1,142 @@
+"""The engine's half of a session in the guest: facts out, plans in, records out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
+
+from kprobes.engines.vm.frames import encode_records
+from kprobes.errors import TargetError, UsageError
+from kprobes.model import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kprobes.engines.kernel.attached import KernelAttached
+    from kprobes.engines.kernel.engine import KernelEngine
+    from kprobes.engines.vm.frames import Head
+    from kprobes.engines.vm.guest.streams import Stream
+
+    Answer = tuple[object, bytes]
+
+POLL_S = 0.2
+
+
+class Link:
+    """An attached plan, whose records go into *stream* as they come."""
+
+    def __init__(self, attached: KernelAttached, stream: Stream) -> None:
+        self.attached = attached
+        self._stream = stream
+        self._reading = Lock()
+        self._stopped = Event()
+        self._thread = Thread(target=self._pump, daemon=True)
+        self._thread.start()
+
+    def sync(self) -> int:
+        """Forward what the ring holds now, as far as the window goes; return how many records that were."""
+        forwarded = 0
+        while self._stream.wait_for_room(0):
+            count = self._forward()
+            if not count:
+                break
+            forwarded += count
+        return forwarded
+
+    def close(self) -> None:
+        """Detach, and let the thread end. What the ring still holds is gone; `sync` comes before."""
+        self._stopped.set()
+        self._stream.close()
+        self.attached.close()
+        self._thread.join()
+
+    def _pump(self) -> None:
+        while not self._stopped.is_set():
+            if self._stream.wait_for_room(POLL_S) and self.attached.wait(POLL_S):
+                self._forward()
+
+    def _forward(self) -> int:
+        """Send what the ring holds, as it lay there if all records are alike; return how many there were."""
+        with self._reading:
+            if self._stopped.is_set():
+                return 0
+            span = self.attached.poll_raw(0)
+            if span.stride:
+                self._stream.send(span.data, stride=span.stride, length=span.length)
+            elif span.bounds:
+                self._stream.send(encode_records(span.records()))
+        return len(span)
+
+
+class Links:
+    """The kernel engine of this session and the plans attached through it."""
+
+    def __init__(self, new_stream: Callable[[], Stream]) -> None:
+        self._new_stream = new_stream
+        self._engine_here: KernelEngine | None = None
+        self._links: dict[int, Link] = {}
+
+    def facts(self, _: Head, __: bytes) -> Answer:
+        """Return the features, and the names of the modules with BTF."""
+        facts = self._engine().facts()
+        return {"modules": list(facts.modules())}, wire.to_bytes(facts.features)
+
+    def fact(self, head: Head, _: bytes) -> Answer:
+        """Return one fact whole: `kallsyms`, `btf:MODULE` or `text:WHAT`; the result says whether there is one."""
+        facts = self._engine().facts()
+        what, _, rest = str(head.get("what")).partition(":")
+        if what == "kallsyms":
+            return True, Path(facts.kallsyms()).read_bytes()
+        if what == "btf":
+            path = facts.btf(rest)
+            return path is not None, Path(path).read_bytes() if path else b""
+        text = facts.text(rest) if what == "text" else None
+        return text is not None, (text or "").encode("utf-8", "surrogateescape")
+
+    def attach(self, _: Head, blob: bytes) -> Answer:
+        """Carry out a plan; its records come as a stream."""
+        attached = self._engine().attach(wire.plan_from_bytes(blob))
+        stream = self._new_stream()
+        self._links[stream.number] = Link(attached, stream)
+        return {"stream": stream.number}, b""
+
+    def sync(self, head: Head, _: bytes) -> Answer:
+        """Forward what the ring holds before answering."""
+        return self._link(head).sync(), b""
+
+    def read_map(self, head: Head, _: bytes) -> Answer:
+        """Return keys and values of a map, in turn."""
+        pairs = self._link(head).attached.read_map(str(head["name"]))
+        return None, encode_records([part for pair in pairs for part in pair])
+
+    def read_stack(self, head: Head, _: bytes) -> Answer:
+        """Return the addresses of a stack."""
+        stack = head["stack"]
+        if not isinstance(stack, int):
+            raise UsageError("a stack is asked for by its number")
+        return list(self._link(head).attached.read_stack(stack)), b""
+
+    def link_stats(self, head: Head, _: bytes) -> Answer:
+        """Return what the kernel counted."""
+        return None, wire.to_bytes(self._link(head).attached.link_stats())
+
+    def detach(self, head: Head, _: bytes) -> Answer:
+        """Detach a plan; once more is no error."""
+        link = self._links.pop(int(str(head["link"])), None)
+        if link is not None:
+            link.close()
+        return None, b""
+
+    def _link(self, head: Head) -> Link:
+        link = self._links.get(int(str(head["link"])))
+        if link is None:
+            raise TargetError("this plan is no longer attached in the guest")
+        return link
+
+    def _engine(self) -> KernelEngine:
+        if self._engine_here is None:
+            from kprobes.engines.kernel.engine import KernelEngine
+
+            self._engine_here = KernelEngine()
+        return self._engine_here

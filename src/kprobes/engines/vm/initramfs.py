@@ -1,0 +1,194 @@
+"""The guest's root file system: busybox, a small Python, the engines' modules, nothing of compiler or symbols.
+
+/init                   not used: the kernel starts Python itself (rdinit=)
+/bin/python3, /lib      the running Python's binary, libraries, and compiled modules
+/bin/busybox            and a link for each of its applets
+/lib/modules/channel    kernel modules, in the order of loading
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kprobes.engines.vm import cache
+from kprobes.engines.vm.cpio import CpioWriter
+from kprobes.engines.vm.interpreter import (
+    Interpreter,
+    Module,
+    loadable_part,
+    module_closure,
+    running_interpreter,
+    shared_libraries,
+)
+from kprobes.errors import TargetError
+
+if TYPE_CHECKING:
+    from kprobes.engines.vm.kernels import KernelImage
+
+LAYOUT = 1
+START = "/usr/lib/start.py"
+START_TEXT = "from kprobes.engines.vm.guest.agent import main\nmain()\n"
+
+# The parts of the package that go into the guest. The face (`kprobes/__init__.py`) does not: it names the compiler.
+SOURCES = (
+    "errors.py",
+    "model/*.py",
+    "engines/__init__.py",
+    "engines/port.py",
+    "engines/kernel/*.py",
+    "engines/vm/__init__.py",
+    "engines/vm/frames.py",
+    "engines/vm/trouble.py",
+    "engines/vm/guest/*.py",
+)
+
+ETC = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost kprobes\n",
+    "etc/hostname": "kprobes\n",
+}
+EMPTY = ("proc", "sys", "dev", "tmp", "run", "root", "usr/bin", "usr/lib/modules/channel", "var/tmp")
+LINKS = {
+    "bin": "usr/bin",
+    "sbin": "usr/bin",
+    "usr/sbin": "bin",
+    "lib": "usr/lib",
+    "lib64": "usr/lib",
+    "usr/lib64": "lib",
+    "usr/lib/x86_64-linux-gnu": ".",
+}
+
+
+def guest_sources(root: Path) -> list[Path]:
+    """Return the sources of the package, below the directory *root* that holds it, that a guest has."""
+    package = root / "kprobes"
+    return sorted(path for pattern in SOURCES for path in package.glob(pattern))
+
+
+def initramfs(kernel: KernelImage) -> Path:
+    """Return the file of the root file system for *kernel*, built unless it is in the cache.
+
+    Raises:
+        TargetError: busybox is missing, or the running Python can't be copied.
+    """
+    busybox = find_busybox()
+    interpreter = running_interpreter()
+    root = Path(__file__).parents[3]
+    sources = guest_sources(root)
+    builders = [Path(__file__).with_name(name) for name in ("initramfs.py", "interpreter.py", "cpio.py")]
+    key = _key(kernel, [busybox, interpreter.executable, *builders, *sources])
+    path = cache.cache_directory("initramfs") / f"{kernel.name}-{key}.cpio"
+    if path.exists():
+        return path
+    with cache.locked(path.parent / "lock"):
+        if not path.exists():
+            cache.write_whole(path, build(kernel, busybox, interpreter, (root, sources)))
+            _forget_older(path, kernel.name)
+    return path
+
+
+def build(kernel: KernelImage, busybox: Path, interpreter: Interpreter, code: tuple[Path, list[Path]]) -> bytes:
+    """Return the archive. *code* is the directory that holds the package, and its sources for the guest."""
+    stream = io.BytesIO()
+    writer = CpioWriter(stream)
+    for name in EMPTY:
+        writer.directory(name)
+    for name, target in LINKS.items():
+        writer.symlink(name, target)
+    writer.character_device("dev/console", 5, 1)
+    writer.character_device("dev/null", 1, 3, 0o666)
+    for name, text in ETC.items():
+        writer.file(name, text.encode())
+    _add_busybox(writer, busybox)
+    _add_python(writer, interpreter, module_closure(interpreter, *code))
+    writer.file(START, START_TEXT.encode())
+    if kernel.modules:
+        for module in sorted(Path(kernel.modules).iterdir()):
+            writer.file(f"usr/lib/modules/channel/{module.name}", module.read_bytes())
+    writer.close()
+    return stream.getvalue()
+
+
+def find_busybox() -> Path:
+    """Return a statically linked busybox.
+
+    Raises:
+        TargetError: there is none; the hint names the package.
+    """
+    found = shutil.which("busybox") or "/bin/busybox"
+    path = Path(os.path.realpath(found))
+    if not path.is_file() or b"ld-linux" in path.read_bytes()[:4096]:
+        raise TargetError("the guest needs a static busybox", hint="apt-get install busybox-static")
+    return path
+
+
+def _add_busybox(writer: CpioWriter, busybox: Path) -> None:
+    import subprocess
+
+    writer.file("usr/bin/busybox", busybox.read_bytes(), 0o755)
+    listed = subprocess.run([str(busybox), "--list"], capture_output=True, text=True, check=True)
+    for applet in listed.stdout.split():
+        if applet != "busybox":
+            writer.symlink(f"usr/bin/{applet}", "busybox")
+
+
+def _add_python(writer: CpioWriter, interpreter: Interpreter, modules: list[Module]) -> None:
+    """Add binary, libraries and modules. Modules are compiled, without their sources, at the places where Python looks."""
+    binaries = [interpreter.executable]
+    library = "usr/lib/" + interpreter.library.partition("/")[2]
+    writer.directory(f"{library}/lib-dynload")
+    # The file by which Python knows its library; most Pythons have `os` frozen in the binary as well.
+    landmark = Module("os", str(interpreter.home / interpreter.library / "os.py"), is_package=False)
+    for module in {landmark.name: landmark, **{module.name: module for module in modules}}.values():
+        if module.origin.endswith(".so"):
+            binaries.append(Path(module.origin))
+            writer.file(f"{library}/lib-dynload/{Path(module.origin).name}", _stripped(Path(module.origin)), 0o755)
+        elif module.origin.endswith(".py"):
+            writer.file(f"{library}/{_place_of(module)}", compile_module(module))
+    writer.directory(f"{library}/kprobes")
+    writer.file("usr/bin/python3", _stripped(interpreter.executable), 0o755)
+    for name, path in shared_libraries(binaries).items():
+        writer.file(f"usr/lib/{os.path.basename(name)}", _stripped(path), 0o755)
+
+
+def compile_module(module: Module) -> bytes:
+    """Return a module as a `.pyc` file that is taken as it is, without a source to compare with.
+
+    Source: PEP 552 (flags 0, then two words that nobody reads where there is no source).
+    """
+    import marshal
+    from importlib.util import MAGIC_NUMBER
+
+    source = Path(module.origin).read_bytes()
+    name = f"{module.name.replace('.', '/')}.py"
+    return MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(source, name, "exec", dont_inherit=True, optimize=2))
+
+
+def _place_of(module: Module) -> str:
+    return module.name.replace(".", "/") + ("/__init__.pyc" if module.is_package else ".pyc")
+
+
+def _stripped(path: Path) -> bytes:
+    return loadable_part(path.read_bytes())
+
+
+def _key(kernel: KernelImage, files: list[Path]) -> str:
+    """Return a name for what the archive is made from: size and time of each file, and the kernel's own key."""
+    digest = hashlib.sha256(f"{LAYOUT} {kernel.key}".encode())
+    for path in files:
+        status = path.stat()
+        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _forget_older(path: Path, name: str) -> None:
+    """Remove archives of the same kernel that were made from something else."""
+    for other in path.parent.glob(f"{name}-*.cpio"):
+        if other != path:
+            other.unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+"""Plans, layouts and features as bytes: cached on disk, sent into a guest, put into a bundle.
+
+    magic "KPW1", u32 length of the head, head (JSON), blobs one after the other
+
+The head is `{"type": name, "data": [...], "blobs": [length, ...]}`. A dataclass is the list of its fields in order, a
+tuple is a list, bytes are the number of a blob. The fields' annotations are the schema, so nothing is pickled and
+whatever doesn't fit is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from json import JSONDecodeError, dumps, loads
+from typing import TYPE_CHECKING, TypeVar
+
+from kprobes.errors import FormatError
+from kprobes.model import features, layout, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Reader = Callable[[object], object]
+
+MAGIC = b"KPW1"
+LENGTH = struct.Struct("<I")
+
+TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        features.Features,
+        layout.Field,
+        layout.EventLayout,
+        layout.Buckets,
+        layout.MapLayout,
+        plan.Site,
+        plan.Relocation,
+        plan.SourceLine,
+        plan.Program,
+        plan.Attachment,
+        plan.PlannedProbe,
+        plan.Plan,
+        plan.SiteStats,
+        plan.LinkStats,
+    )
+}
+
+T = TypeVar("T")
+
+
+def plan_to_bytes(value: plan.Plan) -> bytes:
+    """Return a plan as bytes."""
+    return to_bytes(value)
+
+
+def plan_from_bytes(data: bytes) -> plan.Plan:
+    """Return the plan in *data*.
+
+    Raises:
+        FormatError: *data* is malformed, or a plan of another version.
+    """
+    value = from_bytes(data, plan.Plan)
+    if value.version != plan.PLAN_VERSION:
+        raise FormatError(f"this plan is of version {value.version}, not {plan.PLAN_VERSION}", hint="compile it again")
+    return value
+
+
+def to_bytes(value: object) -> bytes:
+    """Return a dataclass of `TYPES`, or a list of equal ones, as bytes."""
+    blobs: list[bytes] = []
+    name = type(value[0]).__name__ if isinstance(value, list) and value else type(value).__name__
+    data = _flatten(value, blobs)
+    head = dumps({"type": name, "data": data, "blobs": [len(blob) for blob in blobs]}, separators=(",", ":")).encode()
+    return b"".join((MAGIC, LENGTH.pack(len(head)), head, *blobs))
+
+
+def from_bytes(data: bytes, expected: type[T]) -> T:
+    """Return the value of class *expected* that `to_bytes` wrote.
+
+    Raises:
+        FormatError: *data* is malformed or holds something else.
+    """
+    return _Decoder(data).decode(expected)
+
+
+def list_from_bytes(data: bytes, expected: type[T]) -> list[T]:
+    """Return the list of values of class *expected* that `to_bytes` wrote.
+
+    Raises:
+        FormatError: *data* is malformed or holds something else.
+    """
+    return _Decoder(data).decode_list(expected)
+
+
+def _flatten(value: object, blobs: list[bytes]) -> object:
+    if isinstance(value, bytes):
+        blobs.append(value)
+        return len(blobs) - 1
+    if isinstance(value, tuple | list):
+        return [_flatten(part, blobs) for part in value]
+    slots = _fields_of(type(value))
+    return [_flatten(getattr(value, name), blobs) for name in slots] if slots is not None else value
+
+
+def _fields_of(kind: type) -> dict[str, str] | None:
+    return kind.__annotations__ if TYPES.get(kind.__name__) is kind else None
+
+
+class _Decoder:
+    """Reads one message against the schema that the annotations are."""
+
+    def __init__(self, data: bytes) -> None:
+        if data[:4] != MAGIC or len(data) < 8:
+            raise FormatError("this is not an encoded plan")
+        end = 8 + LENGTH.unpack_from(data, 4)[0]
+        try:
+            head = loads(data[8:end])
+        except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise FormatError("the head of an encoded plan is malformed") from error
+        if end > len(data) or not isinstance(head, dict) or not isinstance(head.get("blobs"), list):
+            raise FormatError("the head of an encoded plan is malformed")
+        self._type = head.get("type")
+        self._data = head.get("data")
+        self._blobs = _split(data, end, head["blobs"])
+        self._readers: dict[str, Reader] = {}
+
+    def decode(self, expected: type[T]) -> T:
+        self._check_type(expected)
+        return self._object(expected, self._data)
+
+    def decode_list(self, expected: type[T]) -> list[T]:
+        if self._data == []:
+            return []
+        self._check_type(expected)
+        if not isinstance(self._data, list):
+            raise FormatError(f"an encoded list of {expected.__name__} is malformed")
+        return [self._object(expected, part) for part in self._data]
+
+    def _check_type(self, expected: type) -> None:
+        if self._type != expected.__name__:
+            raise FormatError(f"an encoded {expected.__name__} was expected, not {str(self._type)[:40]!r}")
+
+    def _object(self, kind: type[T], data: object) -> T:
+        names = kind.__annotations__
+        if not isinstance(data, list) or len(data) != len(names):
+            raise FormatError(f"an encoded {kind.__name__} has the wrong number of fields")
+        return kind(*[self._reader(text)(part) for text, part in zip(names.values(), data, strict=True)])
+
+    def _reader(self, annotation: str) -> Reader:
+        reader = self._readers.get(annotation)
+        if reader is None:
+            reader = self._readers[annotation] = self._make_reader(annotation)
+        return reader
+
+    def _make_reader(self, annotation: str) -> Reader:
+        if annotation.endswith(" | None"):
+            inner = self._reader(annotation.removesuffix(" | None"))
+            return lambda data: None if data is None else inner(data)
+        if annotation.startswith("tuple["):
+            element = self._reader(annotation.removeprefix("tuple[").removesuffix(", ...]"))
+            return lambda data: tuple(map(element, _expect(list, data)))
+        if annotation == "bytes":
+            return self._blob
+        kind = TYPES.get(annotation)
+        if kind is not None:
+            return lambda data: self._object(kind, data)
+        plain = {"int": int, "str": str, "bool": bool}[annotation]
+        return lambda data: _expect(plain, data)
+
+    def _blob(self, data: object) -> bytes:
+        number = _expect(int, data)
+        if not 0 <= number < len(self._blobs):
+            raise FormatError("an encoded plan names a blob that isn't there")
+        return self._blobs[number]
+
+
+def _expect(kind: type[T], data: object) -> T:
+    if type(data) is not kind:
+        raise FormatError(f"an encoded plan has {type(data).__name__} where {kind.__name__} belongs")
+    return data
+
+
+def _split(data: bytes, start: int, lengths: list[object]) -> list[bytes]:
+    blobs = []
+    for length in lengths:
+        if type(length) is not int or not 0 <= length <= len(data) - start:
+            raise FormatError("an encoded plan is cut short")
+        blobs.append(data[start : start + length])
+        start += length
+    if start != len(data):
+        raise FormatError("an encoded plan has bytes left over")
+    return blobs
