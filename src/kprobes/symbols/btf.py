@@ -22,12 +22,14 @@ from kprobes.symbols.cache import open_cached, write_cached
 from kprobes.symbols.source import read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")
 SIZE_LIMIT = 256 << 20
 NAME_LIMIT = 512
+# Looking up so many functions one by one costs as much as an index of all.
+MANY = 24
 
 
 class Kind:
@@ -92,6 +94,8 @@ class Btf:
         self._strings = bytes(strings)
         self._tables = tables or _scan(types.cast("I"))
         self._words = types.cast("I")
+        self._functions: dict[bytes, list[int]] | None = None
+        self._asked = 0
         self.count: int = self.first + len(self._tables.offsets)
 
     def record(self, number: int) -> Record:
@@ -125,6 +129,26 @@ class Btf:
         if end < 0:
             raise FormatError(f"BTF string at {offset:#x} is longer than {NAME_LIMIT} bytes")
         return self._strings[start:end].decode("utf-8", "backslashreplace")
+
+    def functions(self, name: str) -> Sequence[int]:
+        """Return the ids of the functions called *name*, ascending; after MANY names from an index of all of them."""
+        if self._functions is None:
+            self._asked += 1
+            if self._asked <= MANY:
+                return [record.id for record in self.named(name, frozenset({Kind.FUNC}))]
+            self._functions = self._index_functions()
+        return self._functions.get(name.encode("utf-8", "surrogateescape"), ())
+
+    def _index_functions(self) -> dict[bytes, list[int]]:
+        found: dict[bytes, list[int]] = {}
+        words, strings, start = self._words, self._strings, self.strings_start
+        for number, at in enumerate(self._tables.offsets, self.first):
+            if words[at + 1] >> 24 & 31 == Kind.FUNC and words[at] >= start:
+                name = words[at] - start
+                found.setdefault(strings[name : strings.find(b"\0", name, name + NAME_LIMIT)], []).append(number)
+            elif words[at + 1] >> 24 & 31 == Kind.FUNC:
+                found.setdefault(self.string(words[at]).encode(), []).append(number)
+        return found
 
     def named(self, name: str, kinds: frozenset[int]) -> Iterator[Record]:
         """Return the records called *name* of one of *kinds*, of this blob alone, in ascending order of ids."""

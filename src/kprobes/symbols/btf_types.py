@@ -78,8 +78,8 @@ class KernelTypes:
         if ":" in name:
             module, _, name = name.partition(":")
         for number, btf in self._blobs(module):
-            for record in btf.named(name, _FUNCTIONS):
-                return self._function(number, record)
+            for found in btf.functions(name):
+                return self._function(number, btf.record(found))
         return None
 
     def function_id(self, name: str, module: str | None = None) -> int:
@@ -168,8 +168,8 @@ class KernelTypes:
         from kprobes.symbols.declare import declare_function
 
         for _, btf in self._blobs(module):
-            for record in btf.named(name, _FUNCTIONS):
-                return declare_function(btf, record)
+            for found in btf.functions(name):
+                return declare_function(btf, btf.record(found))
         return None
 
     # Records to types.

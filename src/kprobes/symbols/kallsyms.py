@@ -123,6 +123,12 @@ class Kallsyms:
             raise AmbiguousSymbolError(name, tuple(_spellings(code)))
         return code[0]
 
+    def last_named(self, name: str) -> KernelSymbol | None:
+        """Return the last symbol of the kernel proper called *name*: quick for what stands near the end."""
+        end = self._modules_start
+        at = self._data.rfind(b" " + name.encode() + b"\n", 0, end)
+        return parse_line(self._line_at(self._data.rfind(b"\n", 0, at) + 1)) if at >= 0 else None
+
     def glob(self, pattern: str) -> list[KernelSymbol]:
         """Return the code symbols that match *pattern*, in the order of the table.
 

@@ -1,0 +1,261 @@
+"""Names of places in a kernel -> sites, or the reason why no probe can go there.
+
+Spellings: `vfs_read`, `vfs_read+0x10`, `ext4:ext4_file_read_iter`, `0xffffffff81234567`, and globs of functions
+(`vfs_*`, `ext4:*`). A single place that can't be probed is refused; a glob leaves such places out and counts them.
+
+What can be told beforehand is told here. The last word is the kernel's: it alone knows jump labels, static calls and
+instruction boundaries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kprobes.errors import (
+    SymbolNotFoundError,
+    UnprobeableError,
+    UsageError,
+)
+from kprobes.model.plan import Site
+from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.engines.port import Facts
+
+PLACE = re.compile(r"(?:(?P<module>[\w*?\[\]!-]+):)?(?P<name>[^\s:+]+)(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z")
+ADDRESS = re.compile(r"0x[0-9a-fA-F]{1,16}\Z")
+GLOB = re.compile(r"[*?\[]")
+OFFSET_LIMIT = 1 << 31
+
+# Symbols that stand in the code but are no functions, and why.
+_PREFIXES = {
+    "__pfx_": "it is padding before a function",
+    "__cfi_": "it is the type check before a function",
+    "__ftrace_invalid_address__": "it was left out by the linker",
+}
+# Names of copies: `vfs_read.isra.0` is a function of its own, `.cold` the unlikely half of one.
+_COLD = re.compile(r"\.cold(\.\d+)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A site. *traceable* says whether ftrace-based ways (fentry, kprobe.multi) reach it; None: not looked up.
+
+    *size* is that of the function in bytes.
+    """
+
+    site: Site
+    traceable: bool | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a place means: its sites, and how many functions of a glob were left out, by reason."""
+
+    found: tuple[Resolved, ...]
+    skipped: tuple[tuple[str, int], ...] = ()
+
+    def notes(self, text: str) -> list[str]:
+        """Return a line that tells what was left out of *text*, or none."""
+        if not self.skipped:
+            return []
+        total = sum(count for _, count in self.skipped)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped)
+        return [f"{text}: {total} left out ({reasons})"]
+
+
+class KernelSymbols:
+    """The symbols of one kernel, with what is known about probing them. Texts are read when first needed."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    @cached_property
+    def table(self) -> Kallsyms:
+        """Return the symbol table."""
+        return Kallsyms.load(self._facts.kallsyms())
+
+    def resolve(self, text: str, *, traceable: bool = False) -> Resolution:
+        """Return the sites of the place *text*.
+
+        *traceable* asks to look up which of them ftrace can reach; for globs that is always done, since one function
+        that it can't would spoil the attachment of all.
+
+        Raises:
+            UsageError: the spelling is off.
+            SymbolNotFoundError, AmbiguousSymbolError: with what comes near, or what tells them apart.
+            UnprobeableError: a single place where no probe can go.
+        """
+        match = PLACE.match(text)
+        if match is None:
+            raise UsageError(
+                f"{text!r} is no place in a kernel", hint="write function, function+0x10, module:function or 0xADDRESS"
+            )
+        offset = parse_offset(match["offset"] or "0")
+        if offset >= OFFSET_LIMIT:
+            raise UsageError(f"the offset in {text!r} is beyond any function")
+        name = f"{match['module']}:{match['name']}" if match["module"] else match["name"]
+        if GLOB.search(name):
+            if offset:
+                raise UsageError(
+                    f"{text!r} gives an offset to a glob", hint="name one function, or leave the offset out"
+                )
+            return self._resolve_glob(name)
+        symbol, base = self._address(name) if ADDRESS.match(name) else (self.function(name), 0)
+        return Resolution((self._resolve_one(symbol, base + offset, traceable=traceable),))
+
+    def function(self, name: str) -> KernelSymbol:
+        """Return the code symbol *name* (`name` or `module:name`), whether or not it can be probed.
+
+        Raises:
+            SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError: there is none, or several, or it is data.
+        """
+        found = self.table.lookup(name)
+        if not found:
+            raise self._not_found(name)
+        if not any(symbol.is_text for symbol in found):
+            raise UnprobeableError(name, "it is data, not a function")
+        return self.table.one(name)
+
+    def refusal(self, symbol: KernelSymbol, offset: int = 0) -> str:
+        """Return why no probe can go to *symbol* + *offset*, empty where nothing is known against it."""
+        if not symbol.is_text:
+            return "it is data, not code"
+        for prefix, reason in _PREFIXES.items():
+            if symbol.name.startswith(prefix):
+                return reason
+        if self._is_blacklisted(symbol, offset):
+            return "the kernel blacklists it (a probe there could recurse or hang)"
+        if self._init_text[0] <= symbol.address < self._init_text[1]:
+            return "it is init code, freed once the kernel has booted"
+        return ""
+
+    def is_traceable(self, symbol: KernelSymbol) -> bool | None:
+        """Return whether ftrace can reach the entry of *symbol*; None where the kernel doesn't tell."""
+        if self._traceable is None:
+            return None
+        line = f"{symbol.name} [{symbol.module}]" if symbol.module else symbol.name
+        return line in self._traceable
+
+    # One place.
+
+    def _address(self, text: str) -> tuple[KernelSymbol, int]:
+        address = int(text, 16)
+        if self.table.hidden:
+            raise UnprobeableError(text, "kernel addresses are hidden from you", hint="run as root, or name a function")
+        found = self.table.symbol_at(address)
+        if found is None:
+            raise UnprobeableError(text, "it is in no function of the kernel")
+        return found
+
+    def _not_found(self, name: str) -> Exception:
+        module, colon, plain = name.rpartition(":")
+        variants = self.table.variants(plain)
+        copies = tuple(v.name for v in variants if not _COLD.search(v.name) and not v.name.startswith("__pfx_"))
+        if copies and not colon:
+            return UnprobeableError(
+                name,
+                "the compiler left only changed copies of it",
+                hint=f"probe {', '.join(dict.fromkeys(copies))} (arguments may have moved: name registers)",
+            )
+        if colon and module not in ("vmlinux", "kernel") and module.replace("-", "_") not in self.table.modules():
+            return SymbolNotFoundError(
+                name,
+                where="the kernel",
+                hint=f"no module {module!r} is loaded; `modprobe {module}` loads it if it exists",
+            )
+        near = self.table.nearest(name)
+        hint = "" if near else "it may have been inlined everywhere, or belong to a module that isn't loaded"
+        return SymbolNotFoundError(name, nearest=near, where="the kernel", hint=hint)
+
+    def _resolve_one(self, symbol: KernelSymbol, offset: int, *, traceable: bool) -> Resolved:
+        name = f"{symbol.name}+{offset:#x}" if offset else symbol.name
+        reason = self.refusal(symbol, offset)
+        if reason:
+            raise UnprobeableError(name, reason)
+        size = 0 if self.table.hidden else self.table.size_of(symbol)
+        if size and offset >= size:
+            raise UnprobeableError(name, f"{symbol.name} has only {size:#x} bytes")
+        return Resolved(_site(symbol, offset), self.is_traceable(symbol) if traceable else None, size)
+
+    # Globs.
+
+    def _resolve_glob(self, pattern: str) -> Resolution:
+        found, skipped = [], Counter[str]()
+        seen: set[tuple[str, str, int]] = set()
+        for symbol in self.table.glob(pattern):
+            reason = self._left_out(symbol, seen)
+            if reason:
+                skipped[reason] += 1
+            elif reason is not None:
+                found.append(Resolved(_site(symbol, 0), self.is_traceable(symbol)))
+        counted = tuple(skipped.most_common())
+        if not found:
+            told = Resolution((), counted).notes(pattern)
+            raise SymbolNotFoundError(pattern, where="the kernel", hint=told[0] if told else "no function matches")
+        return Resolution(tuple(found), counted)
+
+    def _left_out(self, symbol: KernelSymbol, seen: set[tuple[str, str, int]]) -> str | None:
+        """Return why a glob leaves *symbol* out: a reason to count, empty for none, None for what no one would miss."""
+        identity = (symbol.name, symbol.module, symbol.address)
+        if symbol.name.startswith(tuple(_PREFIXES)) or _COLD.search(symbol.name) or symbol.module == "bpf":
+            return None
+        if identity in seen:
+            return "of the same name" if not symbol.address else None
+        seen.add(identity)
+        if self._is_blacklisted(symbol, 0):
+            return "blacklisted"
+        if self._init_text[0] <= symbol.address < self._init_text[1]:
+            return "init code"
+        return "notrace" if self.is_traceable(symbol) is False else ""
+
+    # What is known about probing, from texts of the target.
+
+    @cached_property
+    def _blacklist(self) -> tuple[frozenset[str], tuple[tuple[int, int], ...]]:
+        text = self._facts.text("blacklist") or ""
+        entries = re.findall(r"^0x([0-9a-f]+)-0x([0-9a-f]+)\s+(\S+)", text, re.MULTILINE)
+        spans = sorted((int(low, 16), int(high, 16)) for low, high, _ in entries if int(high, 16))
+        return frozenset(name for _, _, name in entries), tuple(spans)
+
+    def _is_blacklisted(self, symbol: KernelSymbol, offset: int) -> bool:
+        from bisect import bisect_right
+
+        names, spans = self._blacklist
+        if not symbol.module and (symbol.name in names or symbol.name.partition(".")[0] in names):
+            return True
+        address = symbol.address + offset
+        at = bisect_right(spans, (address, 1 << 64)) - 1
+        return at >= 0 and bool(symbol.address) and spans[at][0] <= address < spans[at][1]
+
+    @cached_property
+    def _init_text(self) -> tuple[int, int]:
+        ends = [self.table.last_named(name) for name in ("_sinittext", "_einittext")]
+        return (ends[0].address, ends[1].address) if ends[0] and ends[1] else (0, 0)
+
+    @cached_property
+    def _traceable(self) -> frozenset[str] | None:
+        text = self._facts.text("functions")
+        return frozenset(text.split("\n")) if text else None
+
+
+def resolve_kernel(text: str, facts: Facts) -> Sequence[Resolved]:
+    """Return the sites of the place *text* in the kernel that *facts* describe; see `KernelSymbols.resolve`."""
+    return KernelSymbols(facts).resolve(text).found
+
+
+def parse_offset(text: str) -> int:
+    """Return `16` or `0x10` as a number."""
+    return int(text, 16 if text.startswith("0x") else 10)
+
+
+def _site(symbol: KernelSymbol, offset: int) -> Site:
+    name = f"{symbol.name}+{offset:#x}" if offset else symbol.name
+    return Site(0, name, symbol=symbol.name, offset=offset, address=symbol.address, module=symbol.module)
