@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kprobes.engines.kernel import links, trial, uprobes
+from kprobes.engines.kernel import links, uprobes
 from kprobes.engines.kernel.links import Events, Place
 from kprobes.engines.kernel.program import Binding, Loader
 from kprobes.errors import InternalError, SymbolNotFoundError, UnsupportedError, UsageError
@@ -22,15 +21,17 @@ if TYPE_CHECKING:
 _UPROBES = frozenset({Way.UPROBE, Way.URETPROBE})
 
 
-@dataclass(slots=True)
 class Loaded:
     """One loaded program: its number in the plan, its descriptor, its sites, and the descriptors that attach it."""
 
-    program: int
-    way: str
-    fd: int
-    sites: list[int]
-    held: list[int]
+    __slots__ = ("fd", "held", "program", "sites", "way")
+
+    def __init__(self, program: int, way: str, fd: int) -> None:
+        self.program = program
+        self.way = way
+        self.fd = fd
+        self.sites: list[int] = []
+        self.held: list[int] = []
 
     def detach(self) -> None:
         """Take the program off its sites; it stays loaded."""
@@ -44,8 +45,7 @@ class Loaded:
             self.fd = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """What an attach needs of the running kernel: its small files and its type information."""
 
     files: KernelFiles
@@ -107,7 +107,7 @@ class _Attacher:
         if known is not None:
             return known
         program = self._plan.programs[number]
-        loaded = Loaded(number, program.way, self._loader.load(program, binding), [], [])
+        loaded = Loaded(number, program.way, self._loader.load(program, binding))
         self._known[number, binding] = loaded
         self.loaded.append(loaded)
         return loaded
@@ -167,7 +167,9 @@ class _Attacher:
 
     def _has_multi(self) -> bool:
         if self._uprobe_multi is None:
-            self._uprobe_multi = trial.has_uprobe_multi()
+            from kprobes.engines.kernel.trial import has_uprobe_multi
+
+            self._uprobe_multi = has_uprobe_multi()
         return self._uprobe_multi
 
     def _attach_singly(self, attachment: Attachment, numbers: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from kprobes.engines.kernel import cache, trial
+from kprobes.engines.kernel import cache
 from kprobes.engines.kernel.files import mounted, read_bytes, read_text
 from kprobes.model.features import Features
 
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 _NOTES = "/sys/kernel/notes"
 _BUILD_ID = 3
 
-_TRIALS = {
-    "kprobe": trial.has_kprobe,
-    "uprobe": trial.has_uprobe,
-    "kprobe_multi": trial.has_kprobe_multi,
-    "fentry": trial.has_fentry,
-    "ring_buffer": trial.has_ring_buffer,
-    "attach_cookie": trial.has_attach_cookie,
-    "perf_link": trial.has_perf_link,
-}
+_QUESTIONS = ("kprobe", "uprobe", "kprobe_multi", "fentry", "ring_buffer", "attach_cookie", "perf_link")
 
 
 def parse_build_id(notes: bytes) -> str:
@@ -58,12 +50,13 @@ def probe_features() -> Features:
     key = parse_build_id(read_bytes(_NOTES) or b"")
     known = cache.load_answers(key)
     answers: dict[str, bool | None] = {**known}
-    for name, attempt in _TRIALS.items():
-        if name not in answers:
-            answers[name] = attempt()
-    conclusive = {name: answer for name, answer in answers.items() if answer is not None}
-    if len(conclusive) > len(known):
-        cache.store_answers(key, conclusive)
+    if any(name not in known for name in _QUESTIONS):
+        from kprobes.engines.kernel.trial import TRIALS
+
+        answers |= {name: TRIALS[name]() for name in _QUESTIONS if name not in known}
+        conclusive = {name: answer for name, answer in answers.items() if answer is not None}
+        if len(conclusive) > len(known):
+            cache.store_answers(key, conclusive)
     refusal, hint = explain(answers)
     return Features(
         key=key,

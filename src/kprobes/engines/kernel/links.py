@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.files import read_bytes, read_text
@@ -34,8 +33,7 @@ _PMUS = "/sys/bus/event_source/devices/"
 _NO_LINK = (errno.EINVAL, errno.EOPNOTSUPP, syscall.ENOTSUPP, errno.E2BIG)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A site with its number, the program that goes there (a descriptor) and the process that it is limited to."""
 
     number: int
@@ -46,8 +44,7 @@ class Place:
     pid: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Pmu:
+class Pmu(NamedTuple):
     """A dynamic perf source: its type number, and the bit of `config` that asks for the return."""
 
     type: int

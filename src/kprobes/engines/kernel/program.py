@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.syscall import AttachType, ProgramRequest, ProgramType
@@ -34,8 +33,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """What a load adds to a program: its *site* number, the function it is for (*btf_id* in *btf*, 0 for vmlinux), and
     whether it is for a uprobe.multi link."""
 

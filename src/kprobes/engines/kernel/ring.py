@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import mmap
 import select
-from dataclasses import dataclass
 
 from kprobes.errors import FormatError
 
@@ -30,7 +29,6 @@ _BATCH_BYTES = 4 << 20
 _SAMPLE = 8
 
 
-@dataclass(frozen=True, slots=True)
 class Span:
     """Committed records as they lay in the ring: *data* with their 8-byte headers.
 
@@ -38,10 +36,13 @@ class Span:
     discarded, each of *length* bytes. Otherwise *bounds* are the (start, end) of each record in *data*.
     """
 
-    data: bytes
-    stride: int = 0
-    length: int = 0
-    bounds: tuple[tuple[int, int], ...] = ()
+    __slots__ = ("bounds", "data", "length", "stride")
+
+    def __init__(self, data: bytes, stride: int = 0, length: int = 0, bounds: tuple[tuple[int, int], ...] = ()) -> None:
+        self.data = data
+        self.stride = stride
+        self.length = length
+        self.bounds = bounds
 
     def __len__(self) -> int:
         return len(self.data) // self.stride if self.stride else len(self.bounds)

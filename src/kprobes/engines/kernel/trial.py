@@ -181,3 +181,14 @@ def _try_function(number: int) -> tuple[int, str]:
         "kprobes_trial", ProgramType.TRACING, _NOTHING, "Dual MIT/GPL", AttachType.FENTRY, attach_btf_id=number
     )
     return syscall.prog_load(request, 4096)
+
+
+TRIALS = {
+    "kprobe": has_kprobe,
+    "uprobe": has_uprobe,
+    "kprobe_multi": has_kprobe_multi,
+    "fentry": has_fentry,
+    "ring_buffer": has_ring_buffer,
+    "attach_cookie": has_attach_cookie,
+    "perf_link": has_perf_link,
+}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel import syscall
@@ -87,7 +86,7 @@ def attach_together(places: Sequence[Place]) -> int:
     path, pid = places[0].site.path, places[0].pid
     with MappedFile(path):
         if pid >= 0 and not maps_file(read_text(f"/proc/{pid}/maps"), path):
-            os.close(_link([replace(place, pid=os.getpid()) for place in places]))
+            os.close(_link([place._replace(pid=os.getpid()) for place in places]))
         return _link(places)
 
 
