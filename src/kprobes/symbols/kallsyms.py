@@ -28,7 +28,7 @@ TEXT_KINDS = frozenset("tTwW")
 # A symbol with no successor in its table ends here at the latest.
 LAST_SIZE = 4096
 
-_LINE = re.compile(rb"([0-9a-fA-F]+) (\S) (\S+)(?:\t\[(\S+?)\])?[ \t]*\Z")
+_LINE = re.compile(rb"([0-9a-fA-F]+) ([!-~]) (\S+)(?:\t\[(\S+?)\])?[ \t]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
