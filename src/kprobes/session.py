@@ -57,20 +57,30 @@ def attach(*probes: Probe, to: Target | None = None) -> Session:
     """
     engine = (to or Kernel()).open()
     try:
-        return Session(engine, *_attach(engine, probes))
+        return attach_to(engine, *probes)
     except BaseException:
         engine.close()
         raise
 
 
-def _attach(engine: Engine, probes: tuple[Probe, ...]) -> tuple[Plan, Attached]:
-    """Plan and attach, giving up the faster ways one by one where the target refuses them."""
+def attach_to(engine: Engine, *probes: Probe, pid: int = -1) -> Session:
+    """Attach *probes* through an open *engine*, which the session closes with itself.
+
+    *pid* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken.
+
+    Raises:
+        KprobesError: as `attach`; the engine stays the caller's then.
+    """
+    return Session(engine, *_attach(engine, probes, pid))
+
+
+def _attach(engine: Engine, probes: tuple[Probe, ...], pid: int) -> tuple[Plan, Attached]:
     from kprobes.planner.cache import cached_plan
 
     avoid: frozenset[str] = frozenset()
     refused: KprobesError | None = None
     for family in (*FALLBACKS, frozenset[str]()):
-        plan = cached_plan(probes, engine.facts(), avoid)
+        plan = cached_plan(probes, engine.facts(), avoid, pid=pid)
         try:
             return plan, engine.attach(plan)
         except (UnprobeableError, UnsupportedError, SyscallError, VerifierError) as error:
@@ -84,7 +94,8 @@ def _attach(engine: Engine, probes: tuple[Probe, ...]) -> tuple[Plan, Attached]:
 
 
 class Session:
-    """Probes in place. Iterate `events()`, `wait()`, read `session[map]` and `stats`; close detaches. A context manager."""
+    """Probes in place. Iterate `events()`, `wait()`, read `session[map]` and `stats`; close detaches. A context
+    manager."""
 
     def __init__(self, engine: Engine, plan: Plan, attached: Attached) -> None:
         self.plan = plan
@@ -187,14 +198,20 @@ class Session:
     def _read_stats(self) -> list[ProbeStats]:
         layout = next(layout for layout in self.plan.maps if layout.kind == "stats")
         counted = read_stats(self._attached.read_map(layout.name), layout, len(self.plan.sites))
-        missed: dict[int, int | None] = {number: 0 for number in range(len(self.plan.sites))}
+        missed: dict[int, int | None] = dict.fromkeys(range(len(self.plan.sites)), 0)
         for link in self._attached.link_stats():
             for number in link.sites:
                 known = missed[number]
-                missed[number] = None if link.missed < 0 or known is None else known + _share(link.missed, link.sites, number)
-        return [self._site_stats(one.site, one.hits, one.missed, one.lost, one.faults, missed[one.site]) for one in counted]
+                missed[number] = (
+                    None if link.missed < 0 or known is None else known + _share(link.missed, link.sites, number)
+                )
+        return [
+            self._site_stats(one.site, one.hits, one.missed, one.lost, one.faults, missed[one.site]) for one in counted
+        ]
 
-    def _site_stats(self, number: int, hits: int, missed: int, lost: int, faults: int, by_kernel: int | None) -> ProbeStats:
+    def _site_stats(
+        self, number: int, hits: int, missed: int, lost: int, faults: int, by_kernel: int | None
+    ) -> ProbeStats:
         site = self.plan.sites[number]
         probe = self.plan.probes[site.probe]
         total = missed + by_kernel if by_kernel is not None else (missed or None)

@@ -13,7 +13,7 @@ RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
 KINDS = ENTRY_KINDS | RETURN_KINDS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HandlerSource:
     """A handler before it is compiled: the text of its `def`, where it stands, and the names it can see.
 
@@ -48,7 +48,7 @@ class AutoHandler:
     values: object = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Probe:
     """One probe as asked: *places* are spelled as the user did; without *handler* hits are only counted.
 

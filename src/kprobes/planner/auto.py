@@ -1,6 +1,7 @@
 """Handlers for the one-line commands, written as source once the prototype is known.
 
-Fields that begin with an underscore are about the hit itself (`_time`, `_pid`, ...), the others are the probed function's.
+Fields that begin with an underscore are about the hit itself (`_time`, `_pid`, ...), the others are the probed
+function's.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from kprobes.errors import UsageError
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
 from kprobes.planner.auto import write_handler
-from kprobes.planner.places import Group
+from kprobes.planner.places import Group, Places
 from kprobes.planner.ways import Demand, Ways, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.engines.port import Facts
+    from kprobes.model.features import Features
     from kprobes.model.layout import EventLayout, MapLayout
-    from kprobes.symbols.target import TargetSymbols
 
 USER_WAYS = Ways(Way.UPROBE, Way.URETPROBE)
 
@@ -29,18 +29,16 @@ USER_WAYS = Ways(Way.UPROBE, Way.URETPROBE)
 def plan_probes(probes: Sequence[Probe], facts: Facts, *, avoid: frozenset[str] = frozenset(), pid: int = -1) -> Plan:
     """Return the plan for *probes* on the target that *facts* describe.
 
-    *avoid* names families of ways (`fentry`, `kprobe.multi`) that this target turned out to refuse; *pid* limits probes of
+    *avoid* names families of ways (`fentry`, `kprobe.multi`) that this target turned out to refuse; *pid* limits
+    probes of
     files to one process.
 
     Raises:
         SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, CompileError, UsageError
     """
-    from kprobes.symbols.target import TargetSymbols
-
     if not probes:
         raise UsageError("no probe is given", hint="name a function, as in `kprobes trace vfs_read`")
-    symbols = TargetSymbols(facts)
-    builder = Builder(facts, symbols, avoid, pid)
+    builder = Builder(facts.features, Places(facts), avoid, pid)
     for probe in probes:
         builder.resolve(probe)
     for number, group in enumerate(builder.groups):
@@ -49,11 +47,12 @@ def plan_probes(probes: Sequence[Probe], facts: Facts, *, avoid: frozenset[str] 
 
 
 class Builder:
-    """Gathers what a plan is made of. Sites are numbered first: the layout of the counters depends on how many there are."""
+    """Gathers what a plan is made of. Sites are numbered first: the layout of the counters depends on how many
+    there are."""
 
-    def __init__(self, facts: Facts, symbols: TargetSymbols, avoid: frozenset[str], pid: int) -> None:
-        self.features = facts.features
-        self.symbols = symbols
+    def __init__(self, features: Features, places: Places, avoid: frozenset[str], pid: int) -> None:
+        self.features = features
+        self.places = places
         self.avoid = avoid
         self.pid = pid
         self.groups: list[Group] = []
@@ -69,7 +68,7 @@ class Builder:
 
     def resolve(self, probe: Probe) -> None:
         """Find the sites of *probe* and number them."""
-        groups, notes = self.symbols.groups(probe)
+        groups, notes = self.places.groups(probe)
         self.notes += notes
         for group in groups:
             self.groups.append(group)
@@ -132,7 +131,7 @@ class Builder:
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=fields)
         surroundings = Surroundings(
             kind=probe.kind,
-            types=self.symbols.types,
+            types=self.places.types_for(probe.kind),
             prototype=group.prototype,
             at_entry=group.at_entry,
             record=group.record,

@@ -1,6 +1,8 @@
-"""Compiled plans on disk, by content: the same request for the same target finds its plan without LLVM, BTF or kallsyms.
+"""Compiled plans on disk, by content: the same request for the same target finds its plan without LLVM, BTF or
+kallsyms.
 
-The key covers everything a plan depends on: the handlers' text and whatever they name, the places, the target's stamp and
+The key covers everything a plan depends on: the handlers' text and whatever they name, the places, the target's
+stamp and
 features, and the code of kprobes itself. A handler that names something whose text can't be told is compiled each time.
 """
 
@@ -102,13 +104,9 @@ def _source(source: HandlerSource, seen: set[str]) -> Iterator[str]:
 
 
 def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
-    if getattr(value, "__module__", "") == "kprobes.model.words" or type(value).__module__ == "kprobes.model.words":
+    if _is_word(value):
         yield word
-    elif isinstance(value, _MAPS) or type(value) in _PLAIN:
-        yield f"{word}={value!r}"
-    elif isinstance(value, tuple | list) and all(type(item) in _PLAIN for item in value):
-        yield f"{word}={value!r}"
-    elif isinstance(value, int | str):  # enum members and the like
+    elif _is_plain(value):
         yield f"{word}={type(value)!r} {value!r}"
     elif isinstance(value, FunctionType):
         from kprobes.compiler.front.source import source_of
@@ -118,9 +116,21 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
         raise _UncacheableError
 
 
+def _is_word(value: object) -> bool:
+    home = "kprobes.model.words"
+    return getattr(value, "__module__", "") == home or type(value).__module__ == home
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether the repr of *value* tells all of it: maps, constants, and sequences of them."""
+    if isinstance(value, tuple | list):
+        return all(type(item) in _PLAIN for item in value)
+    return isinstance(value, (*_MAPS, *_PLAIN))
+
+
 def code_stamp() -> str:
     """Return a text that changes with the code of kprobes: its version and its newest file."""
-    root = os.path.dirname(kprobes.__file__)
+    root = kprobes.__path__[0]
     newest = 0
     for part in ("compiler/front", "compiler/back", "compiler/ir", "planner", "symbols", "model"):
         with os.scandir(f"{root}/{part}") as entries:

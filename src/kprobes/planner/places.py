@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kprobes.errors import UsageError
-from kprobes.model.ctype import Function, Types, format_ctype
+from kprobes.errors import TypeNotFoundError, UsageError
+from kprobes.model.ctype import Array, Enum, Function, Int, Pointer, Struct, format_ctype
 from kprobes.model.plan import Site
 from kprobes.model.probe import AutoHandler, Probe
+from kprobes.symbols.btf_types import KernelTypes
+from kprobes.symbols.kernel import KernelSymbols, Resolved
+from kprobes.symbols.tracepoint import RecordField, load_tracepoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.symbols.kernel import Resolved
-    from kprobes.symbols.tracepoint import RecordField
+    from kprobes.engines.port import Facts
+    from kprobes.model.ctype import CType, Member, Types
 
 # A glob of more functions than this gets one handler without arguments rather than a handler a prototype.
 MOST_PROTOTYPES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerField:
+    """A field of a tracepoint's record as the compiler's front takes it (see `front.surroundings.RecordField`)."""
+
+    name: str
+    kind: str
+    offset: int
+    size: int
+    signed: bool
+    ctype: str
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,42 +44,129 @@ class Group:
     probe: Probe
     sites: tuple[Site, ...]
     prototype: Function | None
-    traceable: bool
-    at_entry: bool
-    record: tuple[RecordField, ...] = ()
+    traceable: bool = False
+    at_entry: bool = True
+    record: tuple[HandlerField, ...] = ()
 
 
-def group_kernel(probe: Probe, resolved: Sequence[Resolved], types: Types) -> list[Group]:
-    """Sort the resolved sites of a kernel probe by prototype.
+class NoTypes:
+    """The types of a target that has none: arguments go by `arg(n)` and `regs`."""
 
-    Raises:
-        UsageError: a return probe does not sit at a function's entry.
-    """
+    def function(self, name: str) -> Function | None:
+        """Return None."""
+
+    def struct(self, name: str) -> Struct | None:
+        """Return None."""
+
+    def member(self, struct: Struct, name: str) -> Member | None:
+        """Return None."""
+
+    def member_names(self, struct: Struct) -> Sequence[str]:  # noqa: ARG002 - the protocol's
+        """Return nothing."""
+        return ()
+
+    def enumerator(self, name: str) -> int | None:
+        """Return None."""
+
+    def typename(self, name: str) -> CType | None:
+        """Return the type *name* if it is one of C's own."""
+        from kprobes.symbols.ctypes_builtin import builtin_type
+
+        plain = name.strip()
+        if plain.endswith("*"):
+            target = self.typename(plain[:-1])
+            return Pointer(target) if target is not None else None
+        return builtin_type(plain)
+
+
+class Places:
+    """Turns probes into groups for one target; symbols and types are loaded when first needed."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    @cached_property
+    def kernel(self) -> KernelSymbols:
+        """The kernel's symbols."""
+        return KernelSymbols(self._facts)
+
+    @cached_property
+    def types(self) -> Types:
+        """The kernel's types, or none where it has no BTF."""
+        try:
+            return KernelTypes.load(self._facts)
+        except TypeNotFoundError:
+            return NoTypes()
+
+    def groups(self, probe: Probe) -> tuple[list[Group], list[str]]:
+        """Return the groups of *probe*, and notes on what was left out.
+
+        Raises:
+            SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, UsageError
+        """
+        if probe.kind == "tracepoint":
+            return [self._tracepoint(probe, place) for place in probe.places], []
+        if probe.kind in ("uprobe", "uretprobe"):
+            from kprobes.planner.files import group_files
+
+            return group_files(probe)
+        found: list[Resolved] = []
+        notes: list[str] = []
+        for place in probe.places:
+            resolution = self.kernel.resolve(place, traceable=True)
+            found += resolution.found
+            notes += resolution.notes(place)
+        return self._by_prototype(probe, _checked(probe, found)), notes
+
+    def types_for(self, kind: str) -> Types:
+        """Return where a handler of this kind of probe finds its types."""
+        return NoTypes() if kind in ("uprobe", "uretprobe") else self.types
+
+    def _by_prototype(self, probe: Probe, resolved: Sequence[Resolved]) -> list[Group]:
+        if not _wants_prototype(probe, len(resolved)):
+            only = resolved[0].site
+            prototype = self.types.function(_typed_name(only)) if len(resolved) == 1 and not only.offset else None
+            return [_group(probe, resolved, prototype)]
+        by_shape: dict[object, tuple[Function | None, list[Resolved]]] = {}
+        for one in resolved:
+            prototype = self.types.function(_typed_name(one.site)) if not one.site.offset else None
+            with_id = replace(one, site=replace(one.site, btf_id=prototype.key if prototype else 0))
+            by_shape.setdefault(_shape(prototype), (prototype, []))[1].append(with_id)
+        return [_group(probe, members, prototype) for prototype, members in by_shape.values()]
+
+    def _tracepoint(self, probe: Probe, place: str) -> Group:
+        point = load_tracepoint(place, self._facts, self.types)
+        record = tuple(field for field in map(_handler_field, point.fields) if field is not None)
+        name = f"{point.category}:{point.name}"
+        return Group(probe, (Site(0, name, symbol=name),), None, record=record)
+
+
+def _checked(probe: Probe, resolved: list[Resolved]) -> list[Resolved]:
     for one in resolved:
         if probe.kind == "kretprobe" and one.site.offset:
             raise UsageError(
                 f"a return probe sits at a function's entry, {one.site.name} does not",
                 hint=f"probe {one.site.symbol} itself, or use kprobe for the instruction",
             )
-    if not _wants_prototype(probe, len(resolved)):
-        only = resolved[0].site
-        prototype = types.function(only.symbol) if len(resolved) == 1 and not only.offset else None
-        return [_group(probe, resolved, prototype)]
-    by_shape: dict[object, tuple[Function | None, list[Resolved]]] = {}
-    for one in resolved:
-        prototype = types.function(one.site.symbol) if not one.site.offset else None
-        by_shape.setdefault(_shape(prototype), (prototype, []))[1].append(one)
-    return [_group(probe, members, prototype) for prototype, members in by_shape.values()]
+    by_place = {(one.site.symbol, one.site.offset, one.site.module, one.site.address): one for one in resolved}
+    return list(by_place.values())
 
 
 def _group(probe: Probe, resolved: Sequence[Resolved], prototype: Function | None) -> Group:
+    sites = [one.site for one in resolved]
+    if len(sites) == 1 and prototype is not None:
+        sites = [replace(sites[0], btf_id=prototype.key)]
     return Group(
         probe,
-        tuple(one.site for one in resolved),
+        tuple(sites),
         prototype,
         traceable=all(one.traceable is not False for one in resolved),
-        at_entry=not any(one.site.offset for one in resolved),
+        at_entry=not any(site.offset for site in sites),
     )
+
+
+def _typed_name(site: Site) -> str:
+    return f"{site.module}:{site.symbol}" if site.module else site.symbol
 
 
 def _wants_prototype(probe: Probe, sites: int) -> bool:
@@ -70,7 +174,7 @@ def _wants_prototype(probe: Probe, sites: int) -> bool:
         return False
     if isinstance(probe.handler, AutoHandler):
         return sites <= MOST_PROTOTYPES and probe.handler.action != "latency"
-    return True
+    return "()" not in probe.handler.text.partition(":")[0].replace(" ", "")
 
 
 def _shape(prototype: Function | None) -> object:
@@ -78,3 +182,25 @@ def _shape(prototype: Function | None) -> object:
         return None
     parameters = tuple((parameter.name, format_ctype(parameter.type)) for parameter in prototype.parameters)
     return parameters, format_ctype(prototype.returns)
+
+
+def _handler_field(field: RecordField) -> HandlerField | None:
+    """Return *field* for the front, or None where the handler language has no use for its type."""
+    shape = _kind_of(field)
+    if shape is None:
+        return None
+    kind, element, count = shape
+    signed = element.signed if isinstance(element, Int | Enum) else field.signed
+    return HandlerField(field.name, kind, field.offset, field.size, signed, format_ctype(element), count)
+
+
+def _kind_of(field: RecordField) -> tuple[str, CType, int] | None:
+    ctype = field.type
+    if field.location:
+        return ("data_loc", Int("char", 1, True, "char"), 0) if field.location == "data" and field.is_string else None
+    if isinstance(ctype, Array):
+        kind = "chars" if field.is_string else "array"
+        return (kind, ctype.element, ctype.count) if isinstance(ctype.element, Int | Enum | Pointer) else None
+    if isinstance(ctype, Pointer):
+        return "pointer", ctype, 0
+    return ("int", ctype, 0) if isinstance(ctype, Int | Enum) else None

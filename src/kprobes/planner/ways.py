@@ -1,6 +1,7 @@
 """Which way in a probe takes: the cheapest one that the handler and the target allow.
 
-Costs of one counting hit, measured in an emulated 6.12 guest: fentry 0.3 to 0.4 us, kprobe.multi 0.39, kprobe 0.55 to 0.65.
+Costs of one counting hit, measured in an emulated 6.12 guest: fentry 0.3 to 0.4 us, kprobe.multi 0.39, kprobe 0.55
+to 0.65.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
     from kprobes.model.features import Features
 
-# More functions than this get one kprobe.multi link rather than a trampoline each: attaching a trampoline costs about 1 ms.
+# More functions than this get one kprobe.multi link rather than a trampoline each: attaching a trampoline costs
+# about 1 ms.
 MOST_TRAMPOLINES = 8
 # The BPF trampoline of x86-64 takes this many arguments in registers; it refuses functions with more.
 MOST_TRAMPOLINE_ARGUMENTS = 6
@@ -83,7 +85,8 @@ def _possible(name: str, demand: Demand, features: Features) -> bool:
     if name == "fentry":
         return bool(features.fentry) and demand.typed and demand.traceable and demand.at_entry and not demand.registers
     if name == "kprobe.multi":
-        # A pair needs the two hits of one call to find each other; the frames that multi shows at a return do not allow that.
+        # A pair needs the two hits of one call to find each other; the frames that multi shows at a return do not
+        # allow that.
         paired = demand.entry and demand.exit
         return (
             bool(features.kprobe_multi) and demand.traceable and demand.at_entry and not demand.registers and not paired

@@ -1,0 +1,135 @@
+"""What every probing command does: open the target, attach, run the workload, follow until it is time to end, sum
+up."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from kprobes.cli.options import Limits, limits_of, target_of
+from kprobes.cli.workload import Workload, start_workload
+from kprobes.session import POLL_S, Session, attach_to
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
+
+    from kprobes.events.decode import Event
+    from kprobes.model.probe import Probe
+
+MISSED_EXIT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A command's own part: what it does with events, and between polls."""
+
+    on_events: Callable[[list[Event]], None]
+    on_tick: Callable[[Session], None] = lambda _session: None
+    on_end: Callable[[Session], None] = lambda _session: None
+
+
+@contextmanager
+def output_of(arguments: Namespace) -> Iterator[TextIO]:
+    """Yield where results go: `-o FILE` (0600, replaced whole at the end), standard error beside a program that
+    keeps its
+    own streams, else standard output."""
+    if not arguments.output:
+        yield sys.stderr if arguments.command else sys.stdout
+        return
+    from kprobes.cli.outfile import replacing
+
+    with replacing(arguments.output) as stream:
+        yield stream
+
+
+def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Session, TextIO], Job]) -> int:
+    """Carry *probes* out as the options say; return the exit code: the workload's, or 1 where `--strict` found a
+    miss."""
+    limits = limits_of(arguments)
+    with output_of(arguments) as stream, _terminated_as_interrupt():
+        engine = target_of(arguments).open()
+        try:
+            workload = start_workload(engine, arguments)
+            session = attach_to(engine, *probes, pid=workload.pid)
+        except BaseException:
+            engine.close()
+            raise
+        begin = time.monotonic()
+        with session, workload:
+            job = make_job(session, stream)
+            workload.release()
+            full = _loop(session, workload, limits, job)
+            session.detach()
+            if not full:
+                _drain(session, job)
+            job.on_end(session)
+        clean = _sum_up(session, time.monotonic() - begin)
+        status = workload.status
+    if status:
+        return status
+    return MISSED_EXIT if arguments.strict and not clean else 0
+
+
+def _loop(session: Session, workload: Workload, limits: Limits, job: Job) -> bool:
+    """Follow until it is time to end; return whether the number of events asked for has been reached."""
+    end = None if limits.duration is None else time.monotonic() + limits.duration
+    left = limits.number
+    try:
+        while not workload.poll() and (end is None or time.monotonic() < end):
+            events = session.poll(POLL_S if end is None else max(0.0, min(POLL_S, end - time.monotonic())))
+            if left is not None:
+                events = events[:left]
+                left -= len(events)
+            job.on_events(events)
+            job.on_tick(session)
+            if left == 0:
+                return True
+    except KeyboardInterrupt:
+        workload.interrupt()
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")
+    return False
+
+
+def _drain(session: Session, job: Job) -> None:
+    while events := session.poll(0):
+        job.on_events(events)
+
+
+def _sum_up(session: Session, elapsed_s: float) -> bool:
+    """Write the closing summary and the plan's notes to standard error; return whether nothing was missed."""
+    from kprobes.render.summary import ProbeSummary, summary
+    from kprobes.render.terminal import Terminal
+
+    stats = session.stats
+    rows = [
+        ProbeSummary(
+            one.name, one.hits, -1 if one.missed is None else one.missed, one.lost, one.faults, "+".join(one.ways)
+        )
+        for one in stats
+    ]
+    for note in session.plan.notes:
+        sys.stderr.write(f"note: {note}\n")
+    sys.stderr.write(summary(rows, elapsed_s, Terminal.of(sys.stderr)))
+    return all(one.clean for one in stats)
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does, so that it cleans up and sums up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

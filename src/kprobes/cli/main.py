@@ -1,0 +1,117 @@
+"""The entry point: find the command, hand it its arguments, and turn errors into one clear message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from kprobes.errors import CompileError, KprobesError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+
+# name -> (module, what it does); the order is that of the help
+COMMANDS = {
+    "trace": ("trace", "one line per hit, with arguments"),
+    "count": ("count", "hits per function; globs welcome"),
+    "hist": ("hist", "a histogram of an expression"),
+    "latency": ("latency", "a histogram of the time a function takes"),
+    "run": ("run", "a probe script"),
+    "list": ("listing", "what can be probed"),
+    "info": ("info", "prototype of a function, and whether and how it can be probed"),
+    "vm": ("vm", "the kernel in a box: boot one and keep it up"),
+    "doctor": ("doctor", "what works on this machine, and the exact fix for what doesn't"),
+    "completion": ("completion", "a completion script for your shell"),
+}
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class Command(Protocol):
+    """What each command's module offers."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Describe the command's own options."""
+
+    def run(self, arguments: Namespace) -> int:
+        """Carry the command out; return the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `kprobes` with *argv* (default: the process's own); return the exit code: 0, 1 failed, 2 usage, 130
+    interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except KprobesError as error:
+        _report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone: say nothing, and keep the interpreter from trying again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[1] in COMMANDS:
+            return _dispatch([words[1], "--help"])
+        sys.stdout.write(_overview())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from kprobes import __version__
+
+        sys.stdout.write(f"kprobes {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        raise UsageError(f"no command {words[0]!r}", hint=_nearest(words[0]))
+    from kprobes.cli.options import make_parser, parse
+
+    name = words[0]
+    module, summary = COMMANDS[name]
+    command: Command = import_module(f"kprobes.cli.{module}")  # type: ignore[assignment] # modules serve
+    parser = make_parser(name, summary, command.__doc__ or "")
+    command.add_arguments(parser)
+    return command.run(parse(parser, words[1:]))
+
+
+def _nearest(word: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, COMMANDS, 1)
+    return f"did you mean `kprobes {near[0]}`?" if near else "`kprobes --help` lists the commands"
+
+
+def _overview() -> str:
+    rows = "".join(f"  {name:<12}{summary}\n" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: kprobes COMMAND [OPTIONS] ...\n\n"
+        "Dynamic probing for Linux, programmed in Python.\n\n"
+        f"{rows}\n"
+        "A first minute:\n"
+        "  kprobes doctor                          what works on this machine\n"
+        "  kprobes trace --vm vfs_read             probe a real kernel in a box, no root needed\n"
+        "  kprobes count 'vfs_*' --duration 5      hits per function of this machine's kernel\n"
+        "  kprobes latency vfs_write               how long does it take?\n"
+        "  kprobes COMMAND --help                  options and examples\n"
+    )
+
+
+def _report(error: KprobesError) -> None:
+    from kprobes.render.source import SourcePlace, problem
+    from kprobes.render.terminal import Terminal
+
+    place = None
+    if isinstance(error, CompileError) and error.line:
+        place = SourcePlace(error.file, error.line, error.column, error.source)
+    sys.stdout.flush()
+    sys.stderr.write(problem(error.what, Terminal.of(sys.stderr), place=place, hint=error.hint))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

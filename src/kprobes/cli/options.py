@@ -1,0 +1,145 @@
+"""Options that commands share: the target, the output, how long."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from kprobes.engines.targets import Kernel, Machine
+from kprobes.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.engines.targets import Target
+
+ANY_KERNEL = "default"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors become ours, so that each has a hint and the same looks."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"`{self.prog} --help` shows the options and examples")
+
+
+def make_parser(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+    """Return the parser of the command *name*; *text* is its module's docstring: what it does, then examples."""
+    body = text.strip().partition("\n")[2].strip("\n")
+    return _Parser(
+        prog=f"kprobes {name}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=body or None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse *words*; what stands behind `--` goes to `command` untouched."""
+    own, command = list(words), []
+    if "--" in own:
+        at = own.index("--")
+        own, command = own[:at], own[at + 1 :]
+        if not command:
+            parser.error("no command behind --")
+    # `--vm` takes its kernel with `=` only: the next word is a probe
+    own = [f"--vm={ANY_KERNEL}" if word == "--vm" else word for word in own]
+    arguments = parser.parse_args(own)
+    if command and not hasattr(arguments, "vm"):
+        parser.error("this command runs no other command")
+    arguments.command = command
+    return arguments
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Add `-p`, `--vm`, `--kernel`, `--copy`; `-- CMD` is understood by `parse`."""
+    group = parser.add_argument_group("target", "default: this machine's kernel; `-- CMD ARGS` runs CMD meanwhile")
+    group.add_argument("-p", "--pid", type=_pid, metavar="PID", help="a running process")
+    group.add_argument("--vm", metavar="KERNEL", help="a kernel in a box: --vm, or --vm=6.1, --vm=PATH of a bzImage")
+    group.add_argument("--kernel", metavar="KERNEL", help="the same as --vm=KERNEL")
+    group.add_argument(
+        "--copy", action="append", default=[], metavar="FILE", help="copy FILE into the guest's / before CMD runs there"
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--format`, `-o`."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
+    group.add_argument("-o", "--output", metavar="FILE", help="write there instead of standard output")
+
+
+def add_run_options(parser: argparse.ArgumentParser, *, count: bool = False) -> None:
+    """Add `--duration`, `--strict`, and `-n` where *count*."""
+    group = parser.add_argument_group("how long")
+    if count:
+        group.add_argument("-n", "--number", type=_positive, metavar="N", help="end after N events")
+    group.add_argument("--duration", type=_seconds, metavar="S", help="end after S seconds (default: Ctrl-C)")
+    group.add_argument("--strict", action="store_true", help="exit with 1 if a hit was missed, lost or faulty")
+
+
+def target_of(arguments: argparse.Namespace) -> Target:
+    """Return the target that the options name.
+
+    Raises:
+        UsageError: options contradict each other.
+    """
+    kernel = arguments.kernel or arguments.vm
+    if arguments.kernel and arguments.vm and arguments.vm != ANY_KERNEL:
+        raise UsageError("--vm=KERNEL and --kernel name two kernels", hint="give one of them")
+    if kernel and arguments.pid is not None:
+        raise UsageError("-p names a process of this machine, --vm a guest", hint="give one of them")
+    if arguments.copy and not kernel:
+        raise UsageError("--copy is for a guest", hint="add --vm")
+    if kernel:
+        return Machine("" if kernel == ANY_KERNEL else kernel, copy=tuple(arguments.copy))
+    return Kernel()
+
+
+def _pid(text: str) -> int:
+    return _bounded(text, 1, 1 << 22, "a process id")
+
+
+def _positive(text: str) -> int:
+    return _bounded(text, 1, 1 << 62, "a number from 1")
+
+
+def _bounded(text: str, low: int, high: int, what: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text} is not {what}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text.removesuffix("s"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to end: after *duration* seconds or *number* events, whichever comes first; None is never."""
+
+    duration: float | None
+    number: int | None
+
+
+def limits_of(arguments: argparse.Namespace) -> Limits:
+    """Return when the command is to end."""
+    return Limits(arguments.duration, getattr(arguments, "number", None))
+
+
+def stdout_is_terminal() -> bool:
+    """Return whether a person is likely to read standard output now."""
+    return sys.stdout.isatty()

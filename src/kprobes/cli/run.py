@@ -1,0 +1,155 @@
+"""A probe script: a Python file with decorated handlers.
+
+examples:
+  kprobes run examples/opensnoop.py
+  kprobes run --vm examples/vfslatency.py --duration 5
+  kprobes run --vm=6.1 examples/slower.py --format json
+
+Each probe that the file defines is attached. Events are shown as they come, or given to the file's own
+`show(event)`. At the
+end its maps are shown, or `report(session)` is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from kprobes.cli.follow import Job, follow
+from kprobes.cli.options import add_output_options, add_run_options, add_target_options
+from kprobes.cli.pictures import write_value
+from kprobes.errors import KprobesError, UsageError
+from kprobes.model.mapspec import Count, HashMap, Histogram
+from kprobes.model.probe import Probe
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Mapping
+
+    from kprobes.events.decode import Event
+    from kprobes.session import Session
+
+MODULE_NAME = "__kprobes__"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the options."""
+    parser.add_argument("file", metavar="FILE.py", help="the script")
+    add_run_options(parser, count=True)
+    add_target_options(parser)
+    add_output_options(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Run the script."""
+    names = load_script(arguments.file)
+    probes = list(dict.fromkeys(value for value in names.values() if isinstance(value, Probe)))
+    if not probes:
+        raise UsageError(
+            f"{arguments.file} defines no probe", hint='decorate a function: @kprobe("vfs_read"); see examples/'
+        )
+    as_json = arguments.format == "json"
+
+    def make_job(session: Session, stream: TextIO) -> Job:
+        show = names.get("show")
+        write = _caller(show) if callable(show) and not as_json else event_writer(session, stream, as_json=as_json)
+        return Job(write, on_end=lambda _session: _report(session, names, stream, as_json=as_json))
+
+    return follow(arguments, probes, make_job)
+
+
+def load_script(path: str) -> dict[str, object]:
+    """Execute the file *path* as a module called `__kprobes__`, nothing added to the import path; return its names.
+
+    Raises:
+        UsageError: it can't be read. KprobesError: it fails; the message says where.
+    """
+    import linecache
+
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the handlers' sources name the path as given
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read {path!r}: {error}", hint="name a Python file with probes in it") from error
+    linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+    names: dict[str, object] = {"__name__": MODULE_NAME, "__file__": path}
+    try:
+        exec(compile(text, path, "exec"), names)  # noqa: S102 - running the user's file is what this command is for
+    except KprobesError:
+        raise
+    except Exception as error:
+        raise KprobesError(_failure(path, error)) from error
+    return names
+
+
+def event_writer(session: Session, stream: TextIO, *, as_json: bool) -> Callable[[list[Event]], None]:
+    """Return what writes events to *stream*: a table per kind of event, or one JSON object each."""
+    if as_json:
+        from kprobes.render.json_lines import JsonLines
+
+        lines = JsonLines(stream)
+        return lambda events: lines.write({"event": one.name, "site": one.site, **one.fields} for one in events)
+    return EventTables(session, stream).write
+
+
+class EventTables:
+    """A table for each kind of event; `log` lines are written as they are."""
+
+    def __init__(self, session: Session, stream: TextIO) -> None:
+        from kprobes.render.table import Column, TraceTable
+        from kprobes.render.terminal import Terminal
+
+        self._stream = stream
+        self._tables = {
+            layout.id: TraceTable(
+                stream, [Column(field.name, field.kind) for field in layout.fields], Terminal.of(stream)
+            )
+            for layout in session.plan.events
+            if layout.fields and not layout.template
+        }
+
+    def write(self, events: list[Event]) -> None:
+        """Write *events* in order."""
+        from kprobes.render.escape import escape
+
+        for event in events:
+            table = self._tables.get(event.layout.id)
+            if table is None:
+                self._stream.write(f"{escape(event.text)}\n")
+            else:
+                table.write([tuple(event)])
+        if events:
+            self._stream.flush()
+
+
+def _caller(show: Callable[[Event], object]) -> Callable[[list[Event]], None]:
+    def write(events: list[Event]) -> None:
+        for event in events:
+            show(event)
+        if events:
+            sys.stdout.flush()
+
+    return write
+
+
+def _report(session: Session, names: Mapping[str, object], stream: TextIO, *, as_json: bool) -> None:
+    report = names.get("report")
+    if callable(report) and not as_json:
+        report(session)
+        return
+    used = {layout.name for layout in session.plan.maps}
+    for value in dict.fromkeys(value for value in names.values() if isinstance(value, Count | Histogram | HashMap)):
+        if value.name in used:
+            write_value(value.name, session.read(value.name), stream, as_json=as_json)
+
+
+def _failure(path: str, error: Exception) -> str:
+    """Say what went wrong in the script, and on which of its lines."""
+    if isinstance(error, SyntaxError):
+        return f"{path}:{error.lineno}: {error.msg}"
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{path}:{line}: {type(error).__name__}: {error}"

@@ -1,0 +1,139 @@
+"""One line per hit, with arguments.
+
+examples:
+  kprobes trace vfs_read                                 arguments by the C prototype's names
+  kprobes trace r:vfs_read                               what it returned, and how long it took
+  kprobes trace vfs_write --if 'count > 4096' -n 10
+  kprobes trace vfs_open --print 'path.dentry.d_name.name.string(32)'
+  kprobes trace --vm do_unlinkat --stack                 in a kernel in a box, with kernel stacks
+  kprobes trace --vm vfs_read -- cat /proc/version       while a command runs in the guest
+  kprobes trace t:sched:sched_switch --format json
+
+EXPR is an expression of the handler language: parameters by name, `arg(1)`, `regs.di`, `retval`, fields (`file.f_pos`),
+and the words comm, pid, tid, uid, cpu, now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kprobes.cli.follow import Job, follow
+from kprobes.cli.options import add_output_options, add_run_options, add_target_options
+from kprobes.cli.places import SPELLINGS, probes_of
+from kprobes.cli.rows import split_expressions
+from kprobes.model.probe import AutoHandler
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from kprobes.events.decode import Event
+    from kprobes.session import Session
+
+HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_duration", "_stack")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the options."""
+    parser.add_argument("probes", nargs="+", metavar="PROBE", help="what to probe, see below")
+    parser.add_argument("--if", dest="condition", default="", metavar="EXPR", help="only hits for which EXPR holds")
+    parser.add_argument("--print", dest="prints", default="", metavar="EXPR,...", help="show these, not the arguments")
+    parser.add_argument("--stack", action="store_true", help="show the kernel stack of each hit")
+    add_run_options(parser, count=True)
+    add_target_options(parser)
+    add_output_options(parser)
+    parser.epilog = f"{SPELLINGS}\n{parser.epilog or ''}"
+
+
+def run(arguments: Namespace) -> int:
+    """Trace until told to end."""
+    handler = AutoHandler(
+        "trace", arguments.condition, tuple(split_expressions(arguments.prints)), stack=arguments.stack
+    )
+    probes = probes_of(arguments.probes, handler, user=in_process(arguments))
+
+    def make_job(session: Session, stream: TextIO) -> Job:
+        writer = JsonTrace(session, stream) if arguments.format == "json" else LineTrace(session, stream)
+        return Job(writer.write)
+
+    return follow(arguments, probes, make_job)
+
+
+def in_process(arguments: Namespace) -> bool:
+    """Return whether a probe without a kind means a place in a process."""
+    return not (arguments.vm or arguments.kernel) and bool(arguments.pid is not None or arguments.command)
+
+
+class JsonTrace:
+    """One object per hit: `time_ns`, `probe`, `cpu`, `pid`, `tid`, `comm`, `args`, and `duration_ns` of a return."""
+
+    def __init__(self, session: Session, stream: TextIO) -> None:
+        from kprobes.render.json_lines import JsonLines
+
+        self._session = session
+        self._lines = JsonLines(stream)
+
+    def write(self, events: list[Event]) -> None:
+        """Write *events*."""
+        self._lines.write([self._row(event) for event in events])
+
+    def _row(self, event: Event) -> dict[str, object]:
+        fields = event.fields
+        row: dict[str, object] = {"time_ns": fields.get("_time"), "probe": event.site}
+        row |= {name[1:]: fields[name] for name in HEAD[1:5] if name in fields}
+        if "_duration" in fields:
+            row["duration_ns"] = fields["_duration"]
+        row["args"] = {name: value for name, value in fields.items() if name not in HEAD}
+        if "_stack" in fields:
+            row["stack"] = self._session.stack(fields["_stack"])
+        return row
+
+
+class LineTrace:
+    """A line per hit: seconds since the first, pid, comm, the place, then `name=value`."""
+
+    def __init__(self, session: Session, stream: TextIO) -> None:
+        from kprobes.render.table import Column, TraceTable
+        from kprobes.render.terminal import Terminal
+
+        self._session = session
+        self._start: int | None = None
+        self._timed = any(field.name == "_duration" for layout in session.plan.events for field in layout.fields)
+        widest = max((len(site.name) for site in session.plan.sites), default=8)
+        columns = [
+            Column("time", "time"),
+            Column("cpu", "uint", 3),
+            Column("pid", "uint", 7),
+            Column("comm", "str", 15),
+            Column("function", "str", min(widest, 32)),
+        ]
+        if self._timed:
+            columns.append(Column("took us", "str", 9))
+        columns.append(Column("arguments", "text"))
+        self._table = TraceTable(stream, columns, Terminal.of(stream))
+        self._stream = stream
+
+    def write(self, events: list[Event]) -> None:
+        """Write *events*."""
+        for event in events:
+            fields = event.fields
+            self._table.write([self._row(event.site, fields)])
+            if "_stack" in fields:
+                self._table.write_lines(self._session.stack(fields["_stack"]))
+        if events:
+            self._stream.flush()
+
+    def _row(self, site: str, fields: dict[str, Any]) -> list[object]:
+        time_ns = fields["_time"]
+        if self._start is None:
+            self._start = time_ns
+        row: list[object] = [max(0, time_ns - self._start), fields["_cpu"], fields["_pid"], fields["_comm"], site]
+        if self._timed:
+            took = fields.get("_duration")
+            row.append(None if took is None else f"{took / 1000:9.1f}")
+        row.append(" ".join(f"{name}={show(value)}" for name, value in fields.items() if name not in HEAD))
+        return row
+
+
+def show(value: object) -> str:
+    """Return *value* as an argument is shown: strings in quotes, addresses in hexadecimal."""
+    return f'"{value}"' if isinstance(value, str) else str(value)
