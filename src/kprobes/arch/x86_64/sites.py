@@ -1,0 +1,199 @@
+"""Decide whether, and how, an address can be armed.
+
+The tactics, best first, each with the reason that stands in `kprobes list`:
+
+- *jump*: a 5-byte jump over the instruction (and those after it, if it is shorter);
+- *call*: where the moved instructions end with a call, a call to the detour takes its place, so that the processor's
+  return prediction and a shadow stack stay right;
+- *block*: the jump goes to an instruction a little before, and those up to the site move along with it;
+- *pun*: a jump that is longer than the instruction, whose last offset bytes are those of the instructions behind it:
+  nothing but the site changes, and the detour lies where those bytes happen to lead;
+- *island*: a 2-byte jump to padding nearby, from where a 5-byte jump goes on;
+- *eviction*: the same, where instructions nearby have moved to a detour of their own to make room;
+- *breakpoint*: int3, served by the controller.
+
+The kernel's safety rules hold for every jump: whole instructions of one function, none of which is entered but the
+first (see `image`), no call before the last, the detour within 2 GiB. A function's last instruction may be followed
+by padding, which the jump overwrites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from kprobes.arch.x86_64 import tactics
+from kprobes.arch.x86_64.decode import skip_endbr
+from kprobes.arch.x86_64.patch import BREAKPOINT_BYTE, Patch, Tactic, reach_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kprobes.arch.x86_64.image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """What to do about the site at *address*: *tactic*, and *reason*, why this one, in words.
+
+    *patch* is None exactly if it is refused; then *error* is the kernel's name for the reason (EILSEQ, EINVAL,
+    EOPNOTSUPP, EBUSY). *address* lies behind the ENDBR64 if the probe was put on one.
+    """
+
+    address: int
+    tactic: str
+    reason: str
+    patch: Patch | None = None
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Arming:
+    """The sites of one image as they are planned together, so that no patch disturbs another.
+
+    *room*: free address ranges that detours may be put in, or None if that doesn't matter. *exclude*: tactics that
+    are not to be used. *reserved*: addresses that will be sites too; nothing may depend on the bytes there.
+    *emulate_calls*: a moved call may push its return address by itself, which a hardware shadow stack would not follow.
+    *plans*: the plans so far. *taken*: the patch that has to do with each byte.
+    """
+
+    image: Image
+    room: tuple[range, ...] | None = None
+    exclude: frozenset[str] = frozenset()
+    reserved: frozenset[int] = frozenset()
+    emulate_calls: bool = True
+    plans: dict[int, SitePlan] = field(default_factory=dict)
+    taken: dict[int, Patch] = field(default_factory=dict)
+
+    def add(self, address: int) -> SitePlan:
+        """Return the plan for one more site; those of others in the same patch are brought up to date in *plans*."""
+        site = self._effective(address)
+        plan = self.plans.get(site) or self._plan(site)
+        self._enter(plan)
+        return plan
+
+    def _effective(self, address: int) -> int:
+        extent = self.image.extent(address)
+        if extent and extent[0] == address:
+            return skip_endbr(self.image.bytes_at(address, 4), address)
+        return address
+
+    def _plan(self, address: int) -> SitePlan:
+        refused = self._refusal(address)
+        if refused:
+            return refused
+        owner = self.taken.get(address)
+        if owner is not None:
+            return self._share(owner, address)
+        plan = self._at_head(address) or self._in_body(address)
+        return plan or self._breakpoint(address)
+
+    def _refusal(self, address: int) -> SitePlan | None:
+        """Return the refusal of an address that can't be armed at all."""
+        image = self.image
+        if not image.base <= address < image.end:
+            return SitePlan(address, Tactic.REFUSED, "not code", error="EINVAL")
+        extent = image.extent(address)
+        if extent and not self._is_head(address, extent[0]):
+            function = image.function(address)
+            assert function is not None
+            if address not in function.index:
+                reason = "not the start of an instruction"
+                return SitePlan(address, Tactic.REFUSED, reason, error="EILSEQ")
+            item = function.instructions[function.index[address]]
+        else:
+            item = tactics.instruction_at(image, address)
+        if item.refusal:
+            return SitePlan(address, Tactic.REFUSED, item.refusal, error="EOPNOTSUPP")
+        return None
+
+    def _is_head(self, address: int, start: int) -> bool:
+        return address == start or address == skip_endbr(self.image.bytes_at(start, 4), start)
+
+    def _share(self, owner: Patch, address: int) -> SitePlan:
+        """Return a plan by which the site joins *owner*, whose jump covers it."""
+        moved = owner.victim if owner.victim and _moves(owner.victim, address) else owner
+        if not _moves(moved, address):
+            where = f"{owner.sites[0]:#x}" if owner.sites else f"{owner.start:#x}"
+            reason = f"its bytes are part of the jump of the probe at {where}: arm both together"
+            return SitePlan(address, Tactic.REFUSED, reason, error="EBUSY")
+        joined = replace(moved, sites=tuple(sorted({*moved.sites, address})))
+        if moved is not owner:
+            joined = replace(owner, victim=joined)
+        shared = "moved along with the probe at " + ", ".join(f"{site:#x}" for site in owner.sites if site != address)
+        return SitePlan(address, owner.tactic, shared if owner.sites else "moved to make room", joined)
+
+    def _at_head(self, address: int) -> SitePlan | None:
+        """Return a jump at a function's entry, without decoding the rest of the function."""
+        extent = self.image.extent(address)
+        if extent is None or not self._is_head(address, extent[0]):
+            return None
+        found = tactics.head_jump(self, address, extent[1])
+        return self._accept(address, found) if isinstance(found, Patch) else None
+
+    def _in_body(self, address: int) -> SitePlan | None:
+        function = self.image.function(address)
+        if function is None:
+            return None
+        for tactic in tactics.ORDER:
+            found = tactic(self, function, address)
+            if isinstance(found, Patch) and found.tactic not in self.exclude:
+                return self._accept(address, found)
+        return None
+
+    def _accept(self, address: int, patch: Patch) -> SitePlan:
+        return SitePlan(address, patch.tactic, tactics.describe(patch, address), patch)
+
+    def _breakpoint(self, address: int) -> SitePlan:
+        item = tactics.instruction_at(self.image, address)
+        function = self.image.function(address)
+        why = tactics.why_no_jump(self, function, address) if function else "no symbol says where its function begins"
+        reach = reach_of([item], None)
+        if reach is None or Tactic.BREAKPOINT in self.exclude:
+            return SitePlan(address, Tactic.REFUSED, why, error="EOPNOTSUPP")
+        patch = Patch(Tactic.BREAKPOINT, (item,), (address,), reach, address, BREAKPOINT_BYTE, 0)
+        return SitePlan(address, Tactic.BREAKPOINT, why, patch)
+
+    def _enter(self, plan: SitePlan) -> None:
+        self.plans[plan.address] = plan
+        patch = plan.patch
+        if patch is None:
+            return
+        for place in patch.touched():
+            self.taken[place] = patch
+        for site in patch.sites + (patch.victim.sites if patch.victim else ()):
+            if site != plan.address:
+                self.plans[site] = replace(self.plans[site], patch=patch)
+
+
+def _moves(patch: Patch, address: int) -> bool:
+    return any(item.address == address for item in patch.instructions)
+
+
+def plan_site(
+    image: Image,
+    address: int,
+    *,
+    room: tuple[range, ...] | None = None,
+    exclude: frozenset[str] = frozenset(),
+) -> SitePlan:
+    """Return how the one instruction at *address* can be armed, best tactic first, or why it can't."""
+    return Arming(image, room, exclude).add(address)
+
+
+def plan_sites(
+    image: Image,
+    addresses: Iterable[int],
+    *,
+    room: tuple[range, ...] | None = None,
+    exclude: frozenset[str] = frozenset(),
+) -> dict[int, SitePlan]:
+    """Return how each of *addresses* can be armed, planned together; by the address that was asked for.
+
+    Sites that are close to each other share one patch. When sites are added or taken away later, plan all sites of the
+    functions concerned again.
+    """
+    wanted = sorted(set(addresses))
+    arming = Arming(image, room, exclude, frozenset(wanted))
+    effective = {address: arming.add(address).address for address in wanted}
+    return {address: arming.plans[site] for address, site in effective.items()}
