@@ -29,7 +29,7 @@ HEADER = struct.Struct("<HBBIIIII")
 SIZE_LIMIT = 256 << 20
 NAME_LIMIT = 512
 # Looking up so many functions one by one costs as much as an index of all.
-MANY = 24
+MANY = 12
 
 
 class Kind:

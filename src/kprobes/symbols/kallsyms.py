@@ -115,7 +115,10 @@ class Kallsyms:
             SymbolNotFoundError: none; with the nearest names.
             AmbiguousSymbolError: several; with spellings that tell them apart.
         """
-        found = self.lookup(name)
+        return self.choose(name, self.lookup(name))
+
+    def choose(self, name: str, found: list[KernelSymbol]) -> KernelSymbol:
+        """Return the one that *name* means of the symbols *found* for it; raises as `one`."""
         code = [s for s in found if s.is_text] or found
         if not code:
             raise SymbolNotFoundError(name, nearest=self.nearest(name), where="the kernel")
@@ -207,8 +210,15 @@ class Kallsyms:
     def _modules_start(self) -> int:
         """Where the lines of modules begin: before it addresses ascend, behind it they don't."""
         if self._tail is None:
-            marked = self._data.find(b"\t[")
-            self._tail = len(self._data) if marked < 0 else self._data.rfind(b"\n", 0, marked) + 1
+            low, high = 0, len(self._data)
+            while low < high:
+                middle = self._data.rfind(b"\n", low, (low + high) // 2) + 1 or low
+                end = self._data.find(b"\n", middle)
+                if self._data.find(b"\t[", middle, end) < 0:
+                    low = end + 1
+                else:
+                    high = middle
+            self._tail = low
         return self._tail
 
     def _position_of(self, address: int) -> int | None:

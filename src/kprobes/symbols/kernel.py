@@ -122,7 +122,7 @@ class KernelSymbols:
             raise self._not_found(name)
         if not any(symbol.is_text for symbol in found):
             raise UnprobeableError(name, "it is data, not a function")
-        return self.table.one(name)
+        return self.table.choose(name, found)
 
     def refusal(self, symbol: KernelSymbol, offset: int = 0) -> str:
         """Return why no probe can go to *symbol* + *offset*, empty where nothing is known against it."""
