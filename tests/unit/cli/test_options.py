@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from kprobes.cli.options import add_run_options, add_target_options, make_parser, parse, target_of
+from kprobes.engines.targets import Kernel, Machine
+from kprobes.errors import UsageError
+
+
+def parsed(*words: str):
+    parser = make_parser("trace", "one line per hit", "First.\n\nMore.")
+    parser.add_argument("probes", nargs="+")
+    add_target_options(parser)
+    add_run_options(parser, count=True)
+    return parse(parser, words)
+
+
+def test_vm_does_not_swallow_the_probe_behind_it():
+    arguments = parsed("--vm", "vfs_read")
+    assert arguments.probes == ["vfs_read"]
+    assert target_of(arguments) == Machine("")
+
+
+def test_vm_takes_its_kernel_behind_an_equals_sign():
+    assert target_of(parsed("--vm=6.1", "vfs_read")) == Machine("6.1")
+
+
+def test_kernel_is_the_same_as_vm():
+    assert target_of(parsed("--kernel", "5.10", "vfs_read")) == Machine("5.10")
+
+
+def test_without_a_target_this_kernel_is_probed():
+    assert target_of(parsed("vfs_read")) == Kernel()
+
+
+def test_words_behind_two_dashes_are_the_command_whatever_they_look_like():
+    arguments = parsed("vfs_read", "--", "ls", "--vm", "-n")
+    assert arguments.command == ["ls", "--vm", "-n"]
+    assert arguments.probes == ["vfs_read"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["vfs_read", "--"],
+        ["--vm=6.1", "--kernel=5.10", "x"],
+        ["--vm", "-p", "1", "x"],
+        ["--copy", "f", "x"],
+        ["-n", "0", "x"],
+        ["-n", "many", "x"],
+        ["--duration", "-1", "x"],
+        ["--duration", "soon", "x"],
+        ["-p", "0", "x"],
+        [],
+        ["--nonsense", "x"],
+    ],
+)
+def test_wrong_words_are_a_usage_error_with_a_hint(words):
+    with pytest.raises(UsageError) as caught:
+        target_of(parsed(*words))
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
