@@ -27,6 +27,13 @@ class Way:
     URETPROBE = "uretprobe"
     TRACEPOINT = "tracepoint"
     RAW_TRACEPOINT = "raw_tracepoint"
+    JUMP = "jump"
+    JUMP_CALL = "jump.call"
+    JUMP_BLOCK = "jump.block"
+    JUMP_PUNNED = "jump.punned"
+    JUMP_ISLAND = "jump.island"
+    JUMP_EVICTION = "jump.eviction"
+    BREAKPOINT = "breakpoint"
 
 
 RETURN_WAYS = frozenset({Way.FEXIT, Way.KRETPROBE, Way.KRETPROBE_MULTI, Way.URETPROBE})
@@ -40,6 +47,8 @@ class Site:
 
     Kernel: *symbol* + *offset*, *address* as kallsyms has it (0 where hidden), *module* (empty for vmlinux).
     File (uprobes): *path* and *address* = file offset. Tracepoint: *symbol* = `category:name`.
+    Process engine: as for files, and *size* is that of the function *symbol* (0 where unknown); with no *path*,
+    *address* is one of the process (code that comes from no file).
     """
 
     probe: int
@@ -50,6 +59,7 @@ class Site:
     module: str = ""
     path: str = ""
     btf_id: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +114,53 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class NativeRelocation:
+    """An 8-byte address that the process engine writes into native code at *offset*.
+
+    *kind*: `map` (the map's first byte plus *addend*, as the target sees it) or `helper` (a routine of the engine).
+    """
+
+    offset: int
+    kind: str
+    name: str
+    addend: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NativeProgram:
+    """One handler as x86-64 code for the process engine: position-independent, entered at *entry* by a call.
+
+    Arguments (C ABI): `struct pt_regs *`, the thread's block, the number of the site. It returns 0, or 1 where it has
+    changed the saved registers and the thread shall go on with them. It keeps to integer registers, aligns nothing (the
+    caller has) and calls nothing but helpers.
+    """
+
+    name: str
+    code: bytes
+    entry: int = 0
+    relocations: tuple[NativeRelocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeObject:
+    """What an engine must know of an executable file to change its code: *functions* are (start, end) file offsets.
+
+    *entries* are further file offsets at which code may be entered (landing pads, symbols without size).
+    """
+
+    path: str
+    functions: tuple[tuple[int, int], ...]
+    entries: tuple[int, ...] = ()
+
+
+COUNT_ONLY = -1
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """Program number *program* at the sites *sites* (numbers in `Plan.sites`).
 
+    In a plan for the process engine *program* is a number in `Plan.natives`, or COUNT_ONLY: hits are counted, no more.
     *maxactive* is for kretprobes (0: the kernel's default); *pid* limits uprobes to a process (-1: all).
     """
 
@@ -145,6 +199,8 @@ class Plan:
     key: str = ""
     notes: tuple[str, ...] = ()
     version: int = PLAN_VERSION
+    natives: tuple[NativeProgram, ...] = ()
+    objects: tuple[CodeObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

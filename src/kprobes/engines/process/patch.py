@@ -1,0 +1,151 @@
+"""Changing code while every thread stands still, and changing it back.
+
+A patch may cover several instructions. A thread that stands on the second one, or will return there from a signal
+handler, would run into the middle of the jump: it is sent to the same instruction in the relocated copy instead. A
+thread whose system call will be restarted counts as standing on the `syscall` instruction, two bytes back.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process import ptrace
+from kprobes.engines.process.stacks import signal_frames
+from kprobes.engines.process.threads import RESTARTS
+from kprobes.errors import TargetError, UnsafeSiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from kprobes.engines.process.memory import ProcessMemory
+    from kprobes.engines.process.procfs import Mapping as Memory
+    from kprobes.engines.process.ptrace import Registers
+    from kprobes.engines.process.registry import Patch
+    from kprobes.engines.process.threads import StoppedThreads
+
+PAGE = 4096
+SYSCALL_SIZE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a thread will go on: thread *tid* itself, or its signal frame that stores the address at *stored_at*."""
+
+    tid: int
+    ip: int
+    stored_at: int = 0
+    restarts: bool = False
+
+    @property
+    def first(self) -> int:
+        """Return the address of the instruction that it will run first."""
+        return self.ip - SYSCALL_SIZE if self.restarts else self.ip
+
+
+def places(threads: StoppedThreads, memory: ProcessMemory, mappings: Sequence[Memory]) -> Iterator[Place]:
+    """Yield every place at which a stopped thread will go on, now or after its signal handlers."""
+    pointers = []
+    for tid, values in threads.registers.items():
+        yield Place(tid, values.ip, 0, _restarts(values))
+        pointers.append(values.sp)
+    for tid, (sp, ip) in threads.asleep.items():
+        yield Place(tid, ip)
+        pointers.append(sp)
+    for frame in signal_frames(memory, mappings, pointers):
+        yield Place(0, frame.ip, frame.place)
+
+
+def _restarts(values: Registers) -> bool:
+    return values.orig_ax < 1 << 63 and values.ax in RESTARTS
+
+
+class _Regions:
+    """The inner bytes of patches: an address strictly inside of one finds it."""
+
+    def __init__(self, patches: Sequence[Patch]) -> None:
+        self._patches = sorted(patches, key=lambda patch: patch.address)
+        self._starts = [patch.address for patch in self._patches]
+
+    def around(self, address: int) -> Patch | None:
+        """Return the patch that has *address* behind its first byte, or None."""
+        index = bisect_right(self._starts, address - 1) - 1
+        if index < 0:
+            return None
+        patch = self._patches[index]
+        return patch if address < patch.end else None
+
+
+def move_threads(
+    threads: StoppedThreads, memory: ProcessMemory, standing: Sequence[Place], patches: Sequence[Patch],
+    moves: Mapping[int, int],
+) -> int:  # fmt: skip
+    """Send every thread that stands inside of a patch to the copy: *moves* maps addresses of instructions there.
+
+    Return how many were moved. Nothing is changed before all of them can be.
+
+    Raises:
+        UnsafeSiteError: one can't be moved now.
+    """
+    regions = _Regions(patches)
+    sends = []
+    for place in standing:
+        patch = regions.around(place.first)
+        if patch is None:
+            continue
+        to = moves.get(place.first)
+        if to is None or (not place.stored_at and place.tid not in threads.registers):
+            raise UnsafeSiteError(f"{patch.address:#x}", f"a thread stands inside of it, at {place.first:#x}")
+        sends.append((place, to + place.ip - place.first))
+    for place, to in sends:
+        if place.stored_at:
+            memory.write(place.stored_at, struct.pack("<Q", to))
+        else:
+            values = threads.registers[place.tid]
+            values.ip = to
+            ptrace.set_registers(place.tid, values)
+    return len(sends)
+
+
+def write_patches(memory: ProcessMemory, patches: Sequence[Patch], *, undo: bool = False) -> list[Patch]:
+    """Write all *patches* (or what was there before, with *undo*), a page at a time.
+
+    Every site must hold what is expected there. When writing, one that doesn't is an error and nothing is changed;
+    when undoing, such sites are left alone and returned.
+
+    Raises:
+        TargetError: the code isn't what it was, or can't be written.
+    """
+    pages: dict[int, list[Patch]] = {}
+    for patch in sorted(patches, key=lambda patch: patch.address):
+        pages.setdefault(patch.address // PAGE, []).append(patch)
+    if not undo:
+        for group in pages.values():
+            _edit(memory, group, undo=False, write=False)
+    left = []
+    for group in pages.values():
+        left += _edit(memory, group, undo=undo, write=True)
+    return left
+
+
+def _edit(memory: ProcessMemory, group: Sequence[Patch], *, undo: bool, write: bool) -> list[Patch]:
+    start, end = group[0].address, max(patch.end for patch in group)
+    content = bytearray(memory.read_some(start, end - start))
+    left = []
+    for patch in group:
+        old, new = (patch.written, patch.original) if undo else (patch.original, patch.written)
+        place = slice(patch.address - start, patch.end - start)
+        if content[place] != old:
+            if not undo:
+                raise TargetError(
+                    f"the code at {patch.address:#x} is not what it was a moment ago",
+                    hint="the program changes its own code, or another tool probes it",
+                )
+            left.append(patch)
+            continue
+        content[place] = new
+    if write and len(left) < len(group):
+        memory.write(start, bytes(content))
+    return left

@@ -1,0 +1,141 @@
+"""The code that counts: what a detour runs before the instructions it displaced, and the routine they share.
+
+Counting must be exact with many threads and cost next to nothing, so every thread has a block of its own with plain
+counters; a locked increment costs 6.5 ns and bounces between cores, a plain one is hidden behind the program's own
+work. A thread is known by its thread pointer: a table of 512 entries maps it to the block. The table is private memory
+that the kernel wipes in a forked child (MADV_WIPEONFORK), whose threads thus claim blocks of their own, while the
+blocks are shared with the controller and outlive the process. A thread without a thread pointer, or one that finds no
+block free, counts in the shared block 0 with a locked increment.
+
+Three modes: `SELF` reads the thread pointer from fs:0, where the x86-64 TLS ABI puts a copy (0.3 ns; only where every
+thread has one), `REGISTER` reads the register (2.7 ns; needs FSGSBASE), `SHARED` always uses the shared block.
+
+The stubs' source is tests/golden/process/find_block.s; a test assembles it and compares.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kprobes.engines.process.layout import Blocks
+
+SELF = "fs:0"
+REGISTER = "rdfsbase"
+SHARED = "shared"
+
+_FIND_BLOCK = bytes.fromhex(
+    "4d85db744541f6c301753f5051524c8b15e3000000498b02b9100000004489dac1ea0881e2f01f00004c8b15c0000000"
+    "4901d2498b024c39d8741a4885c0742083c210ffc975dc5a59584c8b15af0000004539d2c34d8b52085a59584885e4c3"
+    "488b15910000008b05a3000000483902736841534983cb0131c0f04d0fb11a415b4489da755c488b156b000000b80100"
+    "0000f0480fc1023b05730000007334480faf0561000000480305520000004c89188b0d5d00000085c97407418b0c0b89"
+    "4808498942084d891a4989c25a59584885e4c349c702010000005a5958e968ffffffc1ea08e939ffffff660f1f440000"
+)
+# Behind the routine: addresses of table, claim counter, block 0; stride; u32 number of blocks, u32 offset of the
+# thread's id from its thread pointer.
+_POOL = struct.Struct("<QQQQII")
+_POOL_TABLE = len(_FIND_BLOCK)
+_POOL_FIRST = _POOL_TABLE + 16
+FIND_BLOCK_SIZE = len(_FIND_BLOCK) + _POOL.size
+LONGEST_COUNT = 160  # bytes that one counting adds to a detour, at most
+
+_THREAD_POINTER = {SELF: bytes.fromhex("644c8b1c2500000000"), REGISTER: bytes.fromhex("f3490faec3")}
+_HASH = bytes.fromhex("4589da" "41c1ea08" "4181e2f01f0000" "4c0315")  # mov, shr 8, and 0x1ff0; add r10, [rip + table]
+_CHECK = bytes.fromhex("4d391a" "0f85")  # cmp [r10], r11; jne slow
+_LOAD_BLOCK = bytes.fromhex("4d8b5208")  # mov r10, [r10 + 8]
+_INCREMENT = bytes.fromhex("49ff82")  # inc qword [r10 + x]
+_LOCKED_INCREMENT = bytes.fromhex("f049ff82")
+_LOAD_SHARED = bytes.fromhex("4c8b15")  # mov r10, [rip + first]
+
+_JE_OVER_JUMP = b"\x74\x05"
+
+_SKIP_RED_ZONE = bytes.fromhex("488d642480")  # lea rsp, [rsp - 128]
+_BACK_TO_RED_ZONE = bytes.fromhex("488da42480000000")
+_SAVE_FLAGS = bytes.fromhex("50" "9f" "0f90c0")  # push rax; lahf; seto al
+_RESTORE_FLAGS = bytes.fromhex("047f" "9e" "58")  # add al, 127; sahf; pop rax
+_PUSH_R10, _PUSH_R11 = b"\x41\x52", b"\x41\x53"
+_POP_R10, _POP_R11 = b"\x41\x5a", b"\x41\x5b"
+
+_i32 = struct.Struct("<i").pack
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the probed code still needs at a site: the counting must keep it."""
+
+    r10: bool = True
+    r11: bool = True
+    flags: bool = True
+    red_zone: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """How the sites of one code area count: the *mode*, and where the area's copy of the shared routine stands."""
+
+    mode: str
+    routine: int
+
+    def begin(self, code: bytearray, at: int, counter: int, live: Live) -> _Slow | None:
+        """Append to *code*, whose end is address *at*, what adds one to byte *counter* of the thread's block.
+
+        Return what `finish` needs to append the slow way once the detour is complete; None where there is none.
+        """
+        before, after = _save(live)
+        start = at - len(code)
+        code += before
+        if self.mode == SHARED:
+            pool = self.routine + _POOL_FIRST - (start + len(code) + 7)
+            code += _LOAD_SHARED + _i32(pool) + _LOCKED_INCREMENT + _i32(counter) + after
+            return None
+        code += _THREAD_POINTER[self.mode] + _HASH
+        code += _i32(self.routine + _POOL_TABLE - (start + len(code) + 4)) + _CHECK
+        hole = len(code)
+        code += b"\0\0\0\0" + _LOAD_BLOCK + _INCREMENT + _i32(counter) + after
+        return _Slow(start, hole, len(code) - len(after), counter)
+
+    def finish(self, code: bytearray, slow: _Slow) -> None:
+        """Append the slow way: call the routine; the shared block is counted in with a lock prefix."""
+        here = len(code)
+        struct.pack_into("<i", code, slow.hole, here - (slow.hole + 4))
+        increment = slow.after - len(_INCREMENT) - 4
+        code += b"\xe8" + _i32(self.routine - (slow.start + here + 5))
+        code += _JE_OVER_JUMP + b"\xe9" + _i32(increment - (here + 12))
+        code += _LOCKED_INCREMENT + _i32(slow.counter)
+        code += b"\xe9" + _i32(slow.after - (len(code) + 5))
+
+
+@dataclass(frozen=True, slots=True)
+class _Slow:
+    """Where a detour begun at address *start* wants its slow way: offsets of the jump's hole and of what follows."""
+
+    start: int
+    hole: int
+    after: int
+    counter: int
+
+
+def _save(live: Live) -> tuple[bytes, bytes]:
+    before = (
+        (_SKIP_RED_ZONE if live.red_zone else b"")
+        + (_SAVE_FLAGS if live.flags else b"")
+        + (_PUSH_R10 if live.r10 else b"")
+        + (_PUSH_R11 if live.r11 else b"")
+    )
+    after = (
+        (_POP_R11 if live.r11 else b"")
+        + (_POP_R10 if live.r10 else b"")
+        + (_RESTORE_FLAGS if live.flags else b"")
+        + (_BACK_TO_RED_ZONE if live.red_zone else b"")
+    )
+    return before, after
+
+
+def find_block(blocks: Blocks, table: int, tid_offset: int) -> bytes:
+    """Return the shared routine with its pool; it can stand anywhere.
+
+    *tid_offset* is where a thread keeps its id, counted from its thread pointer; 0 if that isn't known.
+    """
+    return _FIND_BLOCK + _POOL.pack(table, blocks.claimed, blocks.first, blocks.stride, blocks.count, tid_offset)
