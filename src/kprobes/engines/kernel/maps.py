@@ -36,6 +36,10 @@ def shape_of(layout: MapLayout) -> MapShape:
         return MapShape(MapType.STACK_TRACE, 4, layout.value_size, layout.max_entries)
     if kind == "constants":
         return MapShape(MapType.ARRAY, 4, layout.value_size, 1, MapFlag.RDONLY_PROG)
+    if kind == "frames":
+        return MapShape(MapType.ARRAY, 4, layout.value_size, 1)
+    if kind == "scratch":
+        return MapShape(MapType.PERCPU_ARRAY, 4, layout.value_size, 1)
     if kind == "stats" or (kind in ("count", "histogram") and not layout.key):
         return MapShape(MapType.ARRAY, 4, layout.value_size, 1, MapFlag.MMAPABLE)
     if kind in ("count", "histogram", "hash", "calls"):

@@ -48,6 +48,7 @@ class MapType:
 
     HASH = 1
     ARRAY = 2
+    PERCPU_ARRAY = 6
     STACK_TRACE = 7
     RINGBUF = 27
 

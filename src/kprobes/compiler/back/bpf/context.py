@@ -1,0 +1,153 @@
+"""What a hit brings along, by the way in: registers, arguments, return value, tracepoint record, and the call's frame.
+
+- Kernel and user register ways get `struct pt_regs`. At a function's entry `sp` points at the return address.
+- fentry and fexit get an array of u64: the arguments, then (fexit) the return value.
+- A raw tracepoint gets its arguments as u64; a tracepoint gets its record.
+
+A call's entry and exit are matched by its *frame*, a number that no other call in flight has:
+
+- fentry and fexit: both parts run from one trampoline, on whose stack the context lies, so its address is the same
+  for both. It is taken as the distance from a map's value, because the verifier lets a program subtract pointers but
+  not multiply one.
+- Kernel registers: `sp` at the entry. At the return it has been popped once, on every kernel since 5.10 (kretprobe,
+  rethook and fprobe set it so on purpose), hence the 8.
+- User registers: the same, mixed with the thread's id, since two processes can have the same stack addresses. `sp`
+  has 47 bits and an id has 22: the five bits in which they overlap are the highest of `sp`, which hardly differ
+  between stacks.
+
+Where several sites share a table the site is mixed in too: after a tail call two functions return to the same frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.arch.x86_64 import registers as x86_64
+from kprobes.compiler.back.arithmetic import convert
+from kprobes.compiler.back.bpf.helpers import call
+from kprobes.compiler.back.bpf.memory import read
+from kprobes.compiler.back.bpf.target import (
+    ARRAY_WAYS,
+    KERNEL_REGISTER_WAYS,
+    REGISTER_WAYS,
+    TRAMPOLINE_WAYS,
+    USER_WAYS,
+    frame_kind,
+)
+from kprobes.compiler.ir.nodes import U64, IntType
+from kprobes.errors import InternalError
+from kprobes.model.plan import RETURN_WAYS, Way
+
+if TYPE_CHECKING:
+    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.ir.nodes import ReadContext, WriteContext
+
+_MIX = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
+
+
+def read_context(part: Part, node: ReadContext) -> None:
+    """Bind the result of a ReadContext."""
+    reader = _READERS.get(node.what)
+    if reader is None:
+        raise InternalError(f"{part.handler.name}: a hit has no {node.what!r}")
+    value = reader(part, node)
+    if node.what == "record":
+        part.bind(node.to, value)
+    else:
+        part.bind(node.to, convert(part.text, U64, IntType(node.to.type.bits, node.to.type.signed), value))
+
+
+def write_context(part: Part, node: WriteContext) -> None:
+    """Refuse: a BPF program can't change registers."""
+    raise part.unsupported("changing the probed program", node.place, "use the process engine (-p PID) for that")
+
+
+def word(part: Part, offset: int) -> str:
+    """Return the u64 at *offset* of the context."""
+    return part.text.load(64, part.text.offset(part.context, offset))
+
+
+def register(part: Part, name: str) -> str:
+    """Return a register of the probed code."""
+    return word(part, x86_64.REGISTERS[name])
+
+
+def _register(part: Part, node: ReadContext) -> str:
+    if part.way not in REGISTER_WAYS:
+        raise part.unsupported(f"the register {node.name}", node.place, "probe with --way kprobe")
+    return register(part, node.name)
+
+
+def _argument(part: Part, node: ReadContext) -> str:
+    if part.way in ARRAY_WAYS:
+        if part.way in TRAMPOLINE_WAYS and node.index >= part.target.argument_count:
+            raise part.unsupported(
+                f"argument {node.index + 1} of a function of {part.target.argument_count}", node.place, ""
+            )
+        return word(part, 8 * node.index)
+    if part.way not in REGISTER_WAYS or part.way in RETURN_WAYS:
+        raise part.unsupported("an argument", node.place, "")
+    if node.index < len(x86_64.ARGUMENTS):
+        return register(part, x86_64.ARGUMENTS[node.index])
+    room = part.temporary("load", 8)
+    offset = x86_64.STACK_ARGUMENTS_OFFSET + 8 * (node.index - len(x86_64.ARGUMENTS))
+    space = "user" if part.way in USER_WAYS else "kernel"
+    read(part, "probe_read_{}", room, 8, (register(part, x86_64.STACK_POINTER), offset, space))
+    return part.text.load(64, room)
+
+
+def _return(part: Part, node: ReadContext) -> str:
+    if part.way == Way.FEXIT:
+        return word(part, 8 * part.target.argument_count)
+    if part.way not in RETURN_WAYS:
+        raise part.unsupported("the return value", node.place, "only a return probe has one")
+    return register(part, x86_64.RETURN)
+
+
+def _record(part: Part, node: ReadContext) -> str:
+    if part.way != Way.TRACEPOINT:
+        raise part.unsupported("a field of a tracepoint", node.place, "")
+    bits = node.to.type.bits
+    pointer = part.text.offset(part.context, node.index)
+    if bits > 1:
+        return part.text.load(bits, pointer)
+    return part.text.let(f"icmp ne i8 {part.text.load(8, pointer)}, 0")
+
+
+def _function(part: Part, node: ReadContext) -> str:
+    # At a kprobe the instruction pointer stands behind the breakpoint, also where a jump or ftrace took its place.
+    if part.way == Way.KPROBE:
+        return part.text.let(f"sub i64 {register(part, x86_64.INSTRUCTION_POINTER)}, 1")
+    if part.way == Way.UPROBE:
+        return register(part, x86_64.INSTRUCTION_POINTER)
+    if part.way in KERNEL_REGISTER_WAYS | TRAMPOLINE_WAYS:
+        return call(part.text, "get_func_ip", part.context)
+    raise part.unsupported("the probed function's address", node.place, "")
+
+
+_READERS = {
+    "register": _register,
+    "argument": _argument,
+    "return": _return,
+    "record": _record,
+    "function": _function,
+}
+
+
+def frame(part: Part, base: str) -> str:
+    """Return the frame of this call (i64); *base* is the address of some map value, the same in both parts."""
+    text = part.text
+    kind = frame_kind(part.way)
+    if kind == "trampoline":
+        own = text.let(f"ptrtoint ptr {part.context} to i64")
+        number = text.let(f"sub i64 {own}, ptrtoint (ptr {base} to i64)")
+    else:
+        number = register(part, x86_64.STACK_POINTER)
+        if part.way in RETURN_WAYS:
+            number = text.let(f"add i64 {number}, -8")
+    if kind == "user":
+        thread = text.let(f"shl i64 {call(text, 'get_current_pid_tgid')}, 42")
+        number = text.let(f"xor i64 {number}, {thread}")
+    if part.target.site is None:
+        number = text.let(f"add i64 {number}, {text.let(f'mul i64 {part.site}, {_MIX - (1 << 64)}')}")
+    return number

@@ -1,0 +1,249 @@
+"""A handler's parts become BPF programs.
+
+Counting. `hits` + `missed` is the number of calls seen, whatever the handler does:
+
+- A handler of one part counts a hit when it begins.
+- One of two parts counts a call once: in the exit part when it has its record back, or in the entry part where that
+  ends without SaveCall (the handler has then done all it wanted for this call). A call for which there was no room, or
+  whose return was never seen, is missed (see `calls`). A return whose entry was not seen isn't counted: that call began
+  before the probe.
+
+A program whose part does nothing is the counter alone: ten instructions, one of them a call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.back.arithmetic import binary, compare, convert, divide
+from kprobes.compiler.back.bpf.builtins import builtin
+from kprobes.compiler.back.bpf.calls import forget_call, restore_call, save_call
+from kprobes.compiler.back.bpf.context import read_context, write_context
+from kprobes.compiler.back.bpf.emit import emit, sunk_texts
+from kprobes.compiler.back.bpf.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
+from kprobes.compiler.back.bpf.memory import load, zero
+from kprobes.compiler.back.bpf.part import Part
+from kprobes.compiler.back.bpf.target import BpfTarget, Lowered, stats_layout
+from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text, fill_slot
+from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
+from kprobes.compiler.back.object import read_programs
+from kprobes.compiler.back.text import ModuleText
+from kprobes.compiler.ir import nodes as ir
+from kprobes.compiler.ir.operands import read_before_written
+from kprobes.errors import InternalError
+from kprobes.model.layout import MapLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SCRATCH_ABOVE = 320  # of the 512 bytes of a BPF stack; the rest is for records, keys and spilled registers
+
+
+def lower(handler: ir.Handler, target: BpfTarget) -> Lowered:
+    """Return the programs of *handler* for *target*, the return program first, and the maps they need besides its own.
+
+    Raises:
+        CompileError: the handler asks for what the way in can't give (a register through fentry).
+        InternalError: the IR or the target is broken.
+    """
+    module, maps, ways = lower_to_text(handler, target)
+    content = compile_object(module, BPF_TRIPLE, target.cpu)
+    programs = read_programs(content, handler, ways, target.learns_site_by)
+    return Lowered(programs, maps)
+
+
+def lower_to_text(
+    handler: ir.Handler, target: BpfTarget
+) -> tuple[str, tuple[MapLayout, ...], tuple[tuple[str, str], ...]]:
+    """Return the LLVM module of *handler*, the implicit maps, and (function name, way) of each part."""
+    target.check()
+    module = ModuleText(BPF_TRIPLE, BPF_LAYOUT)
+    maps = {"stats": stats_layout(target)}
+    ways = []
+    for function, way in ((handler.exit, target.exit_way), (handler.entry, target.entry_way)):
+        if function is None:
+            continue
+        if not way:
+            raise InternalError(f"{handler.name} has an {function.part} part and no way to run it")
+        name = f"{handler.name}.{function.part}"
+        part = Part(handler, function, target, way, module.function(name, f"program/{function.part}"))
+        _lower_part(part)
+        maps.update(part.implicit)
+        ways.append((f"program/{function.part}", way))
+    return module.finish(), tuple(maps.values()), tuple(ways)
+
+
+def _lower_part(part: Part) -> None:
+    text, function = part.text, part.function
+    first = function.blocks[0]
+    text.at(first.nodes[0].place if first.nodes else first.end.place)
+    part.learn_site()
+    _make_slots(part)
+    if _is_only_part(part):
+        part.count("hits")
+    for block in function.blocks:
+        text.start(f"b.{block.label}")
+        for node in block.nodes:
+            text.at(node.place)
+            _LOWERINGS[type(node)](part, node)
+        text.at(block.end.place)
+        _end(part, block)
+
+
+def _is_only_part(part: Part) -> bool:
+    return part.handler.entry is None or part.handler.exit is None
+
+
+def _end(part: Part, block: ir.Block) -> None:
+    end = block.end
+    if isinstance(end, ir.Jump):
+        part.text.jump(f"b.{end.target}")
+    elif isinstance(end, ir.Branch):
+        part.text.branch(part.value(end.condition), f"b.{end.yes}", f"b.{end.no}")
+    else:
+        is_saved = any(isinstance(node, ir.SaveCall) for node in block.nodes)
+        if part.function.part == "entry" and not _is_only_part(part) and not is_saved:
+            forget_call(part)
+            part.count("hits")
+        part.settle_faults()
+        part.text.give_back("0")
+
+
+def _make_slots(part: Part) -> None:
+    """Give each slot its place: integers and small buffers on the stack, large ones in memory of this CPU."""
+    events = {event.id: event for event in part.handler.events}
+    part.sunk = dict(sunk_texts(part.function, events))
+    buffers = []
+    for slot in part.function.slots:
+        if slot.type is not None:
+            part.integers[slot] = part.text.variable(slot.type.bits)
+        elif slot not in part.sunk:
+            buffers.append(slot)
+    buffers.sort(key=lambda slot: slot.size)
+    used = 0
+    large = []
+    for slot in buffers:
+        used += -(-slot.size // 8) * 8
+        if used <= _SCRATCH_ABOVE:
+            part.buffers[slot] = part.text.alloca(slot.size)
+        else:
+            large.append(slot)
+    if large:
+        _make_scratch(part, large)
+    for slot in read_before_written(part.function):
+        if slot in part.buffers:
+            zero(part.text, part.buffer(slot), slot.size)
+
+
+def _make_scratch(part: Part, slots: list[ir.Slot]) -> None:
+    from kprobes.compiler.back.bpf.helpers import call
+
+    text = part.text
+    offsets, size = {}, 0
+    for slot in slots:
+        offsets[slot] = size
+        size += -(-slot.size // 8) * 8
+    name = f"scratch.{part.handler.name}.{part.function.part}"
+    part.need(MapLayout(name, "scratch", 4, size, 1))
+    key = part.temporary("key", 8)
+    text.store(32, "0", key)
+    base = call(text, "map_lookup_elem", part.map(name), key)
+    missing, there = text.label("noscratch"), text.label("scratch")
+    text.unlikely(text.let(f"icmp eq ptr {base}, null"), missing, there)
+    text.start(missing)
+    text.give_back("0")
+    text.start(there)
+    for slot, offset in offsets.items():
+        part.buffers[slot] = text.offset(base, offset)
+
+
+# One row a node
+
+
+def _const(part: Part, node: ir.Const) -> None:
+    part.bind_constant(node.to, node.value)
+
+
+def _binary(part: Part, node: ir.Binary) -> None:
+    kind, left, right = node.to.type, part.value(node.left), part.value(node.right)
+    if node.op in ("div", "mod"):
+        part.bind(node.to, _divide(part, node, left, right))
+    else:
+        part.bind(node.to, binary(part.text, node.op, kind, left, right))
+
+
+def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
+    text, kind = part.text, node.to.type
+    if not right.startswith("%"):
+        if right == "0":
+            part.fault("-1")
+            return "0"
+        return divide(text, node.op, kind, left, right)
+    zero_label, fine, end = text.label("zero"), text.label("divide"), text.label("divided")
+    text.unlikely(text.let(f"icmp eq i{kind.bits} {right}, 0"), zero_label, fine)
+    text.start(zero_label)
+    part.fault("-1")
+    text.jump(end)
+    text.start(fine)
+    result = divide(text, node.op, kind, left, right)
+    block = text.block
+    text.start(end)
+    return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
+
+
+def _compare(part: Part, node: ir.Compare) -> None:
+    left, right = part.value(node.left), part.value(node.right)
+    part.bind(node.to, compare(part.text, node.op, node.left.type, left, right))
+
+
+def _convert(part: Part, node: ir.Convert) -> None:
+    part.bind(node.to, convert(part.text, node.source.type, node.to.type, part.value(node.source)))
+
+
+def _read_slot(part: Part, node: ir.ReadSlot) -> None:
+    part.bind(node.to, part.text.load(node.to.type.bits, part.integers[node.slot]))
+
+
+def _write_slot(part: Part, node: ir.WriteSlot) -> None:
+    part.text.store(node.source.type.bits, part.value(node.source), part.integers[node.slot])
+
+
+def _fault(part: Part, _: ir.Fault) -> None:
+    part.fault("-1")
+
+
+def _restore(part: Part, node: ir.RestoreCall) -> None:
+    restore_call(part, node)
+    part.count("hits")
+
+
+_LOWERINGS: dict[type, Callable[..., None]] = {
+    ir.Const: _const,
+    ir.Binary: _binary,
+    ir.Compare: _compare,
+    ir.Convert: _convert,
+    ir.ReadSlot: _read_slot,
+    ir.WriteSlot: _write_slot,
+    ir.ReadContext: read_context,
+    ir.WriteContext: write_context,
+    ir.Load: load,
+    ir.ReadText: fill_slot,
+    ir.ReadBytes: fill_slot,
+    ir.RecordText: fill_slot,
+    ir.ConstText: fill_slot,
+    ir.BuiltinText: fill_slot,
+    ir.CopyText: copy_text,
+    ir.CompareText: compare_text,
+    ir.CompareTexts: compare_texts,
+    ir.Builtin: builtin,
+    ir.MapAdd: map_add,
+    ir.MapSample: map_sample,
+    ir.MapRead: map_read,
+    ir.MapWrite: map_write,
+    ir.MapBump: map_bump,
+    ir.MapDelete: map_delete,
+    ir.Emit: emit,
+    ir.SaveCall: save_call,
+    ir.RestoreCall: _restore,
+    ir.Fault: _fault,
+}

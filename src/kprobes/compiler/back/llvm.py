@@ -1,0 +1,53 @@
+"""The one door to LLVM: assembly text in, an optimised object file out.
+
+Importing llvmlite costs 50 ms or more, so this module is imported only where code has to be compiled.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import llvmlite.binding as llvm
+
+from kprobes.errors import InternalError
+
+if TYPE_CHECKING:
+    from llvmlite.binding import ModuleRef, TargetMachine
+
+BPF_TRIPLE = "bpfel"
+BPF_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
+
+
+@cache
+def _machine(triple: str, cpu: str) -> TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=2)
+
+
+def _optimised(text: str, machine: TargetMachine) -> ModuleRef:
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise InternalError(f"LLVM refuses what the lowering wrote: {error}") from error
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def compile_object(text: str, triple: str, cpu: str) -> bytes:
+    """Return the object file of the LLVM assembly *text* for *triple* and *cpu*, optimised.
+
+    Raises:
+        InternalError: LLVM refuses the text.
+    """
+    machine = _machine(triple, cpu)
+    return bytes(machine.emit_object(_optimised(text, machine)))
+
+
+def optimised_text(text: str, triple: str, cpu: str) -> str:
+    """Return the LLVM assembly after the passes, for looking at."""
+    return str(_optimised(text, _machine(triple, cpu)))
