@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kprobes.engines.kernel.btf import KernelBtf
     from kprobes.engines.kernel.files import KernelFiles
+    from kprobes.engines.kernel.kretprobe_events import KretprobeEvents
     from kprobes.model.plan import Attachment, Plan
 
 _UPROBES = frozenset({Way.UPROBE, Way.URETPROBE})
@@ -52,39 +53,47 @@ class Kernel(NamedTuple):
     btf: KernelBtf
 
 
-def attach_programs(plan: Plan, kernel: Kernel, maps: Mapping[str, int]) -> list[Loaded]:
-    """Load the programs of *plan*, with *maps* (name -> descriptor), and attach them in order.
+class Programs:
+    """The programs of a plan, loaded and attached: they hold everything that probes."""
 
-    Raises:
-        PrivilegeError, UnsupportedError, UnprobeableError, VerifierError, SyscallError: nothing is left attached.
-    """
-    loader = Loader(maps)
-    attacher = _Attacher(plan, kernel, loader)
-    try:
-        for attachment in plan.attachments:
-            attacher.attach(attachment)
-    except BaseException:
-        for loaded in reversed(attacher.loaded):
-            loaded.close()
-        raise
-    finally:
-        loader.close()
-    return attacher.loaded
+    def __init__(self, plan: Plan, kernel: Kernel, maps: Mapping[str, int]) -> None:
+        """Load the programs of *plan*, with *maps* (name -> descriptor), and attach them in order.
 
-
-class _Attacher:
-    """The state of one `attach_programs`; what it makes is in `loaded`, to be closed by the caller."""
-
-    def __init__(self, plan: Plan, kernel: Kernel, loader: Loader) -> None:
+        Raises:
+            PrivilegeError, UnsupportedError, UnprobeableError, VerifierError, SyscallError: nothing is left attached.
+        """
+        self.loaded: list[Loaded] = []
         self._plan = plan
         self._kernel = kernel
-        self._loader = loader
         self._events = Events()
+        self._kretprobes: KretprobeEvents | None = None
         self._uprobe_multi: bool | None = None
         self._known: dict[tuple[int, Binding], Loaded] = {}
-        self.loaded: list[Loaded] = []
+        self._loader = Loader(maps)
+        try:
+            for attachment in plan.attachments:
+                self._attach(attachment)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._loader.close()
 
-    def attach(self, attachment: Attachment) -> None:
+    def detach(self) -> None:
+        """Take the programs off their sites, the last ones first; they stay loaded. Idempotent."""
+        for loaded in reversed(self.loaded):
+            loaded.detach()
+        if self._kretprobes is not None:
+            self._kretprobes.close()
+            self._kretprobes = None
+
+    def close(self) -> None:
+        """Detach and unload; idempotent."""
+        self.detach()
+        for loaded in self.loaded:
+            loaded.close()
+
+    def _attach(self, attachment: Attachment) -> None:
         way = self._plan.programs[attachment.program].way
         if way in MULTI_WAYS:
             loaded = self._load(attachment.program, Binding())
@@ -95,7 +104,7 @@ class _Attacher:
             for number in attachment.sites:
                 loaded = self._load(attachment.program, self._binding(attachment.program, number))
                 (place,) = self._places(loaded, attachment, [number])
-                self._hold(loaded, [number], [self._attach_place(place)])
+                self._hold(loaded, [number], [self._attach_place(place, attachment.maxactive)])
 
     def _hold(self, loaded: Loaded, sites: Sequence[int], held: list[int]) -> None:
         loaded.sites += sites
@@ -129,18 +138,27 @@ class _Attacher:
             for number in (attachment.sites if numbers is None else numbers)
         ]
 
-    def _attach_place(self, place: Place) -> int:
+    def _attach_place(self, place: Place, maxactive: int) -> int:
         if place.way in BTF_WAYS:
             return links.attach_tracing(place)
         if place.way == Way.RAW_TRACEPOINT:
             return links.attach_raw_tracepoint(place)
         if place.way == Way.TRACEPOINT:
             event = self._events.open_tracepoint(place.site, self._tracepoint_id(place.site.symbol))
+        elif place.way == Way.KRETPROBE and maxactive > 0:
+            event = self._events.open_tracepoint(place.site, self._define_kretprobe(place, maxactive))
         elif place.way in (Way.KPROBE, Way.KRETPROBE):
             event = self._events.open_kprobe(place.site, place.way)
         else:
             raise InternalError(f"the kernel engine knows no way {place.way!r}")
         return self._events.attach(event, place)
+
+    def _define_kretprobe(self, place: Place, maxactive: int) -> int:
+        if self._kretprobes is None:
+            from kprobes.engines.kernel.kretprobe_events import KretprobeEvents
+
+            self._kretprobes = KretprobeEvents(self._kernel.files.root("tracefs"))
+        return self._kretprobes.define(place.site, maxactive)
 
     def _tracepoint_id(self, name: str) -> int:
         category, _, event = name.partition(":")

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel import counts
-from kprobes.engines.kernel.attach import attach_programs
+from kprobes.engines.kernel.attach import Programs
 from kprobes.engines.kernel.limits import allow_descriptors
 from kprobes.engines.kernel.maps import KernelMap, parse_stack
 from kprobes.engines.kernel.ring import EMPTY, Ring
@@ -14,7 +14,7 @@ from kprobes.errors import InternalError
 from kprobes.model.plan import LinkStats
 
 if TYPE_CHECKING:
-    from kprobes.engines.kernel.attach import Kernel, Loaded
+    from kprobes.engines.kernel.attach import Kernel
     from kprobes.engines.kernel.ring import Span
     from kprobes.model.plan import Plan
 
@@ -30,13 +30,13 @@ class KernelAttached:
         self._maps: dict[str, KernelMap] = {}
         self._ring: Ring | None = None
         self._stacks: KernelMap | None = None
-        self._loaded: list[Loaded] = []
+        self._programs: Programs | None = None
         self._last_stats: list[LinkStats] | None = None
         allow_descriptors(sum(len(attachment.sites) for attachment in plan.attachments))
         try:
             for layout in plan.maps:
                 self._add_map(KernelMap(layout))
-            self._loaded = attach_programs(plan, kernel, {name: made.fd for name, made in self._maps.items()})
+            self._programs = Programs(plan, kernel, {name: made.fd for name, made in self._maps.items()})
         except BaseException:
             self.close()
             raise
@@ -84,21 +84,20 @@ class KernelAttached:
             return self._last_stats
         return [
             LinkStats(one.program, one.way, tuple(one.sites), counts.missed(one.fd, one.way, one.held))
-            for one in self._loaded
+            for one in (self._programs.loaded if self._programs else ())
         ]
 
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable."""
-        if self._last_stats is None:
+        if self._programs is not None and self._last_stats is None:
             self._last_stats = self.link_stats()
-            for loaded in reversed(self._loaded):
-                loaded.detach()
+            self._programs.detach()
 
     def close(self) -> None:
         """Detach, unload, and free ring and maps; idempotent."""
-        for loaded in reversed(self._loaded):
-            loaded.close()
-        self._loaded = []
+        if self._programs is not None:
+            self._programs.close()
+            self._programs = None
         if self._ring is not None:
             self._ring.close()
             self._ring = None
