@@ -65,6 +65,13 @@ class KernelAttached:
             if self._ring.pending:
                 time.sleep(_BUSY_PAUSE_S)
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a record for up to *timeout_s* seconds, taking none; return whether one may be there."""
+        if self._ring is None:
+            time.sleep(max(0, timeout_s))
+            return False
+        return self._ring.wait(timeout_s)
+
     def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a map; an array map of one entry gives one pair with the key `b""`."""
         if name not in self._maps:
