@@ -80,12 +80,14 @@ class VerifierError(CompileError):
 
 
 class SymbolNotFoundError(KprobesError, LookupError):
-    """No symbol *name*; *nearest* are names that come close."""
+    """No symbol *name*; *nearest* are names that come close. *thing* is what the name was to be."""
 
-    def __init__(self, name: str, *, nearest: tuple[str, ...] = (), where: str = "", hint: str = "") -> None:
+    def __init__(
+        self, name: str, *, nearest: tuple[str, ...] = (), where: str = "", hint: str = "", thing: str = "function"
+    ) -> None:
         place = f" in {where}" if where else ""
         near = f"did you mean {', '.join(nearest)}?" if nearest else ""
-        super().__init__(f"no function {name!r}{place}", hint=hint or near)
+        super().__init__(f"no {thing} {name!r}{place}", hint=hint or near)
         self.name = name
         self.nearest = nearest
 

@@ -94,7 +94,10 @@ def load_tracepoint(text: str, facts: Facts, types: Types | None = None) -> Trac
     content = facts.text(f"format:{match[1]}/{match[2]}")
     if content is None:
         raise SymbolNotFoundError(
-            text, where="the kernel's tracepoints", hint=f"`kprobes list 't:{match[1]}:*'` shows those of {match[1]}"
+            text,
+            thing="tracepoint",
+            where="this kernel",
+            hint=f"`kprobes list 't:{match[1]}:*'` shows those of {match[1]}",
         )
     return parse_format(content, category=match[1], types=types)
 

@@ -1,0 +1,162 @@
+"""Places in programs and shared objects -> file offsets, which is what a uprobe takes.
+
+Spellings: `libc:malloc`, `malloc` (in the program itself), `malloc+0x10`, `/path/to/file:name`, `libc:0x620` (a file
+offset), and globs on both sides (`libssl*:SSL_*`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.errors import AmbiguousSymbolError, FormatError, SymbolNotFoundError, UnprobeableError, UsageError
+from kprobes.model.plan import Site
+from kprobes.symbols.elf import ElfFile
+from kprobes.symbols.elf_symbols import ElfSymbol, ElfSymbols
+from kprobes.symbols.objects import GLOB, MachineObjects, Object, ProcessObjects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kprobes.symbols.objects import Objects
+
+PLACE = re.compile(r"(?:(?P<object>[^\x00-\x20]+):)?(?P<name>[^\x00-\x20:+]+)(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z")
+OFFSET = re.compile(r"0x[0-9a-fA-F]{1,16}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedFile:
+    """A site in a file (*site.address* is the file offset of the symbol, *site.offset* counts from it).
+
+    *address* is the symbol's address as the file has it, before it is loaded elsewhere; *size* that of the function in
+    bytes, 0 where unknown. *object* tells how the file is mapped, where a process was asked.
+    """
+
+    site: Site
+    address: int
+    size: int
+    object: Object
+
+
+@dataclass(frozen=True, slots=True)
+class FileResolution:
+    """What a place means: its sites, and how many functions of a glob were left out, by reason."""
+
+    found: tuple[ResolvedFile, ...]
+    skipped: tuple[tuple[str, int], ...] = ()
+
+
+def resolve_file(text: str, objects: Objects | None = None) -> FileResolution:
+    """Return the sites of the place *text*; names of objects are looked up in *objects* (by default this machine).
+
+    Raises:
+        UsageError: the spelling is off, or names no object.
+        SymbolNotFoundError, AmbiguousSymbolError: with what comes near, or what tells them apart.
+        UnprobeableError: a single place that holds no code, or is an IFUNC.
+        FormatError: a file is malformed.
+    """
+    match = PLACE.match(text)
+    if match is None:
+        raise UsageError(
+            f"{text!r} is no place in a program", hint="write object:function, object:function+0x10 or object:0x620"
+        )
+    objects = objects or MachineObjects()
+    main = objects.main() if not match["object"] else None
+    if not match["object"] and main is None:
+        raise UsageError(
+            f"{text!r} names no object",
+            hint=f"write `libc:{match['name']}`, `./program:{match['name']}`, or add -p PID",
+        )
+    files = [main] if main else objects.find(match["object"])
+    offset = int(match["offset"] or "0", 16 if (match["offset"] or "").startswith("0x") else 10)
+    if GLOB.search(match["name"]) or len(files) > 1:
+        if offset:
+            raise UsageError(f"{text!r} gives an offset to a glob", hint="name one function, or leave the offset out")
+        return _resolve_glob(text, match["name"], files)
+    return FileResolution((_resolve_one(match["name"], offset, files[0]),))
+
+
+def resolve_in_process(text: str, pid: int) -> FileResolution:
+    """Return the sites of the place *text* in what the process *pid* has mapped; see `resolve_file`."""
+    return resolve_file(text, ProcessObjects(pid))
+
+
+def _resolve_one(name: str, offset: int, where: Object) -> ResolvedFile:
+    with ElfFile(where.path) as elf:
+        if OFFSET.match(name):
+            return _at_offset(elf, int(name, 16) + offset, where)
+        symbols = ElfSymbols(elf, where.root)
+        symbol = _choose(name, symbols.lookup(name), symbols, where)
+        if symbol.ifunc:
+            raise UnprobeableError(
+                f"{where.name}:{name}",
+                "which function it is, is chosen when the program starts (IFUNC)",
+                hint=_implementations(symbols, name),
+            )
+        size = symbol.size
+        if offset and offset >= (size or symbols.size_of(symbol)):
+            raise UnprobeableError(f"{name}+{offset:#x}", f"{name} has only {symbols.size_of(symbol):#x} bytes")
+        return _resolved(elf, symbol, offset, where)
+
+
+def _choose(name: str, found: list[ElfSymbol], symbols: ElfSymbols, where: Object) -> ElfSymbol:
+    if not found:
+        near = symbols.nearest(name)
+        stripped = (
+            "" if near or symbols.functions else f"{where.name} is stripped: give a file offset, {where.name}:0x620"
+        )
+        raise SymbolNotFoundError(name, nearest=near, where=where.name, hint=stripped)
+    if len(found) > 1:
+        offsets = tuple(f"{where.name}:{symbols.elf.offset_of(symbol.address) or 0:#x}" for symbol in found)
+        raise AmbiguousSymbolError(name, offsets)
+    return found[0]
+
+
+def _implementations(symbols: ElfSymbols, name: str) -> str:
+    variant = re.compile(rf"_*{re.escape(name)}_(?!chk)[a-z]").match
+    near = [symbol.name for symbol in symbols.functions if not symbol.ifunc and variant(symbol.name)]
+    if near:
+        return f"probe what it chooses from: {', '.join(near[:6])}"
+    return "install the debug symbols of this library to name its variants"
+
+
+def _at_offset(elf: ElfFile, offset: int, where: Object) -> ResolvedFile:
+    name = f"{where.name}:{offset:#x}"
+    address = elf.address_of(offset)
+    if address is None or not elf.is_code(address):
+        raise UnprobeableError(name, "that file offset holds no code")
+    return ResolvedFile(Site(0, name, address=offset, path=where.path), address, 0, where)
+
+
+def _resolved(elf: ElfFile, symbol: ElfSymbol, offset: int, where: Object) -> ResolvedFile:
+    place = elf.offset_of(symbol.address)
+    if place is None:
+        raise FormatError(f"{where.path}: the symbol {symbol.name} lies in no segment")
+    name = f"{where.name}:{symbol.name}" + (f"+{offset:#x}" if offset else "")
+    site = Site(0, name, symbol=symbol.name, offset=offset, address=place, path=where.path)
+    return ResolvedFile(site, symbol.address, symbol.size, where)
+
+
+def _resolve_glob(text: str, pattern: str, files: list[Object]) -> FileResolution:
+    found: list[ResolvedFile] = []
+    ifuncs = 0
+    for where in files:
+        with ElfFile(where.path) as elf:
+            for symbol in _matching(ElfSymbols(elf, where.root), pattern):
+                if symbol.ifunc:
+                    ifuncs += 1
+                else:
+                    found.append(_resolved(elf, symbol, 0, where))
+    skipped = (("chosen at load time (IFUNC)", ifuncs),) if ifuncs else ()
+    if not found:
+        reason = f"all {ifuncs} that match are chosen at load time (IFUNC)" if ifuncs else "no function matches"
+        raise SymbolNotFoundError(text, where=", ".join(one.name for one in files[:4]), hint=reason)
+    return FileResolution(tuple(found), skipped)
+
+
+def _matching(symbols: ElfSymbols, pattern: str) -> Iterator[ElfSymbol]:
+    if GLOB.search(pattern):
+        yield from symbols.glob(pattern)
+    else:
+        yield from symbols.lookup(pattern)

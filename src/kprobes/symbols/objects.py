@@ -1,0 +1,186 @@
+"""Programs and shared objects by short name: `libc`, `libcrypto`, `bash`, `lib*`, or a path.
+
+On a machine, names are looked up as the loader and the shell would; in a process, among what it has mapped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Protocol
+
+from kprobes.errors import SymbolNotFoundError
+from kprobes.symbols.ldcache import load_ldcache
+from kprobes.symbols.maps import Mapping, file_of, load_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+GLOB = re.compile(r"[*?\[]")
+_SEARCHED = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A file to look for symbols in: *path* opens it from here, *name* is how its user calls it.
+
+    *root* is put before paths of debug files. *mappings* are those of the process that has it mapped, if any.
+    """
+
+    name: str
+    path: str
+    root: str = ""
+    mappings: tuple[Mapping, ...] = ()
+
+
+class Objects(Protocol):
+    """Where short names of objects are looked up."""
+
+    def find(self, name: str) -> list[Object]:
+        """Return the objects that *name* means; several only for a glob.
+
+        Raises:
+            SymbolNotFoundError: there are none.
+        """
+
+    def main(self) -> Object | None:
+        """Return the program itself, where there is one."""
+
+
+class MachineObjects:
+    """Objects of this machine: `libc` is what the loader takes for it, `bash` what the shell does."""
+
+    def __init__(self, program: str = "") -> None:
+        self._program = program
+        self._libraries: list[tuple[str, str]] | None = None
+
+    def find(self, name: str) -> list[Object]:
+        """Return the objects that *name* means: a path, a library, or a program in PATH."""
+        if "/" in name:
+            paths = _glob_paths(name) if GLOB.search(name) else [name]
+            found = [Object(os.path.realpath(path).rpartition("/")[2], path) for path in paths if _is_file(path)]
+        elif GLOB.search(name):
+            found = [Object(key, path) for key, path in self._known() if fnmatchcase(key, name) or _is_short(key, name)]
+        else:
+            found = list(self._by_name(name))[:1]
+        if not found:
+            raise _unknown(name, (short_name(key) for key, _ in self._known()), "this machine")
+        return list({os.path.realpath(one.path): one for one in found}.values())
+
+    def main(self) -> Object | None:
+        """Return the program given, if any."""
+        return self.find(self._program)[0] if self._program else None
+
+    def _known(self) -> list[tuple[str, str]]:
+        if self._libraries is None:
+            self._libraries = load_ldcache()
+        return self._libraries
+
+    def _by_name(self, name: str) -> Iterator[Object]:
+        likely = (name, f"lib{name}")
+        yield from (Object(k, path) for k, path in self._known() if k.startswith(likely) and _is_short(k, name))
+        for directory in os.environ.get("PATH", "").split(":"):
+            path = f"{directory}/{name}"
+            if directory.startswith("/") and os.access(path, os.X_OK) and _is_file(path):
+                yield Object(name, path)
+        for directory in _SEARCHED:
+            try:
+                entries = sorted(os.listdir(directory))  # noqa: PTH208 - pathlib is slow to import
+            except OSError:
+                continue
+            yield from (Object(entry, f"{directory}/{entry}") for entry in entries if _is_short(entry, name))
+
+
+class ProcessObjects:
+    """Objects that the process *pid* has mapped.
+
+    Raises:
+        TargetError: there is no such process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._objects = _mapped_objects(pid, load_maps(pid))
+
+    def find(self, name: str) -> list[Object]:
+        """Return the mapped objects that *name* means, by path as the process sees it or by short name."""
+        found = [one for one in self._objects if _is_meant(one, name)]
+        if not found:
+            raise _unknown(name, (short_name(one.name) for one in self._objects), f"process {self.pid}")
+        exact = [one for one in found if one.name == name]
+        return found if GLOB.search(name) else (exact or found)[:1]
+
+    def main(self) -> Object | None:
+        """Return the program of the process."""
+        try:
+            found = os.stat(f"/proc/{self.pid}/exe")  # noqa: PTH116
+        except OSError:
+            return None
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+        same = [one for one in self._objects if _identity(one) == (device, found.st_ino)]
+        # Overlay file systems give the mapping another device than the file: the path decides then.
+        path = os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115
+        return next(iter(same or [one for one in self._objects if one.mappings[0].path == path]), None)
+
+    def all(self) -> list[Object]:
+        """Return everything that is mapped with code, in the order of addresses."""
+        return list(self._objects)
+
+
+def short_name(name: str) -> str:
+    """Return `libc` for `libc.so.6` and `libfoo` for `libfoo-1.2.so`."""
+    return re.sub(r"(-[\d.]+)?\.so(\.[\w.]*)?$", "", name)
+
+
+def _is_short(key: str, name: str) -> bool:
+    """Return whether *name* (may be a glob, may lack `lib`) means the object called *key*."""
+    if name == key:
+        return True
+    short = short_name(key)
+    if short == key and ".so" not in key:
+        return fnmatchcase(key, name)
+    return fnmatchcase(short, name) or fnmatchcase(short, f"lib{name}")
+
+
+def _is_meant(one: Object, name: str) -> bool:
+    if "/" in name:
+        path = one.mappings[0].path
+        return fnmatchcase(path, name) if GLOB.search(name) else path == os.path.abspath(name) or path == name  # noqa: PTH100
+    return _is_short(one.name, name)
+
+
+def _mapped_objects(pid: int, mappings: Iterable[Mapping]) -> list[Object]:
+    files: dict[tuple[str, int], list[Mapping]] = {}
+    for mapping in mappings:
+        if mapping.inode:
+            files.setdefault((mapping.device, mapping.inode), []).append(mapping)
+    found = []
+    for parts in files.values():
+        if any(part.is_code for part in parts):
+            first = parts[0]
+            found.append(Object(first.path.rpartition("/")[2], file_of(pid, first), f"/proc/{pid}/root", tuple(parts)))
+    return found
+
+
+def _identity(one: Object) -> tuple[str, int]:
+    return one.mappings[0].device, one.mappings[0].inode
+
+
+def _glob_paths(pattern: str) -> list[str]:
+    from glob import glob
+
+    return sorted(glob(pattern))  # noqa: PTH207
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def _unknown(name: str, known: Iterable[str], where: str) -> SymbolNotFoundError:
+    from kprobes.symbols.nearest import nearest_names
+
+    near = nearest_names(name, known)
+    hint = f"did you mean {', '.join(near)}?" if near else "give a path, or -p PID to name what a process has mapped"
+    return SymbolNotFoundError(name, nearest=near, where=where, hint=hint, thing="program or library")
