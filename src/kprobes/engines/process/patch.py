@@ -63,15 +63,15 @@ def _restarts(values: Registers) -> bool:
 
 
 class _Regions:
-    """The inner bytes of patches: an address strictly inside of one finds it."""
+    """Patches by the addresses they cover."""
 
     def __init__(self, patches: Sequence[Patch]) -> None:
         self._patches = sorted(patches, key=lambda patch: patch.address)
         self._starts = [patch.address for patch in self._patches]
 
-    def around(self, address: int) -> Patch | None:
-        """Return the patch that has *address* behind its first byte, or None."""
-        index = bisect_right(self._starts, address - 1) - 1
+    def at(self, address: int) -> Patch | None:
+        """Return the patch that covers *address*, or None."""
+        index = bisect_right(self._starts, address) - 1
         if index < 0:
             return None
         patch = self._patches[index]
@@ -79,73 +79,91 @@ class _Regions:
 
 
 def move_threads(
-    threads: StoppedThreads, memory: ProcessMemory, standing: Sequence[Place], patches: Sequence[Patch],
-    moves: Mapping[int, int],
-) -> int:  # fmt: skip
-    """Send every thread that stands inside of a patch to the copy: *moves* maps addresses of instructions there.
-
-    Return how many were moved. Nothing is changed before all of them can be.
-
-    Raises:
-        UnsafeSiteError: one can't be moved now.
-    """
-    regions = _Regions(patches)
-    sends = []
+    threads: StoppedThreads, memory: ProcessMemory, standing: Sequence[Place], sends: Mapping[Place, int]
+) -> None:
+    """Send each place in *sends* to another address, as found by `ways_out` or `ways_back`."""
     for place in standing:
-        patch = regions.around(place.first)
-        if patch is None:
+        to = sends.get(place)
+        if to is None:
             continue
-        to = moves.get(place.first)
-        if to is None or (not place.stored_at and place.tid not in threads.registers):
-            raise UnsafeSiteError(f"{patch.address:#x}", f"a thread stands inside of it, at {place.first:#x}")
-        sends.append((place, to + place.ip - place.first))
-    for place, to in sends:
+        to += place.ip - place.first
         if place.stored_at:
             memory.write(place.stored_at, struct.pack("<Q", to))
         else:
             values = threads.registers[place.tid]
             values.ip = to
             ptrace.set_registers(place.tid, values)
-    return len(sends)
 
 
-def write_patches(memory: ProcessMemory, patches: Sequence[Patch], *, undo: bool = False) -> list[Patch]:
-    """Write all *patches* (or what was there before, with *undo*), a page at a time.
+def ways_out(
+    threads: StoppedThreads, standing: Sequence[Place], patches: Sequence[Patch], moves: Mapping[int, int]
+) -> dict[Place, int]:
+    """Return where to send those who stand where *patches* will be written; *moves* leads from an instruction to its
+    copy.
 
-    Every site must hold what is expected there. When writing, one that doesn't is an error and nothing is changed;
-    when undoing, such sites are left alone and returned.
+    Raises:
+        UnsafeSiteError: one can't be moved now.
+    """
+    regions = _Regions(patches)
+    sends = {}
+    for place in standing:
+        patch = regions.at(place.first)
+        if patch is None or place.first == patch.address == patch.head:
+            continue
+        to = moves.get(place.first)
+        if to is None or not _movable(threads, place):
+            raise UnsafeSiteError(f"{patch.address:#x}", f"a thread stands inside of it, at {place.first:#x}")
+        sends[place] = to
+    return sends
+
+
+def ways_back(threads: StoppedThreads, standing: Sequence[Place], patches: Sequence[Patch]) -> dict[Place, int] | None:
+    """Return where to send those who stand on a jump that will be taken away, or None where one can't be moved now."""
+    hops = {patch.address: patch.head for patch in patches if patch.head != patch.address}
+    sends = {place: hops[place.ip] for place in standing if place.ip in hops}
+    return sends if all(_movable(threads, place) for place in sends) else None
+
+
+def _movable(threads: StoppedThreads, place: Place) -> bool:
+    return bool(place.stored_at) or place.tid in threads.registers
+
+
+def write_patches(
+    memory: ProcessMemory, patches: Sequence[Patch], *, undo: bool = False, check_only: bool = False
+) -> list[Patch]:
+    """Write all *patches* (or what was there before, with *undo*), in the order of the first of each page.
+
+    A site must hold what is expected there. When writing, one that doesn't is an error; when undoing, it is left alone
+    and returned. With *check_only* nothing is written.
 
     Raises:
         TargetError: the code isn't what it was, or can't be written.
     """
     pages: dict[int, list[Patch]] = {}
-    for patch in sorted(patches, key=lambda patch: patch.address):
+    for patch in patches:
         pages.setdefault(patch.address // PAGE, []).append(patch)
-    if not undo:
-        for group in pages.values():
-            _edit(memory, group, undo=False, write=False)
     left = []
     for group in pages.values():
-        left += _edit(memory, group, undo=undo, write=True)
+        left += _edit(memory, group, undo=undo, write=not check_only)
     return left
 
 
 def _edit(memory: ProcessMemory, group: Sequence[Patch], *, undo: bool, write: bool) -> list[Patch]:
-    start, end = group[0].address, max(patch.end for patch in group)
+    start, end = min(patch.address for patch in group), max(patch.end for patch in group)
     content = bytearray(memory.read_some(start, end - start))
     left = []
     for patch in group:
         old, new = (patch.written, patch.original) if undo else (patch.original, patch.written)
         place = slice(patch.address - start, patch.end - start)
-        if content[place] != old:
-            if not undo:
-                raise TargetError(
-                    f"the code at {patch.address:#x} is not what it was a moment ago",
-                    hint="the program changes its own code, or another tool probes it",
-                )
-            left.append(patch)
+        if content[place] == old:
+            content[place] = new
             continue
-        content[place] = new
+        if not undo:
+            raise TargetError(
+                f"the code at {patch.address:#x} is not what it was a moment ago",
+                hint="the program changes its own code, or another tool probes it",
+            )
+        left.append(patch)
     if write and len(left) < len(group):
         memory.write(start, bytes(content))
     return left

@@ -32,7 +32,7 @@ MAX_AREA_SIZE = 1 << 30
 # magic, version, number of areas, owner pid, target pid, owner start time, target start time, journal offset, entries
 _HEADER = struct.Struct("<8sIIIIQQQQ")
 _AREA = struct.Struct("<QQ")
-_ENTRY = struct.Struct(f"<QBx6x{LONGEST_PATCH}s{LONGEST_PATCH}s")
+_ENTRY = struct.Struct(f"<QQB7x{LONGEST_PATCH}s{LONGEST_PATCH}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Bytes of the target: *written* stands at *address* in place of *original*; both are of one length."""
+    """Bytes of the target: *written* stands at *address* in place of *original*; both are of one length.
+
+    *head*: where the program would be in its own code when it comes to *address*. It is *address* itself, but for the
+    second hop of a two-hop jump, whose place has nothing to do with the site's.
+    """
 
     address: int
     original: bytes
     written: bytes
+    head: int
 
     @property
     def end(self) -> int:
@@ -112,7 +117,7 @@ def format_journal(patches: Sequence[Patch]) -> bytes:
     """Return the journal of *patches*."""
     parts = []
     for patch in patches:
-        entry = _ENTRY.pack(patch.address, len(patch.original), patch.original, patch.written)
+        entry = _ENTRY.pack(patch.address, patch.head, len(patch.original), patch.original, patch.written)
         parts.append(entry.ljust(JOURNAL_ENTRY, b"\0"))
     return b"".join(parts)
 
@@ -121,9 +126,9 @@ def parse_journal(content: bytes) -> list[Patch]:
     """Return the patches in a journal; entries that can't be are left out."""
     found = []
     for place in range(0, len(content) - JOURNAL_ENTRY + 1, JOURNAL_ENTRY):
-        address, length, original, written = _ENTRY.unpack_from(content, place)
-        if 0 < length <= LONGEST_PATCH and 0 < address < 1 << 47:
-            found.append(Patch(address, original[:length], written[:length]))
+        address, head, length, original, written = _ENTRY.unpack_from(content, place)
+        if 0 < length <= LONGEST_PATCH and 0 < address < 1 << 47 and 0 < head < 1 << 47:
+            found.append(Patch(address, original[:length], written[:length], head))
     return found
 
 

@@ -1,0 +1,181 @@
+"""From the plan's sites to patches and the detours they lead to: everything that is decided before the target stops.
+
+Sites come as file offsets. An object that is mapped several times (two linker namespaces) is armed in each place.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.errors import UnprobeableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kprobes.arch.x86_64.patch import Patch as Jump
+    from kprobes.arch.x86_64.sites import SitePlan
+    from kprobes.engines.process.memory import ProcessMemory, Room
+    from kprobes.engines.process.procfs import Mapping
+    from kprobes.model.plan import CodeObject, Plan, Site
+
+_PADDING_SEEN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Site number *number* of the plan at *address* of the target."""
+
+    number: int
+    address: int
+    mapping: Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """How site *number* is armed: the *way* of `model.plan.Way` and *why*; *address* may lie behind an ENDBR64."""
+
+    number: int
+    address: int
+    way: str
+    why: str
+
+
+@dataclass(slots=True)
+class Arrangement:
+    """Every jump to be placed, and which sites each address has: `sites[address]` in the order of the plan."""
+
+    jumps: list[Jump]
+    armed: list[Armed]
+    sites: dict[int, list[int]]
+
+
+class Objects:
+    """The executable mappings of the target by the file they show."""
+
+    def __init__(self, pid: int, mappings: Sequence[Mapping]) -> None:
+        self._pid = pid
+        self._code = [mapping for mapping in mappings if mapping.executable]
+        self._found: dict[str, list[Mapping]] = {}
+
+    def mappings_of(self, path: str) -> list[Mapping]:
+        """Return the executable mappings of *path*, which is spelt as the target sees it, or any name of the file."""
+        if path not in self._found:
+            found = [mapping for mapping in self._code if mapping.path == path]
+            self._found[path] = found or self._by_inode(path)
+        return self._found[path]
+
+    def _by_inode(self, path: str) -> list[Mapping]:
+        try:
+            seen = os.stat(f"/proc/{self._pid}/root{path}")  # noqa: PTH116
+        except OSError:
+            return []
+        device = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}"
+        return [mapping for mapping in self._code if (mapping.inode, mapping.device) == (seen.st_ino, device)]
+
+    def locate(self, number: int, site: Site) -> list[Located]:
+        """Return where *site* is in the target.
+
+        Raises:
+            UnprobeableError: nothing of the file is mapped, or no code at that offset.
+        """
+        if not site.path:
+            found = [one for one in self._code if one.start <= site.address < one.end]
+            places = [(one, site.address) for one in found]
+        else:
+            mappings = self.mappings_of(site.path)
+            if not mappings:
+                raise UnprobeableError(site.name, f"{site.path} is not mapped in process {self._pid}")
+            places = [
+                (one, one.start + site.address - one.offset)
+                for one in mappings
+                if one.offset <= site.address < one.offset + one.end - one.start
+            ]
+        if not places:
+            raise UnprobeableError(site.name, "there is no executable code")
+        return [Located(number, address, one) for one, address in places]
+
+
+def arrange(
+    plan: Plan, wanted: Iterable[int], objects: Objects, memory: ProcessMemory, rooms: Sequence[Room]
+) -> Arrangement:
+    """Plan the sites numbered *wanted*; *rooms* are where detours may go.
+
+    Raises:
+        UnprobeableError: a site can't be armed; the reason is the first one's.
+    """
+    by_mapping: dict[int, list[Located]] = {}
+    for number in wanted:
+        for located in objects.locate(number, plan.sites[number]):
+            by_mapping.setdefault(located.mapping.start, []).append(located)
+    result = Arrangement([], [], {})
+    known = {code.path: code for code in plan.objects}
+    ranges = tuple(range(room.start, room.end) for room in rooms)
+    for group in by_mapping.values():
+        _arrange_mapping(plan, group, memory, ranges, known.get(plan.sites[group[0].number].path), result)
+    return result
+
+
+def _arrange_mapping(  # noqa: PLR0913,PLR0917
+    plan: Plan, group: Sequence[Located], memory: ProcessMemory, rooms: tuple[range, ...],
+    known: CodeObject | None, result: Arrangement,
+) -> None:  # fmt: skip
+    from kprobes.arch.x86_64.image import Image
+    from kprobes.arch.x86_64.sites import plan_sites
+
+    mapping = group[0].mapping
+    image = Image(
+        mapping.start,
+        memory.read(mapping.start, mapping.end - mapping.start),
+        _extents(plan, group, known),
+        entries=_entries(mapping, known),
+        read=memory.read_some,
+    )
+    plans = plan_sites(image, [located.address for located in group], room=rooms)
+    jumps: dict[int, Jump] = {}
+    for located in group:
+        found = plans[located.address]
+        if found.patch is None:
+            raise UnprobeableError(plan.sites[located.number].name, found.reason)
+        jumps[found.patch.at] = found.patch
+        result.sites.setdefault(found.address, []).append(located.number)
+        result.armed.append(Armed(located.number, found.address, _way(found), found.reason))
+    result.jumps += jumps.values()
+
+
+def _way(found: SitePlan) -> str:
+    from kprobes.model.plan import Way
+
+    return {
+        "jump": Way.JUMP,
+        "call": Way.JUMP_CALL,
+        "block": Way.JUMP_BLOCK,
+        "pun": Way.JUMP_PUNNED,
+        "island": Way.JUMP_ISLAND,
+        "eviction": Way.JUMP_EVICTION,
+        "breakpoint": Way.BREAKPOINT,
+    }[found.tactic]
+
+
+def _extents(plan: Plan, group: Sequence[Located], known: CodeObject | None) -> list[tuple[int, int]]:
+    """Return the functions of the mapping that are known, as addresses: the object's, or those of the sites."""
+    mapping = group[0].mapping
+    shift = mapping.start - mapping.offset
+    if known is not None:
+        extents = [(start + shift, end + shift) for start, end in known.functions]
+        return [extent for extent in extents if mapping.start <= extent[0] < mapping.end]
+    found = set()
+    for located in group:
+        site = plan.sites[located.number]
+        start = located.address - site.offset
+        if site.size:
+            found.add((start, start + site.size))
+    return sorted(extent for extent in found if mapping.start <= extent[0] < mapping.end)
+
+
+def _entries(mapping: Mapping, known: CodeObject | None) -> list[int]:
+    if known is None:
+        return []
+    addresses = (entry + mapping.start - mapping.offset for entry in known.entries)
+    return [address for address in addresses if mapping.start <= address < mapping.end]

@@ -1,0 +1,232 @@
+"""The detours: where they stand, and the bytes of each.
+
+A detour is the relocated instructions that a jump displaced; before those with a probe stands the code that counts the
+hit. Most detours may stand anywhere within 2 GiB of their code and lie side by side in one area; a punned jump leads to
+a small window, and gets an area of its own unless an existing one reaches into the window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, find_room
+from kprobes.engines.process.registry import Patch
+from kprobes.engines.process.stubs import FIND_BLOCK_SIZE, LONGEST_COUNT, Counting, Live
+from kprobes.errors import UnsupportedError
+from kprobes.model.layout import align_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kprobes.arch.x86_64.patch import Patch as Jump
+
+LONGEST_MOVED = 40  # bytes that one relocated instruction takes, at most
+WIDE = 1 << 24  # a window at least this large counts as "anywhere near"
+ALIGNMENT = 16
+
+
+@dataclass(slots=True)
+class CodeArea:
+    """Code to be mapped at *start*: *content* is filled from the front, *size* is the room it may take."""
+
+    start: int
+    size: int
+    content: bytearray = field(default_factory=bytearray)
+
+    @property
+    def pages(self) -> tuple[int, int]:
+        """Return (address, size) as mapped."""
+        return self.start & -PAGE, align_up(self.start + self.size, PAGE) - (self.start & -PAGE)
+
+
+@dataclass(slots=True)
+class Detours:
+    """All detours of one attach: their code, the bytes to write for them, and where threads move to."""
+
+    areas: list[CodeArea] = field(default_factory=list)
+    patches: list[Patch] = field(default_factory=list)
+    moves: dict[int, int] = field(default_factory=dict)
+    routines: list[int] = field(default_factory=list)
+
+
+def longest(jump: Jump, sites: dict[int, list[int]]) -> int:
+    """Return an upper bound of the bytes of the detour of *jump*."""
+    probes = sum(len(sites.get(item.address, ())) for item in jump.instructions)
+    return align_up(8 + LONGEST_MOVED * len(jump.instructions) + LONGEST_COUNT * probes, ALIGNMENT)
+
+
+def with_victims(jumps: Sequence[Jump]) -> list[Jump]:
+    """Return *jumps* and those that make room for them, each once."""
+    found = {id(jump): jump for jump in jumps}
+    for jump in jumps:
+        if jump.victim is not None:
+            found[id(jump.victim)] = jump.victim
+    return list(found.values())
+
+
+@dataclass(slots=True)
+class _Group:
+    """Jumps whose detours may lie in one place: anywhere in [*low*, *high*]."""
+
+    low: int
+    high: int
+    jumps: list[Jump]
+
+
+def settle(
+    jumps: Sequence[Jump], sites: dict[int, list[int]], rooms: Sequence[Room]
+) -> list[tuple[CodeArea, list[Jump]]]:
+    """Decide where the detours of *jumps* stand: areas, each with its jumps; those with the shared routine come first.
+
+    Raises:
+        UnsupportedError: there is no free memory in reach of one.
+    """
+    areas: list[tuple[CodeArea, list[Jump]]] = []
+    free = list(rooms)
+    wide = [jump for jump in jumps if _is_wide(jump)]
+    narrow = sorted((jump for jump in jumps if not _is_wide(jump)), key=lambda one: one.reach.high - one.reach.low)
+    for group in _groups(wide, narrow):
+        size = align_up(FIND_BLOCK_SIZE + sum(longest(jump, sites) for jump in group.jumps), PAGE)
+        start = find_room(free, Room(group.low, group.high + 1), size)
+        if start is None:
+            raise _no_room(group.jumps[0].at if group.jumps else group.low)
+        areas.append((CodeArea(start, size), group.jumps))
+        free = _without(free, start, start + size)
+    for jump in narrow:
+        size = longest(jump, sites)
+        place = _place(free, jump.reach.low, jump.reach.high, size)
+        if place is None:
+            raise _no_room(jump.at)
+        areas.append((CodeArea(place, size), [jump]))
+        free = _without(free, place, place + size)
+    return areas
+
+
+def _is_wide(jump: Jump) -> bool:
+    return jump.reach.high - jump.reach.low >= WIDE
+
+
+def _no_room(address: int) -> UnsupportedError:
+    return UnsupportedError(
+        f"no free memory for detours in reach of {address:#x}", hint="the program fills the addresses around its code"
+    )
+
+
+def _groups(wide: Sequence[Jump], narrow: Sequence[Jump]) -> list[_Group]:
+    """Return groups for the *wide* jumps, and one for each *narrow* jump that none of them is near to."""
+    groups: list[_Group] = []
+    for jump in wide:
+        for group in groups:
+            low, high = max(group.low, jump.reach.low), min(group.high, jump.reach.high)
+            if high - low >= WIDE // 2:
+                group.low, group.high = low, high
+                group.jumps.append(jump)
+                break
+        else:
+            groups.append(_Group(jump.reach.low, jump.reach.high, [jump]))
+    for jump in narrow:
+        low, high = jump.reach.high - REACH // 2, jump.reach.low + REACH // 2
+        if not any(max(group.low, low) + WIDE <= min(group.high, high) for group in groups):
+            groups.append(_Group(max(low, LOWEST), min(high, HIGHEST), []))
+    return groups
+
+
+def _place(rooms: Sequence[Room], low: int, high: int, size: int) -> int | None:
+    """Return the lowest address from *low* to *high* with *size* free bytes, or None."""
+    for room in rooms:
+        place = max(room.start, low)
+        if place <= high and place + size <= room.end:
+            return place
+    return None
+
+
+def _without(rooms: Sequence[Room], start: int, end: int) -> list[Room]:
+    result = []
+    for room in rooms:
+        if room.end <= start or end <= room.start:
+            result.append(room)
+            continue
+        if room.start < start:
+            result.append(Room(room.start, start))
+        if end < room.end:
+            result.append(Room(end, room.end))
+    return result
+
+
+def merged_pages(areas: Sequence[CodeArea]) -> list[tuple[int, int]]:
+    """Return the (address, size) to map for *areas*: whole pages, those that touch as one."""
+    result: list[tuple[int, int]] = []
+    for start, size in sorted(area.pages for area in areas):
+        if result and start <= result[-1][0] + result[-1][1]:
+            first = result[-1][0]
+            result[-1] = (first, max(result[-1][0] + result[-1][1], start + size) - first)
+        else:
+            result.append((start, size))
+    return result
+
+
+@dataclass(slots=True)
+class Builder:
+    """Writes the code of settled areas. *routine* is the shared routine's code, *counter* the offset of a site's hits
+    in a block, *mode* how threads are told apart, *original* reads the target's code."""
+
+    sites: dict[int, list[int]]
+    routine: bytes
+    mode: str
+    counter: Callable[[int], int]
+    original: Callable[[int, int], bytes]
+
+    def build(self, settled: Sequence[tuple[CodeArea, list[Jump]]]) -> Detours:
+        """Return the detours of all areas with the patches that lead to them, in an order safe to write."""
+        result = Detours()
+        where: dict[int, int] = {}
+        for area, jumps in settled:
+            result.areas.append(area)
+            counting = Counting(self.mode, self._routine(area, result))
+            for jump in jumps:
+                area.content += b"\xcc" * (-len(area.content) % ALIGNMENT if area.content else 0)
+                at = area.start + len(area.content)
+                where[id(jump)] = at
+                area.content += self._detour(jump, at, counting, result.moves)
+        for _, jumps in settled:
+            for jump in jumps:
+                result.patches += self._patches(jump, where)
+        return result
+
+    def _routine(self, area: CodeArea, result: Detours) -> int:
+        """Return the address of a shared routine in reach of *area*; put one in if there is none."""
+        for routine in result.routines:
+            if abs(routine - area.start) < REACH:
+                return routine
+        area.content += self.routine
+        result.routines.append(area.start)
+        return area.start
+
+    def _detour(self, jump: Jump, at: int, counting: Counting, moves: dict[int, int]) -> bytes:
+        from kprobes.arch.x86_64.relocate import Copy
+
+        copy = Copy(at, jump.instructions)
+        slow = []
+        for item in jump.instructions:
+            copy.mark(item.address)
+            if item.address in jump.sites:
+                for number in self.sites[item.address]:
+                    later = counting.begin(copy.code, copy.here, self.counter(number), Live())
+                    slow += [later] if later else []
+            moves[item.address] = copy.here
+            copy.add(item, pushed=jump.pushed and item is jump.instructions[-1])
+        copy.jump(jump.end)
+        code = bytearray(copy.finish())
+        for later in slow:
+            counting.finish(code, later)
+        return bytes(code)
+
+    def _patches(self, jump: Jump, where: dict[int, int]) -> list[Patch]:
+        victim = where[id(jump.victim)] if jump.victim is not None else 0
+        writes = jump.writes(where[id(jump)], victim)
+        heads = {jump.at: jump.start, **({jump.victim.at: jump.victim.start} if jump.victim is not None else {})}
+        return [
+            Patch(address, self.original(address, len(code)), code, heads.get(address, address))
+            for address, code in writes
+        ]

@@ -1,0 +1,212 @@
+"""The work on one target: attach and detach as transactions. It runs in the hand (see `hand.py`).
+
+Attach: read and plan while the target runs; stop it and map our memory; write the detours while it runs; stop it again,
+move threads out of the way, write the jumps, let go. Everything that can fail comes before the first jump is written.
+Detach: stop, restore the code, let go; once no thread is in a detour any more, unmap our memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process import procfs
+from kprobes.engines.process.area import Area, choose_thread, map_area, unmap_area
+from kprobes.engines.process.arming import Armed, Objects, arrange
+from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
+from kprobes.engines.process.inject import RemoteCalls, find_syscall
+from kprobes.engines.process.layout import SharedLayout
+from kprobes.engines.process.memory import ProcessMemory, free_rooms
+from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
+from kprobes.engines.process.patch import move_threads, places, ways_back, ways_out, write_patches
+from kprobes.engines.process.registry import Identity, Registry, format_journal, format_registry
+from kprobes.engines.process.stubs import find_block
+from kprobes.engines.process.threads import StoppedThreads
+from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.engines.process.registry import Patch
+    from kprobes.model.plan import Plan
+
+TRIES = 20
+RETRY_S = 0.002
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What an attach brought: how each site is armed, and for how long the target stood still, milliseconds."""
+
+    armed: list[Armed] = field(default_factory=list)
+    pauses_ms: list[float] = field(default_factory=list)
+    mode: str = ""
+
+
+class Worker:
+    """Attaches *plan* to the process *target* and detaches it; *owner* is the controller.
+
+    Raises:
+        SyscallError: the memory of the process can't be opened.
+    """
+
+    def __init__(self, target: Identity, plan: Plan, owner: Identity) -> None:
+        self.target = target
+        self.plan = plan
+        self.owner = owner
+        self.memory = ProcessMemory(target.pid)
+        self.area: Area | None = None
+        self.detours = Detours()
+        self.outcome = Outcome()
+        self.lingering: list[StoppedThreads] = []
+        self.attached = False
+
+    def attach(self) -> Outcome:
+        """Put every site in place.
+
+        Raises:
+            UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
+        """
+        pid = self.target.pid
+        mappings = procfs.read_maps(pid)
+        rooms = free_rooms(mappings)
+        wanted = range(len(self.plan.sites))
+        arrangement = arrange(self.plan, wanted, Objects(pid, mappings), self.memory, rooms)
+        jumps = with_victims(arrangement.jumps)
+        settled = settle(jumps, arrangement.sites, rooms)
+        layout = SharedLayout(len(self.plan.sites), journal_entries=3 * len(jumps))
+        area = Area(layout)
+        threads_known = self._map(area, merged_pages([code for code, _ in settled]))
+        try:
+            blocks = layout.seen_at(area.base)
+            routine = find_block(blocks, area.table, threads_known.tid_offset)
+            builder = Builder(arrangement.sites, routine, threads_known.mode, layout.counter, self.memory.read)
+            self.detours = builder.build(settled)
+            for code in self.detours.areas:
+                self.memory.write(code.start, bytes(code.content))
+            self._write_registry(area)
+            self._arm(area)
+        except BaseException:
+            with contextlib.suppress(TargetError, SyscallError):
+                self._unmap(area)
+            raise
+        self.area = area
+        self.attached = True
+        self.outcome.armed = arrangement.armed
+        self.outcome.mode = threads_known.mode
+        return self.outcome
+
+    def _stopped(self) -> StoppedThreads:
+        if procfs.read_start_time(self.target.pid) != self.target.start_time:
+            raise TargetError(f"process {self.target.pid} ended", hint="another process has its number now")
+        return StoppedThreads(self.target.pid)
+
+    def _let_go(self, threads: StoppedThreads, pauses: list[float] | None = None) -> None:
+        threads.release()
+        if pauses is not None:
+            pauses.append((time.monotonic() - threads.stopped_at) * 1000)
+        if threads.lingering:
+            self.lingering.append(threads)
+
+    def _map(self, area: Area, pages: Sequence[tuple[int, int]]) -> ThreadPointers:
+        with self._stopped() as threads:
+            tid = choose_thread(threads, self.memory)
+            gadget = find_syscall(self.memory, procfs.read_maps(self.target.pid))
+            filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
+            with RemoteCalls(tid, gadget, no_seccomp=filtered) as calls:
+                map_area(calls, tid, self.memory, area, pages)
+            bases = {one: values.fs_base for one, values in threads.registers.items()}
+            found = choose_mode(bases, self.memory, wiped=area.wiped)
+            self._let_go(threads, self.outcome.pauses_ms)
+        return found
+
+    def _write_registry(self, area: Area) -> None:
+        patches = self.detours.patches
+        registry = Registry(self.owner, self.target, tuple(area.pieces), area.layout.journal_at, len(patches))
+        journal = format_journal(patches)
+        area.shared[area.layout.journal_at : area.layout.journal_at + len(journal)] = journal
+        page = format_registry(registry)
+        area.shared[: len(page)] = page
+
+    def _arm(self, area: Area) -> None:
+        for attempt in range(TRIES):
+            with self._stopped() as threads:
+                standing = list(places(threads, self.memory, procfs.read_maps(self.target.pid)))
+                try:
+                    sends = ways_out(threads, standing, self.detours.patches, self.detours.moves)
+                except UnsafeSiteError:
+                    if attempt == TRIES - 1:
+                        raise
+                else:
+                    give_blocks(threads, self.memory, area)
+                    write_patches(self.memory, self.detours.patches, check_only=True)
+                    move_threads(threads, self.memory, standing, sends)
+                    write_patches(self.memory, self.detours.patches)
+                    self._let_go(threads, self.outcome.pauses_ms)
+                    return
+                self._let_go(threads)
+            time.sleep(RETRY_S)
+
+    def detach(self) -> list[Patch]:
+        """Restore the code and free the memory; return the patches that somebody else has changed since."""
+        if not self.attached or self.area is None:
+            return []
+        left = self._restore()
+        self.attached = False
+        self._unmap(self.area)
+        self.area.close()
+        return left
+
+    def _restore(self) -> list[Patch]:
+        while True:
+            with self._stopped() as threads:
+                standing = list(places(threads, self.memory, procfs.read_maps(self.target.pid)))
+                sends = ways_back(threads, standing, self.detours.patches)
+                if sends is not None:
+                    move_threads(threads, self.memory, standing, sends)
+                    left = write_patches(self.memory, self.detours.patches[::-1], undo=True)
+                    self._let_go(threads)
+                    return left
+                self._let_go(threads)
+            time.sleep(RETRY_S)
+
+    def _unmap(self, area: Area) -> bool:
+        """Unmap our memory once nobody is in it; tell whether that could be done."""
+        for _ in range(TRIES):
+            with self._stopped() as threads:
+                mappings = procfs.read_maps(self.target.pid)
+                inside = [place for place in places(threads, self.memory, mappings) if _is_in(area, place.ip)]
+                if not inside:
+                    tid = choose_thread(threads, self.memory)
+                    filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
+                    with RemoteCalls(tid, find_syscall(self.memory, mappings), no_seccomp=filtered) as calls:
+                        unmap_area(calls, area)
+                    self._let_go(threads)
+                    return True
+                self._let_go(threads)
+            time.sleep(RETRY_S)
+        return False
+
+    def reap(self) -> None:
+        """Let go of threads that could not be let go before."""
+        self.lingering = [threads for threads in self.lingering if not threads.reap()]
+
+    def close(self) -> None:
+        """Close what the worker holds; the target stays as it is."""
+        if self.area is not None:
+            self.area.close()
+        self.memory.close()
+
+
+def _is_in(area: Area, address: int) -> bool:
+    return any(start <= address < start + size for start, size in area.code)
+
+
+def myself() -> Identity:
+    """Return the identity of this process."""
+    return Identity(os.getpid(), procfs.read_start_time(os.getpid()))
+
+
