@@ -10,7 +10,6 @@ from struct import Struct, unpack
 from typing import TYPE_CHECKING, Any
 
 from kprobes.errors import FormatError
-from kprobes.events.distribution import Distribution
 from kprobes.events.record import site_name, struct_format
 from kprobes.events.value import converter
 from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS, Buckets
@@ -19,6 +18,7 @@ from kprobes.model.plan import SiteStats
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from kprobes.events.distribution import Distribution
     from kprobes.model.layout import Field, MapLayout
 
 
@@ -29,7 +29,7 @@ class Keyed(dict[Any, Any]):
         if not self:
             return "(nothing)"
         labels = [_label(key) for key in self]
-        if isinstance(next(iter(self.values())), Distribution):
+        if not isinstance(next(iter(self.values())), int):
             return "\n\n".join(f"{label}\n{value}" for label, value in zip(labels, self.values(), strict=True))
         wide = max(map(len, labels))
         digits = max(len(str(value)) for value in self.values())
@@ -120,6 +120,8 @@ def _signed(number: int) -> int:
 
 
 def _distribution_of(buckets: Buckets) -> Callable[[bytes], Distribution]:
+    from kprobes.events.distribution import Distribution  # sessions without histograms needn't wait for it
+
     return lambda raw: Distribution(buckets, tuple(_shard_sums(raw, buckets.total)))
 
 

@@ -100,6 +100,6 @@ def _append_events(table: dict[str, list[Any]], events: Sequence[Event], shadowe
         if "event" not in shadowed:
             row["event"] = event.layout.name
         if "site" not in shadowed:
-            row["site"] = event._site
+            row["site"] = event.site
         for name, column in table.items():
             column.append(row.get(name))

@@ -8,7 +8,7 @@ Bytes come from a target that may be hostile: what fits no layout is counted in 
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kprobes.events.record import Codec, Event
 from kprobes.model.layout import RECORD_HEADER
@@ -32,15 +32,18 @@ _LAST_WINDOW = 1 << 16
 _SINGLES = 64
 
 
-class Run(NamedTuple):
+class Run:
     """*length* records of one codec in *data*, every *stride* bytes from *start*; each begins *skip* bytes in."""
 
-    codec: Codec
-    data: memoryview
-    start: int
-    stride: int
-    skip: int
-    length: int
+    __slots__ = ("codec", "data", "length", "skip", "start", "stride")
+
+    def __init__(self, codec: Codec, data: memoryview, start: int, *, stride: int, skip: int, length: int) -> None:
+        self.codec = codec
+        self.data = data
+        self.start = start
+        self.stride = stride
+        self.skip = skip
+        self.length = length
 
     def reaches(self, other: Run) -> bool:
         """Tell whether *other*, which lies in the same data, goes on where this one ends."""
@@ -125,7 +128,7 @@ class Decoder:
         if codec is not None and size % 8 == 0 and set(map(len, records)) == {size}:
             view = memoryview(b"".join(records))
             if _column(view, 0, size, count) == records[0][:4] * count:
-                return [Run(codec, view, 0, size, 0, count)]
+                return [Run(codec, view, 0, stride=size, skip=0, length=count)]
         return [self._singles(records)]
 
     def pieces_raw(self, span: bytes | memoryview) -> list[Piece]:
@@ -134,7 +137,7 @@ class Decoder:
         for piece in self._walk(memoryview(span).cast("B")):
             last = pieces[-1] if pieces else None
             if isinstance(piece, Run) and isinstance(last, Run) and last.reaches(piece):
-                pieces[-1] = last._replace(length=last.length + piece.length)
+                last.length += piece.length
             else:
                 pieces.append(piece)
         return pieces
@@ -186,7 +189,7 @@ class Decoder:
         event_id = codec.layout.id.to_bytes(4, "little")
         if _column(view, position + RING_HEADER, stride, count) != event_id * count:
             return None
-        return Run(codec, view, position, stride, RING_HEADER, count)
+        return Run(codec, view, position, stride=stride, skip=RING_HEADER, length=count)
 
     def _some(self, view: memoryview, position: int) -> tuple[list[Event], int]:
         """Decode up to *_SINGLES* records one by one; return them and the position behind them."""

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     Reader = Callable[[tuple[Any, ...]], Any]
 
 MAX_RECORD = 1 << 20
-# Names that stay the event's own; a field of such a name is read as event["layout"].
-RESERVED = frozenset({"layout", "fields"})
+# Names that stay the event's own, since code that handles any event relies on them; event["site"] reads such a field.
+RESERVED = frozenset({"layout", "fields", "site"})
 
 
 class Event:
     """One record that a handler emitted.
 
-    Fields are attributes and items: `event.pid`, `event["pid"]`; iterating gives the values in order. `name` is the
-    event's name, `site` the name of the place that was hit, `text` the line of a `log`; a field of one of these
-    three names hides it. `layout` describes the record, `fields` is a dict of all fields.
+    Fields are attributes and items: `event.pid`, `event["pid"]`; iterating gives the values in order. `site` is the
+    name of the place that was hit, `fields` a dict of all fields, `layout` describes the record; a field of one of
+    these names is an item only. `name` is the event's name and `text` its line, unless it has fields of these names
+    (a `log` always has its `text`).
 
     Values: int, bool, str (bytes that are no UTF-8 as surrogates), Address, SymbolAddress, StackId, UserStackId.
     """
@@ -51,8 +52,6 @@ class Event:
     def site(self) -> str:
         """Return the name of the place that was hit."""
         return site_name(self._sites, self._values[1])
-
-    _site = site  # not hidden by a field of that name
 
     @property
     def text(self) -> str:
@@ -84,7 +83,7 @@ class Event:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Event):
             return NotImplemented
-        return self.layout == other.layout and self._values == other._values and self._site == other._site
+        return self.layout == other.layout and self._values == other._values and self.site == other.site
 
     def __hash__(self) -> int:
         return hash(self._values)
@@ -163,8 +162,9 @@ def _event_class(layout: EventLayout, sites: Sequence[str]) -> type[Event]:
     if len(readers) != len(layout.fields):
         raise FormatError(f"event {layout.name!r} has two fields of one name")
     body: dict[str, object] = {"__slots__": (), "layout": layout, "_sites": sites, "_readers": readers}
+    reserved = RESERVED | {"text"} if layout.template else RESERVED
     for name, reader in readers.items():
-        if name not in RESERVED and not name.startswith("_"):
+        if name not in reserved and not name.startswith("_"):
             body[name] = _attribute(reader)
     return type("Event", (Event,), body)
 

@@ -112,13 +112,22 @@ def test_an_event_without_template_renders_its_fields() -> None:
     assert event.text == "value=3"
 
 
-def test_a_field_named_like_an_attribute_of_events_wins_but_layout_and_fields_stay() -> None:
+def test_a_field_may_be_called_name_but_layout_fields_and_site_stay_the_events_own() -> None:
     shadow = layout(5, "shadow", [("name", "str", 8), ("site", "int", 8), ("layout", "int", 8), ("count", "int", 8)])
     raw = struct.pack("<II8sqqq", 5, 1, b"inode", 9, 8, 7)
     (event,) = Decoder([shadow], SITES).decode([raw])
-    assert (event.name, event.site, event.count) == ("inode", 9, 7)
+    assert (event.name, event.site, event.count) == ("inode", "do_close", 7)
     assert event.layout is shadow
-    assert event["layout"] == 8
+    assert (event["site"], event["layout"]) == (9, 8)
+
+
+def test_a_log_of_a_field_called_text_still_has_its_line() -> None:
+    log = layout(4, "log", [("text", "str", 8)], "got {text}")
+    (event,) = Decoder([log], SITES).decode([struct.pack("<II8s", 4, 0, b"it")])
+    assert event.text == "got it"
+    bare = layout(4, "bare", [("text", "str", 8)])
+    (event,) = Decoder([bare], SITES).decode([struct.pack("<II8s", 4, 0, b"it")])
+    assert event.text == "it"
 
 
 def test_events_of_several_layouts_keep_their_order() -> None:
