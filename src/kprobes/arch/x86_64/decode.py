@@ -114,8 +114,8 @@ def native(instruction: Instruction) -> Native:
     return Decoder(64, instruction.code, ip=instruction.address).decode()
 
 
-def decode(code: bytes, address: int, *, limit: int = 0) -> list[Instruction]:
-    """Return the instructions of *code*, which stands at *address*; at most *limit* of them if it isn't 0.
+def decode(code: bytes, address: int, *, cover: int = 0) -> list[Instruction]:
+    """Return the instructions of *code*, which stands at *address*; only as many as *cover* that many bytes, if not 0.
 
     A byte that begins no instruction, or one that is cut off by the end, gives an `Instruction` of one byte that has
     a refusal, so that the sweep goes on and lengths add up.
@@ -136,7 +136,7 @@ def decode(code: bytes, address: int, *, limit: int = 0) -> list[Instruction]:
         else:
             add(_special(item, raw, decoder.get_constant_offsets(item)))
         position += length
-        if len(found) == limit:
+        if position >= cover > 0:
             break
     return found
 
@@ -147,7 +147,7 @@ _IP_REGISTERS = frozenset({Register.RIP, Register.EIP})
 
 def _special(item: Native, raw: bytes, constants: ConstantOffsets) -> Instruction:
     """Return the record of an instruction that has to do with the instruction pointer."""
-    flow = _flow(item)
+    flow = flow_of(item)
     refusal = _refusal(item, raw, flow)
     if item.op0_kind == OpKind.NEAR_BRANCH64:
         at, size = constants.immediate_offset, constants.immediate_size
@@ -158,7 +158,8 @@ def _special(item: Native, raw: bytes, constants: ConstantOffsets) -> Instructio
     return Instruction(item.ip, raw, flow, refusal=refusal)
 
 
-def _flow(item: Native) -> str:
+def flow_of(item: Native) -> str:
+    """Return the `Flow` of the decoder library's record."""
     mnemonic = item.mnemonic
     if mnemonic in _SYSTEM_CALLS:
         return Flow.NEXT

@@ -134,7 +134,7 @@ class Image:
         found = _PADDING.match(self.code, address - self.base, limit - self.base)
         end = self.base + found.end() if found else address
         # What somebody jumps to isn't padding, whatever it looks like.
-        entered = [place for place in range(address, end) if place in self.known_targets()]
+        entered = self.known_targets().intersection(range(address, end)) if end > address else ()
         return min(entered, default=end)
 
     def known_targets(self) -> set[int]:
@@ -152,19 +152,18 @@ class Image:
         It holds for a function's first bytes only: no switch leads into its own prologue. Branches from far away are
         found by their opcode bytes, wherever they stand, near ones by decoding the function before and the first bytes.
         """
-        if any(address in self._known for address in range(start + 1, end)):
-            return True
-        if self._targets is None and self._far_targets is None:
-            self._far_targets = _far_targets(self.code, self.base)
-        targets = self._targets if self._targets is not None else self._far_targets
-        assert targets is not None
-        if any(address in targets for address in range(start + 1, end)):
+        inner = range(start + 1, end)
+        if self._targets is not None:
+            return not self._targets.isdisjoint(inner)
+        if self._far_targets is None:
+            self._far_targets = _far_targets(self.code, self.base) | self._known
+        if not self._far_targets.isdisjoint(inner):
             return True
         near = branch_targets(self.bytes_at(start, _SHORT_REACH + 5), start)
         before = self.extent(start - 1)
         if before and before[1] > start - _SHORT_REACH:
             near |= branch_targets(self.bytes_at(before[0], min(before[1], start) - before[0]), before[0])
-        return any(address in near for address in range(start + 1, end))
+        return not near.isdisjoint(inner)
 
     def function(self, address: int) -> Function | None:
         """Return the function that covers *address*, decoded, or None."""
@@ -179,8 +178,7 @@ class Image:
         code = self.bytes_at(start, end - start)
         instructions = tuple(decode(code, start))
         known = self.known_targets()
-        entered = {item.address for item in instructions if item.address in known}
-        entered |= {place for place in range(start, end) if place in known}
+        entered = known.intersection(range(start, end))
         pads: list[tuple[int, int]] = []
         for item in instructions:
             if not item.falls_through:

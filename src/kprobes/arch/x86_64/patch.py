@@ -9,7 +9,7 @@ from kprobes.arch.x86_64 import assemble
 from kprobes.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from kprobes.arch.x86_64.decode import Instruction
 
@@ -102,15 +102,12 @@ class Patch:
         offset = assemble.distance(self.at + len(self.lead) + 4, detour).to_bytes(4, "little", signed=True)
         return (*before, Write(self.at, self.lead + offset[: self.free]), *self.extra)
 
-    def touched(self) -> Iterator[int]:
-        """Yield every address whose byte is written, moved, or relied on: no other patch may write there."""
+    def touched(self) -> list[range]:
+        """Return the addresses whose bytes are written, moved, or relied on: no other patch may write there."""
         offset_size = 0 if self.tactic == Tactic.BREAKPOINT else 4
-        yield from range(self.at, self.at + len(self.lead) + offset_size)
-        yield from range(self.start, self.end)
-        for write in self.extra:
-            yield from range(write.address, write.address + len(write.code))
-        if self.victim:
-            yield from self.victim.touched()
+        found = [range(self.at, self.at + len(self.lead) + offset_size), range(self.start, self.end)]
+        found += [range(write.address, write.address + len(write.code)) for write in self.extra]
+        return found + self.victim.touched() if self.victim else found
 
 
 def reach_of(instructions: Iterable[Instruction], jump_end: int | None) -> Range | None:
@@ -118,14 +115,8 @@ def reach_of(instructions: Iterable[Instruction], jump_end: int | None) -> Range
 
     *jump_end*: the end of the jump that leads to the copy, or None where nothing jumps to it.
     """
-    reach: Range | None = Range(LOWEST, HIGHEST - DETOUR_LIMIT)
-    places = [jump_end] if jump_end is not None else []
-    for item in instructions:
-        if item.target is not None:
-            places.append(item.target)
-        if item.data is not None:
-            places.append(item.data)
-    for place in places:
-        near = Range(place + assemble.NEAR_LOW + DETOUR_LIMIT, place + assemble.NEAR_HIGH - DETOUR_LIMIT)
-        reach = reach.meet(near) if reach else None
-    return reach
+    places = [item.target or item.data for item in instructions if item.flow != "next" or item.operand_at]
+    known = [place for place in (*places, jump_end) if place is not None]
+    low = max([LOWEST, *(place + assemble.NEAR_LOW + DETOUR_LIMIT for place in known)])
+    high = min([HIGHEST - DETOUR_LIMIT, *(place + assemble.NEAR_HIGH - DETOUR_LIMIT for place in known)])
+    return Range(low, high) if low <= high else None

@@ -67,16 +67,22 @@ class Arming:
 
     def add(self, address: int) -> SitePlan:
         """Return the plan for one more site; those of others in the same patch are brought up to date in *plans*."""
-        site = self._effective(address)
-        plan = self.plans.get(site) or self._plan(site)
-        self._enter(plan)
+        extent = self.image.extent(address)
+        head = extent is not None and extent[0] == address
+        site = skip_endbr(self.image.bytes_at(address, 4), address) if head else address
+        plan = self.plans.get(site)
+        if plan is None:
+            plan = self._at_head(site, extent[1]) if head and extent else None
+            plan = plan or self._plan(site)
+            self._enter(plan)
         return plan
 
-    def _effective(self, address: int) -> int:
-        extent = self.image.extent(address)
-        if extent and extent[0] == address:
-            return skip_endbr(self.image.bytes_at(address, 4), address)
-        return address
+    def _at_head(self, address: int, end: int) -> SitePlan | None:
+        """Return a jump at a function's entry, without decoding the rest of the function."""
+        if address in self.taken:
+            return None
+        found = tactics.head_jump(self, address, end)
+        return self._accept(address, found) if isinstance(found, Patch) else None
 
     def _plan(self, address: int) -> SitePlan:
         refused = self._refusal(address)
@@ -85,30 +91,20 @@ class Arming:
         owner = self.taken.get(address)
         if owner is not None:
             return self._share(owner, address)
-        plan = self._at_head(address) or self._in_body(address)
-        return plan or self._breakpoint(address)
+        return self._in_body(address) or self._breakpoint(address)
 
     def _refusal(self, address: int) -> SitePlan | None:
         """Return the refusal of an address that can't be armed at all."""
         image = self.image
         if not image.base <= address < image.end:
             return SitePlan(address, Tactic.REFUSED, "not code", error="EINVAL")
-        extent = image.extent(address)
-        if extent and not self._is_head(address, extent[0]):
-            function = image.function(address)
-            assert function is not None
-            if address not in function.index:
-                reason = "not the start of an instruction"
-                return SitePlan(address, Tactic.REFUSED, reason, error="EILSEQ")
-            item = function.instructions[function.index[address]]
-        else:
-            item = tactics.instruction_at(image, address)
+        function = image.function(address)
+        if function and address not in function.index:
+            return SitePlan(address, Tactic.REFUSED, "not the start of an instruction", error="EILSEQ")
+        item = tactics.instruction_at(image, address)
         if item.refusal:
             return SitePlan(address, Tactic.REFUSED, item.refusal, error="EOPNOTSUPP")
         return None
-
-    def _is_head(self, address: int, start: int) -> bool:
-        return address == start or address == skip_endbr(self.image.bytes_at(start, 4), start)
 
     def _share(self, owner: Patch, address: int) -> SitePlan:
         """Return a plan by which the site joins *owner*, whose jump covers it."""
@@ -122,14 +118,6 @@ class Arming:
             joined = replace(owner, victim=joined)
         shared = "moved along with the probe at " + ", ".join(f"{site:#x}" for site in owner.sites if site != address)
         return SitePlan(address, owner.tactic, shared if owner.sites else "moved to make room", joined)
-
-    def _at_head(self, address: int) -> SitePlan | None:
-        """Return a jump at a function's entry, without decoding the rest of the function."""
-        extent = self.image.extent(address)
-        if extent is None or not self._is_head(address, extent[0]):
-            return None
-        found = tactics.head_jump(self, address, extent[1])
-        return self._accept(address, found) if isinstance(found, Patch) else None
 
     def _in_body(self, address: int) -> SitePlan | None:
         function = self.image.function(address)
@@ -159,11 +147,15 @@ class Arming:
         patch = plan.patch
         if patch is None:
             return
-        for place in patch.touched():
-            self.taken[place] = patch
+        for places in patch.touched():
+            self.taken.update(dict.fromkeys(places, patch))
         for site in patch.sites + (patch.victim.sites if patch.victim else ()):
             if site != plan.address:
                 self.plans[site] = replace(self.plans[site], patch=patch)
+
+
+# From so many sites on, all branches of the object are found at once rather than those around each site.
+_MANY = 256
 
 
 def _moves(patch: Patch, address: int) -> bool:
@@ -194,6 +186,8 @@ def plan_sites(
     functions concerned again.
     """
     wanted = sorted(set(addresses))
+    if len(wanted) >= _MANY:
+        image.known_targets()
     arming = Arming(image, room, exclude, frozenset(wanted))
     effective = {address: arming.add(address).address for address in wanted}
     return {address: arming.plans[site] for address, site in effective.items()}

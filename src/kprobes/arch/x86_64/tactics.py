@@ -29,7 +29,7 @@ _WIDE_PUN = 3
 
 def instruction_at(image: Image, address: int) -> Instruction:
     """Return the instruction that begins at *address*."""
-    return decode(image.bytes_at(address, LONGEST), address, limit=1)[0]
+    return decode(image.bytes_at(address, LONGEST), address, cover=1)[0]
 
 
 def describe(patch: Patch, site: int) -> str:
@@ -65,7 +65,7 @@ def head_jump(arming: Arming, address: int, end: int) -> Patch | str:
 
 
 def _head_region(arming: Arming, address: int, end: int) -> tuple[Instruction, ...] | str:
-    items = decode(arming.image.bytes_at(address, JUMP - 1 + LONGEST), address, limit=JUMP)
+    items = decode(arming.image.bytes_at(address, JUMP - 1 + LONGEST), address, cover=JUMP)
     return _cut(arming, items, range(address, address + JUMP), end)
 
 
@@ -91,8 +91,8 @@ def _cut(
             return "another block begins in the bytes of the jump" if item.end < end else "too short, without padding"
         if not item.falls_through:
             break
-    for place in range(room.start, max(room.stop, region[-1].end)):
-        if arming.taken.get(place, joining) is not joining:
+    for place in arming.taken.keys() & range(room.start, max(room.stop, region[-1].end)):
+        if arming.taken[place] is not joining:
             return f"the jump would overlap that of the probe at {_owner(arming, place):#x}"
     return tuple(region)
 
@@ -113,7 +113,7 @@ def _region(
     items: Sequence[Instruction] = function.instructions[first : first + size]
     if start + size > function.end:
         # A function that runs on into the next one: its last instructions may be nops behind its end.
-        items = decode(arming.image.bytes_at(start, size + LONGEST), start, limit=size)
+        items = decode(arming.image.bytes_at(start, size + LONGEST), start, cover=size)
     region = _cut(arming, items, range(start, start + size), function.end, joining)
     if isinstance(region, str):
         return region
