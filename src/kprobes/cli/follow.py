@@ -61,7 +61,7 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
             engine.close()
             raise
         begin = time.monotonic()
-        with session, workload:
+        with session, workload:  # the workload ends first: it needs the engine that the session closes
             job = make_job(session, stream)
             workload.release()
             full = _loop(session, workload, limits, job)

@@ -95,7 +95,9 @@ def target_of(arguments: argparse.Namespace) -> Target:
     if arguments.copy and not kernel:
         raise UsageError("--copy is for a guest", hint="add --vm")
     if kernel:
-        return Machine("" if kernel == ANY_KERNEL else kernel, copy=tuple(arguments.copy))
+        from kprobes.cli.boot import show_progress
+
+        return Machine("" if kernel == ANY_KERNEL else kernel, progress=show_progress)
     return Kernel()
 
 

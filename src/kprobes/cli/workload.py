@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from kprobes.errors import TargetError, UsageError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kprobes.engines.port import Engine
+    from kprobes.engines.vm.machine import Machine
 
 
 class Workload(Protocol):
@@ -55,7 +56,7 @@ def start_workload(engine: Engine, arguments: Namespace) -> Workload:
     if arguments.vm or arguments.kernel:
         from kprobes.cli.guest_workload import GuestWorkload
 
-        return GuestWorkload(engine, arguments.command)
+        return GuestWorkload(cast("Machine", engine), arguments.command, arguments.copy)
     if arguments.command:
         return Child(arguments.command)
     return Nothing(-1 if arguments.pid is None else arguments.pid)

@@ -55,8 +55,8 @@ class Facts(Protocol):
         """Return the names of the loaded modules that have BTF."""
 
     def text(self, what: str) -> str | None:
-        """Return a text of the target: `blacklist` (kprobes), `functions` (available_filter_functions), or
-        `format:CATEGORY/NAME` (a tracepoint's format file); None where there is none."""
+        """Return a text of the target: `blacklist` (kprobes), `functions` (available_filter_functions), `events`
+        (the names of all tracepoints), or `format:CATEGORY/NAME` (a tracepoint's format file); None where there is none."""
 
 
 class Engine(Protocol):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from kprobes.engines.port import Engine
+    from kprobes.engines.vm.machine import Machine as GuestMachine
 
 
 class Target(Protocol):
@@ -34,19 +35,25 @@ class Machine:
     """A kernel in a box: a stock Debian kernel by name (`6.12`) or any bzImage by path, booted in QEMU.
 
     A machine of that kernel that is already up (`kprobes vm`) is used; else one is booted and goes with the engine.
+    *progress* is told what takes long: (what, bytes done, bytes in all).
     """
 
     kernel: str = ""
     cpus: int = 2
     memory_mb: int = 512
-    copy: Sequence[str] = ()
+    progress: Callable[[str, int, int], None] | None = None
 
-    def open(self) -> Engine:
-        """Return the engine inside the guest.
+    def open(self) -> GuestMachine:
+        """Return the engine inside the guest, which comes up while the caller goes on.
 
         Raises:
             UnsupportedError: QEMU is missing. DownloadError: the kernel can't be had. TargetError: the guest died.
         """
+        from kprobes.engines.vm.kernels import DEFAULT_KERNEL
         from kprobes.engines.vm.machine import open_machine
 
-        return open_machine(self)
+        machine = open_machine(
+            self.kernel or DEFAULT_KERNEL, cpus=self.cpus, memory_mb=self.memory_mb, progress=self.progress
+        )
+        machine.start()
+        return machine

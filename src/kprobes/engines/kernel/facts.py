@@ -30,6 +30,16 @@ class KernelFacts:
             self._features = probe_features()
         return self._features
 
+    def stamp(self) -> str:
+        """Return a text that changes with each boot and each module that comes or goes."""
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+                boot = file.read().strip()
+            modules = sorted(os.listdir("/sys/module"))  # noqa: PTH208
+        except OSError:
+            return os.urandom(8).hex()  # nothing tells: plans of now are of no use later
+        return f"{boot} {' '.join(modules)}"
+
     def kallsyms(self) -> str:
         """Return the path of the kernel's symbols; their addresses are zero for a user without CAP_SYSLOG."""
         return "/proc/kallsyms"
@@ -48,11 +58,13 @@ class KernelFacts:
         return tuple(sorted(name for name in names if name != "vmlinux"))
 
     def text(self, what: str) -> str | None:
-        """Return `blacklist`, `functions` or `format:CATEGORY/NAME` of this kernel; None where there is none."""
+        """Return `blacklist`, `functions`, `events` or `format:CATEGORY/NAME`; None where there is none."""
         if what == "blacklist":
             return self._files.text("debugfs", "kprobes/blacklist")
         if what == "functions":
             return self._files.text("tracefs", "available_filter_functions")
+        if what == "events":
+            return self._files.text("tracefs", "available_events")
         kind, _, name = what.partition(":")
         if kind == "format" and ".." not in name:
             return self._files.text("tracefs", f"events/{name}/format")
