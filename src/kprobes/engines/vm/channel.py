@@ -42,6 +42,11 @@ class Incoming:
             self._channel.acknowledge(self._number, len(message[1]))
         return message
 
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a message without taking it; return whether one is there."""
+        found = self._channel.wait_for(lambda: self._waiting[0] if self._waiting else None, timeout_s)
+        return found is not None
+
 
 class Channel:
     """A connection to a guest; `close` ends it, and the guest ends what it did for it.
@@ -62,9 +67,9 @@ class Channel:
         Thread(target=self._read, daemon=True, name="kprobes-channel").start()
 
     def call(
-        self, name: str, blob: bytes = b"", *, timeout_s: float | None = None, **arguments: object
+        self, call: str, blob: bytes = b"", /, *, timeout_s: float | None = None, **arguments: object
     ) -> tuple[object, bytes]:
-        """Carry out the call *name* in the guest and return its result and the blob that came with it.
+        """Carry out *call* in the guest and return its result and the blob that came with it.
 
         Raises:
             TargetError: the guest is gone, or did not answer in time.
@@ -73,10 +78,10 @@ class Channel:
         with self._changed:
             self._calls += 1
             number = self._calls
-        self._send({"id": number, "call": name, **arguments}, blob)
+        self._send({"id": number, "call": call, **arguments}, blob)
         answer = self.wait_for(lambda: self._answers.pop(number, None), timeout_s)
         if answer is None:
-            raise TargetError(f"the guest did not answer {name!r} within {timeout_s:g} s")
+            raise TargetError(f"the guest did not answer {call!r} within {timeout_s:g} s")
         head, data = answer
         if "error" in head:
             raise rebuild_error(head["error"])

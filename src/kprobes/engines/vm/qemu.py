@@ -1,73 +1,22 @@
-"""One QEMU process: its command line, its sockets, its console, its end.
-
-Measured on the development machine with Debian's 6.12 (plain emulation, seconds to init): bzImage 4.1, uncompressed
-kernel 2.9, without ACPI 2.6, and without the two slowest initcalls 1.9.
-"""
+"""One QEMU process: its start, its sockets, its end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-from collections import deque
-from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
+from kprobes.engines.vm.command import PROGRAM
+from kprobes.engines.vm.console import Console
 from kprobes.errors import TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from kprobes.engines.vm.kernels import KernelImage
-
-PROGRAM = "qemu-system-x86_64"
-PORTS = 8
-CONSOLE_LINES = 200
-LONGEST_LINE = 500
-SHOWN_LINES = 12
 PR_SET_PDEATHSIG = 1
-
-# nokaslr: the addresses of symbols are the same each time and can be kept. no_timer_check and tsc=reliable: an emulated
-# timer needs no calibration. The two initcalls load the certificates that sign modules (the channel's modules are loaded
-# without) and test a random number generator for 0.16 s.
-KERNEL_WORDS = (
-    "console=ttyS0 quiet loglevel=4 nokaslr mitigations=off oops=panic panic=-1 acpi=off tsc=reliable no_timer_check "
-    "cryptomgr.notests audit=0 nowatchdog random.trust_cpu=on "
-    "initcall_blacklist=load_system_certificate_list,jent_mod_init "
-    "rdinit=/usr/bin/python3 LD_LIBRARY_PATH=/usr/lib -- -I -S -B /usr/lib/start.py"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class GuestShape:
-    """What the guest gets."""
-
-    cpus: int = 2
-    memory_mb: int = 512
-
-
-@dataclass(slots=True)
-class Console:
-    """The last lines of the guest's console."""
-
-    lines: deque[bytes] = field(default_factory=lambda: deque(maxlen=CONSOLE_LINES))
-
-    def read(self, descriptor: int) -> None:
-        """Read *descriptor* to its end."""
-        rest = b""
-        while data := os.read(descriptor, 1 << 14):
-            *whole, rest = (rest + data).split(b"\n")
-            self.lines.extend(line.rstrip(b"\r")[:LONGEST_LINE] for line in whole)
-            rest = rest[:LONGEST_LINE]
-        if rest:
-            self.lines.append(rest)
-
-    def tail(self, count: int = SHOWN_LINES) -> str:
-        """Return the last lines as text that is safe on a terminal."""
-        shown = [line.decode("utf-8", "backslashreplace") for line in list(self.lines)[-count:]]
-        return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in shown)
 
 
 class Qemu:
@@ -162,36 +111,6 @@ def listen(path: Path) -> socket.socket:
     finally:
         os.close(directory)
     return listener
-
-
-def boot_command(kernel: KernelImage, initramfs: Path, shape: GuestShape, ports: Sequence[int]) -> list[str]:
-    """Return the command line that boots *kernel*; *ports* are the descriptors of the listening sockets."""
-    return [
-        *machine_words(shape),
-        *("-kernel", kernel.boot, "-initrd", str(initramfs), "-append", KERNEL_WORDS),
-        *port_words(ports),
-    ]
-
-
-def machine_words(shape: GuestShape) -> list[str]:
-    """Return the part of the command line that describes the machine: no network, no disk, no display."""
-    return [
-        PROGRAM,
-        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-        *("-machine", "pc,acpi=off", "-accel", "tcg,thread=multi"),
-        # QEMU 7.2 miscompiles cmpxchg16b, which kills 6.12 guests at random.
-        *("-cpu", "max,-cx16", "-smp", str(shape.cpus), "-m", str(shape.memory_mb)),
-        *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
-    ]
-
-
-def port_words(ports: Sequence[int]) -> list[str]:
-    """Return the part that makes one channel port of each listening descriptor."""
-    words = ["-device", f"virtio-serial-pci,max_ports={len(ports) + 1}"]
-    for number, descriptor in enumerate(ports):
-        words += ["-chardev", f"socket,id=port{number},fd={descriptor},server=on,wait=off"]
-        words += ["-device", f"virtserialport,chardev=port{number},name=kprobes.{number},nr={number + 1}"]
-    return words
 
 
 def _die_with_parent() -> Callable[[], None]:

@@ -85,7 +85,7 @@ class Links:
     def fact(self, head: Head, _: bytes) -> Answer:
         """Return one fact whole: `kallsyms`, `btf:MODULE` or `text:WHAT`; the result says whether there is one."""
         facts = self._engine().facts()
-        what, _, rest = str(head.get("what")).partition(":")
+        what, __, rest = str(head.get("what")).partition(":")
         if what == "kallsyms":
             return True, Path(facts.kallsyms()).read_bytes()
         if what == "btf":
@@ -122,7 +122,12 @@ class Links:
         return None, wire.to_bytes(self._link(head).attached.link_stats())
 
     def detach(self, head: Head, _: bytes) -> Answer:
-        """Detach a plan; once more is no error."""
+        """Detach a plan; its ring, maps and counts stay readable."""
+        self._link(head).attached.detach()
+        return None, b""
+
+    def close_link(self, head: Head, _: bytes) -> Answer:
+        """Detach a plan and free what it has; once more is no error."""
         link = self._links.pop(int(str(head["link"])), None)
         if link is not None:
             link.close()

@@ -58,11 +58,13 @@ class Session:
             "read_stack": self._links.read_stack,
             "link_stats": self._links.link_stats,
             "detach": self._links.detach,
+            "close_link": self._links.close_link,
             "run": self._run,
             "input": self._input,
             "resize": self._resize,
             "kill": self._kill,
             "put": self._put,
+            "exists": self._exists,
             "get": self._get,
         }
         Thread(target=self._work, daemon=True).start()
@@ -132,6 +134,9 @@ class Session:
     def _put(self, head: Head, blob: bytes) -> Answer:
         put_file(str(head["path"]), blob, _number(head, "mode"))
         return None, b""
+
+    def _exists(self, head: Head, _: bytes) -> Answer:
+        return os.path.exists(str(head["path"])), b""
 
     def _get(self, head: Head, _: bytes) -> Answer:
         with open(str(head["path"]), "rb") as stream:
