@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from kprobes.model.layout import EventLayout
 
+__all__ = ["Decoder", "Event", "Piece", "Run"]
+
 # The head of a record in the ring: u32 length with two flags, u32 page offset. Source: linux/bpf.h, BPF_RINGBUF_*.
 RING_HEADER = 8
 _HEAD = Struct("<I4xI")  # and the record's first word, its event id
