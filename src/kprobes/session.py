@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self
 from kprobes.engines.targets import Kernel
 from kprobes.errors import KprobesError, SyscallError, UnprobeableError, UnsupportedError, UsageError, VerifierError
 from kprobes.events.aggregate import read_map, read_stats
-from kprobes.events.decode import Decoder, Event
+from kprobes.events.decode import Decoder
 from kprobes.model.plan import Way
+from kprobes.model.within import ANYWHERE, Within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from kprobes.engines.port import Attached, Engine
     from kprobes.engines.targets import Target
+    from kprobes.events.record import Event
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Plan
     from kprobes.model.probe import Probe
@@ -63,24 +65,24 @@ def attach(*probes: Probe, to: Target | None = None) -> Session:
         raise
 
 
-def attach_to(engine: Engine, *probes: Probe, pid: int = -1) -> Session:
+def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Session:
     """Attach *probes* through an open *engine*, which the session closes with itself.
 
-    *pid* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken.
+    *within* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken.
 
     Raises:
         KprobesError: as `attach`; the engine stays the caller's then.
     """
-    return Session(engine, *_attach(engine, probes, pid))
+    return Session(engine, *_attach(engine, probes, within))
 
 
-def _attach(engine: Engine, probes: tuple[Probe, ...], pid: int) -> tuple[Plan, Attached]:
+def _attach(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
     from kprobes.planner.cache import cached_plan
 
     avoid: frozenset[str] = frozenset()
     refused: KprobesError | None = None
     for family in (*FALLBACKS, frozenset[str]()):
-        plan = cached_plan(probes, engine.facts(), avoid, pid=pid)
+        plan = cached_plan(probes, engine.facts(), avoid, within=within)
         try:
             return plan, engine.attach(plan)
         except (UnprobeableError, UnsupportedError, SyscallError, VerifierError) as error:

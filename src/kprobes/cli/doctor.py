@@ -101,7 +101,9 @@ def _kernel() -> Iterator[Finding]:
     if features.kprobe:
         yield from _ways(topic, features)
     yield Finding(topic, "uprobes", features.uprobe)
-    yield Finding(topic, "ring buffer", features.ring_buffer, "" if features.ring_buffer else "needs Linux 5.8 or later")
+    yield Finding(
+        topic, "ring buffer", features.ring_buffer, "" if features.ring_buffer else "needs Linux 5.8 or later"
+    )
     no_types = "arguments go by arg(1) and regs only: built without CONFIG_DEBUG_INFO_BTF"
     yield Finding(topic, "types (BTF)", has_types, "" if has_types else no_types)
 
@@ -113,7 +115,7 @@ def _ways(topic: str, features: Features) -> Iterator[Finding]:
 
 
 def _guest() -> Iterator[Finding]:
-    from kprobes.engines.vm.kernels import KERNEL_NAMES, cached_kernels
+    from kprobes.engines.vm.kernels import KERNEL_NAMES, cached_kernel
 
     topic = "A kernel in a box (--vm)"
     for what, command, package in (
@@ -124,7 +126,7 @@ def _guest() -> Iterator[Finding]:
     ):
         path = shutil.which(command)
         yield Finding(topic, what, path is not None, path or "missing", "" if path else f"{APT} {package}")
-    there = cached_kernels()
+    there = [name for name in KERNEL_NAMES if cached_kernel(name) is not None]
     rest = [name for name in KERNEL_NAMES if name not in there]
     detail = f"in the cache: {', '.join(there) or 'none'}; downloaded when first used: {', '.join(rest) or 'none'}"
     yield Finding(topic, "kernels", True, detail)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
-    from kprobes.events.decode import Event
+    from kprobes.events.record import Event
     from kprobes.model.probe import Probe
 
 MISSED_EXIT = 1
@@ -56,7 +56,7 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
         engine = target_of(arguments).open()
         try:
             workload = start_workload(engine, arguments)
-            session = attach_to(engine, *probes, pid=workload.pid)
+            session = attach_to(engine, *probes, within=workload.within)
         except BaseException:
             engine.close()
             raise

@@ -6,6 +6,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Self
 
+from kprobes.model.within import ANYWHERE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 class GuestWorkload:
     """Runs *command* in the guest, or the small workload where there is none; a context manager that ends it."""
 
-    pid = -1
+    within = ANYWHERE
 
     def __init__(self, machine: Machine, command: Sequence[str], copy: Sequence[str]) -> None:
         self._machine = machine

@@ -74,7 +74,7 @@ def _dispatch(words: list[str]) -> int:
 
     name = words[0]
     module, summary = COMMANDS[name]
-    command: Command = import_module(f"kprobes.cli.{module}")  # type: ignore[assignment] # modules serve
+    command: Command = import_module(f"kprobes.cli.{module}")
     parser = make_parser(name, summary, command.__doc__ or "")
     command.add_arguments(parser)
     return command.run(parse(parser, words[1:]))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Mapping
 
-    from kprobes.events.decode import Event
+    from kprobes.events.record import Event
     from kprobes.session import Session
 
 MODULE_NAME = "__kprobes__"

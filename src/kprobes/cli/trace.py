@@ -26,7 +26,7 @@ from kprobes.model.probe import AutoHandler
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from kprobes.events.decode import Event
+    from kprobes.events.record import Event
     from kprobes.session import Session
 
 HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_duration", "_stack")

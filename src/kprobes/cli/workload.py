@@ -4,10 +4,12 @@ ours."""
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from kprobes.errors import TargetError, UsageError
+from kprobes.model.within import Within
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,8 +24,8 @@ class Workload(Protocol):
     """A context manager; leaving it waits for the command."""
 
     @property
-    def pid(self) -> int:
-        """The process that probes of files are limited to, -1 for all."""
+    def within(self) -> Within:
+        """The process that probes of files are limited to."""
 
     @property
     def status(self) -> int:
@@ -68,13 +70,13 @@ class Nothing:
     status = 0
 
     def __init__(self, pid: int) -> None:
-        self.pid = pid
+        self.within = Within(pid)
         if pid > 0 and not _exists(pid):
             raise TargetError(f"no process {pid}", hint="`ps -e` lists the processes")
 
     def poll(self) -> bool:
         """Return whether the process is gone."""
-        return self.pid > 0 and not _exists(self.pid)
+        return self.within.pid > 0 and not _exists(self.within.pid)
 
     def release(self) -> None:
         """Nothing waits."""
@@ -102,6 +104,7 @@ class Child:
         self.status = 0
         self.ended = False
         self.pid = os.fork()
+        self.within = Within(self.pid, shutil.which(self._command[0]) or self._command[0])
         if self.pid == 0:
             os.close(self._gate)
             os.close(self._failure)

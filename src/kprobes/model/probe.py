@@ -34,8 +34,10 @@ class HandlerSource:
 class AutoHandler:
     """A handler that the planner writes once it knows the prototype: what the one-line commands ask for.
 
-    *action*: `trace` (an event a hit with the arguments, or with *prints* instead), `sample` (add *prints[0]* to the map
-    `values`), `latency` (add the time from entry to return, divided by *divisor*, to `values`). *condition* and *prints*
+    *action*: `trace` (an event a hit with the arguments, or with *prints* instead), `sample` (add *prints[0]* to
+    the map
+    `values`), `latency` (add the time from entry to return, divided by *divisor*, to `values`). *condition* and
+    *prints*
     are expressions of the handler language; *by* is the key of `values`. *stack* adds the stack to each event.
     """
 

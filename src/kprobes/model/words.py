@@ -1,6 +1,7 @@
 """The words a handler can say, as importable names: they give editors something to complete and document.
 
-Handlers are compiled, so none of these ever runs in Python; calling one outside a handler says so. What each means to the
+Handlers are compiled, so none of these ever runs in Python; calling one outside a handler says so. What each means
+to the
 compiler stands in the front's table of builtins.
 """
 

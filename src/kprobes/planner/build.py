@@ -13,7 +13,8 @@ from kprobes.errors import UsageError
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
 from kprobes.planner.auto import write_handler
-from kprobes.planner.places import Group, Places
+from kprobes.planner.group import Group
+from kprobes.planner.places import Places
 from kprobes.planner.ways import Demand, Ways, candidates
 
 if TYPE_CHECKING:
@@ -26,19 +27,21 @@ if TYPE_CHECKING:
 USER_WAYS = Ways(Way.UPROBE, Way.URETPROBE)
 
 
-def plan_probes(probes: Sequence[Probe], facts: Facts, *, avoid: frozenset[str] = frozenset(), pid: int = -1) -> Plan:
+def plan_probes(
+    probes: Sequence[Probe], facts: Facts, *, avoid: frozenset[str] = frozenset(), within: Within = ANYWHERE
+) -> Plan:
     """Return the plan for *probes* on the target that *facts* describe.
 
     *avoid* names families of ways (`fentry`, `kprobe.multi`) that this target turned out to refuse; *pid* limits
     probes of
-    files to one process.
+    files to one process; *program* is the path of one that is about to be started.
 
     Raises:
         SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, CompileError, UsageError
     """
     if not probes:
         raise UsageError("no probe is given", hint="name a function, as in `kprobes trace vfs_read`")
-    builder = Builder(facts.features, Places(facts), avoid, pid)
+    builder = Builder(facts.features, Places(facts, within), avoid)
     for probe in probes:
         builder.resolve(probe)
     for number, group in enumerate(builder.groups):
@@ -50,11 +53,10 @@ class Builder:
     """Gathers what a plan is made of. Sites are numbered first: the layout of the counters depends on how many
     there are."""
 
-    def __init__(self, features: Features, places: Places, avoid: frozenset[str], pid: int) -> None:
+    def __init__(self, features: Features, places: Places, avoid: frozenset[str]) -> None:
         self.features = features
         self.places = places
         self.avoid = avoid
-        self.pid = pid
         self.groups: list[Group] = []
         self.first_site: list[int] = []
         self.sites: list[Site] = []
@@ -99,7 +101,7 @@ class Builder:
         maxactive = group.probe.maxactive
         returns_first = sorted(lowered.programs, key=lambda program: program.way != ways.exit)
         for program in returns_first:
-            self.attachments.append(Attachment(len(self.programs), sites, maxactive, self.pid))
+            self.attachments.append(Attachment(len(self.programs), sites, maxactive))
             self.programs.append(program)
         self.probes.append(PlannedProbe(group.probe.kind, _title(group), ways.names()))
 

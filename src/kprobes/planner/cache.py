@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from types import FunctionType
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from kprobes.errors import FormatError
 from kprobes.model.mapspec import Count, HashMap, Histogram
 from kprobes.model.probe import AutoHandler, HandlerSource, Probe
 from kprobes.model.wire import plan_from_bytes, plan_to_bytes
+from kprobes.model.within import ANYWHERE, Within
 from kprobes.symbols.cache import read_cached, write_cached
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from kprobes.engines.port import Facts
     from kprobes.model.plan import Plan
 
+FILE_KINDS = frozenset({"uprobe", "uretprobe"})
 _WORD = re.compile(r"[^\W\d]\w*")
 _PLAIN = (int, str, bool, bytes, type(None))
 _MAPS = (Count, Histogram, HashMap)
@@ -37,23 +39,47 @@ class _UncacheableError(Exception):
     """A handler names something that has no text of its own."""
 
 
-def cached_plan(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str] = frozenset(), *, pid: int = -1) -> Plan:
+def cached_plan(
+    probes: Sequence[Probe], facts: Facts, avoid: frozenset[str] = frozenset(), *, within: Within = ANYWHERE
+) -> Plan:
     """Return the plan for *probes*, from the disk where the same one was made before.
+
+    *within* limits probes of files to one process.
 
     Raises:
         KprobesError: as `plan_probes`.
     """
-    name = _name(probes, facts, avoid, pid)
-    if name:
-        found = _load(name)
-        if found is not None:
-            return found
-    from kprobes.planner.build import plan_probes
+    name = _name(probes, facts, avoid, within)
+    found = _load(name) if name else None
+    if found is None:
+        from kprobes.planner.build import plan_probes
 
-    plan = plan_probes(probes, facts, avoid=avoid, pid=pid)
-    if name:
-        write_cached(name, [plan_to_bytes(plan)])
-    return plan
+        plan = plan_probes(probes, facts, avoid=avoid, within=within)
+        found = replace(plan, key=f"{plan.key} {file_stamps(plan)}".strip())
+        if name:
+            write_cached(name, [plan_to_bytes(found)])
+    return limited_to(found, within.pid)
+
+
+def limited_to(plan: Plan, pid: int) -> Plan:
+    """Return *plan* with its probes of files limited to the process *pid*; no plan on disk names a process."""
+    if pid < 0:
+        return plan
+    return replace(plan, attachments=tuple(replace(one, pid=pid) for one in plan.attachments))
+
+
+def file_stamps(plan: Plan) -> str:
+    """Return a text that changes when a file that *plan* probes does."""
+    paths = dict.fromkeys(site.path for site in plan.sites if site.path)
+    return " ".join(_stamp(path) for path in paths)
+
+
+def _stamp(path: str) -> str:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - pathlib would cost 5 ms of every start
+    except OSError:
+        return f"{path}:gone"
+    return f"{path}:{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def _load(name: str) -> Plan | None:
@@ -61,26 +87,41 @@ def _load(name: str) -> Plan | None:
     if data is None:
         return None
     try:
-        return plan_from_bytes(data)
+        plan = plan_from_bytes(data)
     except FormatError:
         return None  # written by another version or cut short: it is made again
+    stamps = file_stamps(plan)
+    return plan if not stamps or plan.key.endswith(stamps) else None
 
 
-def _name(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], pid: int) -> str:
+def _name(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], within: Within) -> str:
     digest = hashlib.blake2b(digest_size=20)
     try:
-        for text in _ingredients(probes, facts, avoid, pid):
+        for text in _ingredients(probes, facts, avoid):
             digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
     except _UncacheableError:
         return ""
+    if any(probe.kind in FILE_KINDS for probe in probes):
+        digest.update(_surroundings(within))
     return f"plan-{digest.hexdigest()}"
 
 
-def _ingredients(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], pid: int) -> Iterator[str]:
+def _surroundings(within: Within) -> bytes:
+    """Return what names of files mean: what the process has mapped, or the program and the loader's cache."""
+    if within.pid > 0 and not within.program:
+        try:
+            with open(f"/proc/{within.pid}/maps", "rb") as file:  # noqa: PTH123
+                return b"\n".join(sorted({line.split(None, 5)[-1] for line in file if b"/" in line}))
+        except OSError:
+            return os.urandom(8)
+    return f"{within.program} {_stamp('/etc/ld.so.cache')} {os.environ.get('PATH')} {os.getcwd()}".encode()  # noqa: PTH109
+
+
+def _ingredients(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str]) -> Iterator[str]:
     yield code_stamp()
     yield facts.stamp()
     yield repr(astuple(facts.features))
-    yield f"{sorted(avoid)} {pid}"
+    yield f"{sorted(avoid)}"
     for probe in probes:
         yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe))
         yield from _handler(probe.handler)

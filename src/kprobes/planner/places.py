@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ from kprobes.errors import TypeNotFoundError, UsageError
 from kprobes.model.ctype import Array, Enum, Function, Int, Pointer, Struct, format_ctype
 from kprobes.model.plan import Site
 from kprobes.model.probe import AutoHandler, Probe
+from kprobes.model.within import ANYWHERE, Within
+from kprobes.planner.group import Group, HandlerField
 from kprobes.symbols.btf_types import KernelTypes
 from kprobes.symbols.kernel import KernelSymbols, Resolved
 from kprobes.symbols.tracepoint import RecordField, load_tracepoint
@@ -22,31 +24,6 @@ if TYPE_CHECKING:
 
 # A glob of more functions than this gets one handler without arguments rather than a handler a prototype.
 MOST_PROTOTYPES = 40
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerField:
-    """A field of a tracepoint's record as the compiler's front takes it (see `front.surroundings.RecordField`)."""
-
-    name: str
-    kind: str
-    offset: int
-    size: int
-    signed: bool
-    ctype: str
-    count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Sites that share a handler: all of one prototype, or of none that matters."""
-
-    probe: Probe
-    sites: tuple[Site, ...]
-    prototype: Function | None
-    traceable: bool = False
-    at_entry: bool = True
-    record: tuple[HandlerField, ...] = ()
 
 
 class NoTypes:
@@ -82,8 +59,9 @@ class NoTypes:
 class Places:
     """Turns probes into groups for one target; symbols and types are loaded when first needed."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, within: Within = ANYWHERE) -> None:
         self._facts = facts
+        self._within = within
 
     @cached_property
     def kernel(self) -> KernelSymbols:
@@ -109,7 +87,7 @@ class Places:
         if probe.kind in ("uprobe", "uretprobe"):
             from kprobes.planner.files import group_files
 
-            return group_files(probe)
+            return group_files(probe, self._within)
         found: list[Resolved] = []
         notes: list[str] = []
         for place in probe.places:

@@ -1,0 +1,16 @@
+"""Which process the probes of files are limited to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The process *pid* (-1: every process); *program* is the path it is about to run, empty where it runs already."""
+
+    pid: int = -1
+    program: str = ""
+
+
+ANYWHERE = Within()
