@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kprobes.engines.port import Engine
-    from kprobes.engines.vm.machine import Machine as GuestMachine
 
 
 class Target(Protocol):
@@ -43,7 +42,7 @@ class Machine:
     memory_mb: int = 512
     progress: Callable[[str, int, int], None] | None = None
 
-    def open(self) -> GuestMachine:
+    def open(self) -> Engine:
         """Return the engine inside the guest, which comes up while the caller goes on.
 
         Raises:

@@ -185,7 +185,7 @@ class HashMap:
         """Return the value under *key*, or *default* (only in a handler)."""
         _only_in_handlers(f"{self.name}.get")
 
-    def layout(self, shards: int) -> MapLayout:  # noqa: ARG002 - the same face as the aggregates'
+    def layout(self, shards: int) -> MapLayout:
         """Return the layout."""
         key, key_size = fields_of(self.key, "key")
         value, value_size = fields_of(self.value, "value")

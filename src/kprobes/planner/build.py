@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf import BpfTarget, lower
 from kprobes.compiler.front.compile import Surroundings, compile_handler
-from kprobes.compiler.front.usage import uses_registers
 from kprobes.compiler.ir.nodes import Block, Function, Handler, Place, Return
+from kprobes.compiler.ir.usage import uses_registers
 from kprobes.compiler.ir.verify import verify
 from kprobes.errors import UsageError
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
+from kprobes.model.within import ANYWHERE, Within
 from kprobes.planner.auto import write_handler
 from kprobes.planner.group import Group
 from kprobes.planner.places import Places
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from kprobes.engines.port import Facts
     from kprobes.model.features import Features
     from kprobes.model.layout import EventLayout, MapLayout
+    from kprobes.model.mapspec import MapSpec
 
 USER_WAYS = Ways(Way.UPROBE, Way.URETPROBE)
 
@@ -61,6 +63,7 @@ class Builder:
         self.first_site: list[int] = []
         self.sites: list[Site] = []
         self.probes: list[PlannedProbe] = []
+        self.specs: dict[str, MapSpec] = {}
         self.maps: dict[str, MapLayout] = {}
         self.programs: list[Program] = []
         self.attachments: list[Attachment] = []
@@ -141,7 +144,7 @@ class Builder:
             first_event_id=len(self.events),
             unsafe=probe.unsafe,
         )
-        return compile_handler(source, surroundings)
+        return compile_handler(source, surroundings, self.specs)
 
     def _ways(self, group: Group, handler: Handler) -> Ways:
         entry, exit_ = handler.entry is not None, handler.exit is not None
