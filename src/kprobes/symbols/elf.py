@@ -78,7 +78,7 @@ class ElfFile:
             reason = problem.strerror if isinstance(problem, OSError) else str(problem)
             raise FormatError(f"{path} can't be read: {reason}") from None
         try:
-            self._size = os.fstat(self._descriptor).st_size
+            self.size = os.fstat(self._descriptor).st_size
             self._read_header()
         except BaseException:
             self.close()
@@ -104,7 +104,7 @@ class ElfFile:
         Raises:
             FormatError: they lie beyond the end of the file.
         """
-        if offset + size > self._size or size > READ_LIMIT:
+        if offset + size > self.size or size > READ_LIMIT:
             raise FormatError(f"{self.path}: {size} bytes at {offset:#x} lie beyond the end")
         pieces = []
         while size:
@@ -119,7 +119,7 @@ class ElfFile:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_header(self) -> None:
-        if self._size < _HEADER.size:
+        if self.size < _HEADER.size:
             raise FormatError(f"{self.path} is no ELF file")
         fields = _HEADER.unpack(self.read(0, _HEADER.size))
         identity = fields[0]
@@ -169,6 +169,11 @@ class ElfFile:
         return tuple(segment for segment in self.segments if segment.type == PT_LOAD)
 
     @cached_property
+    def code(self) -> tuple[tuple[int, int], ...]:
+        """Return the (start, end) addresses of what is mapped executable."""
+        return tuple((s.address, s.address + s.file_size) for s in self.loads if s.flags & PF_X)
+
+    @cached_property
     def kind(self) -> str:
         """Return what the file is: `exec` (fixed addresses), `pie`, `static-pie` or `shared`; `other` for the rest."""
         if self.type == ET_EXEC:
@@ -202,7 +207,7 @@ class ElfFile:
 
     def is_code(self, address: int) -> bool:
         """Return whether *address* lies in what is mapped executable."""
-        return any(s.flags & PF_X and s.address <= address < s.address + s.file_size for s in self.loads)
+        return any(low <= address < high for low, high in self.code)
 
     def offset_of(self, address: int) -> int | None:
         """Return the file offset of *address*, None where the file holds nothing of it."""

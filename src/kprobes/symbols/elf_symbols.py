@@ -17,7 +17,7 @@ from kprobes.errors import FormatError
 from kprobes.symbols.elf import SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB, SHT_VERSIONS, ElfFile, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _SYMBOL = struct.Struct("<IBBHQQ")
 STT_NOTYPE, STT_FUNC, STT_IFUNC = 0, 2, 10
@@ -55,7 +55,7 @@ class SymbolTable:
     def __init__(self, symbols: bytes, strings: bytes, versions: bytes = b"") -> None:
         self._symbols = symbols[: len(symbols) // _SYMBOL.size * _SYMBOL.size]
         self._strings = strings
-        self._versions = versions
+        self._versions = memoryview(versions[: len(versions) & ~1]).cast("H")
 
     def lookup(self, name: str) -> Iterator[ElfSymbol]:
         """Return the defined functions called *name*, with or without a version behind it (`name@@VERS_1`)."""
@@ -64,11 +64,49 @@ class SymbolTable:
             return
         places = set(self._names_that_are(wanted))
         for index in self._entries_named(places):
-            _, info, _, section, address, size = _SYMBOL.unpack_from(self._symbols, index * _SYMBOL.size)
+            _, info, _, section, _, _ = _SYMBOL.unpack_from(self._symbols, index * _SYMBOL.size)
             if section and info & 15 in (STT_FUNC, STT_IFUNC, STT_NOTYPE):
-                place = int.from_bytes(self._symbols[index * _SYMBOL.size : index * _SYMBOL.size + 4], "little")
-                end = self._strings.find(b"\0", place, place + NAME_LIMIT)
-                yield self._symbol(index, self._strings[place:end], (info, address, size))
+                yield self.symbol(index)
+
+    def functions(self) -> list[tuple[int, int]]:
+        """Return (address, number of the entry) of each defined function."""
+        return [
+            (address, index)
+            for index, (name, info, _, section, address, _) in enumerate(_SYMBOL.iter_unpack(self._symbols))
+            if name and section and (info & 15 == STT_FUNC or info & 15 == STT_IFUNC)
+        ]
+
+    def labels(self) -> list[int]:
+        """Return the addresses of the defined symbols without a type."""
+        entries = _SYMBOL.iter_unpack(self._symbols)
+        return [
+            address for name, info, _, section, address, _ in entries if name and section and info & 15 == STT_NOTYPE
+        ]
+
+    def matching(self, matches: Callable[[bytes], object]) -> list[int]:
+        """Return the numbers of the defined functions whose name (without its version) *matches* accepts."""
+        strings, find = self._strings, self._strings.find
+        return [
+            index
+            for index, (name, info, _, section, _, _) in enumerate(_SYMBOL.iter_unpack(self._symbols))
+            if name
+            and section
+            and (info & 15 == STT_FUNC or info & 15 == STT_IFUNC)
+            and matches(strings[name : find(b"\0", name, name + NAME_LIMIT)].partition(b"@")[0])
+        ]
+
+    def symbol(self, index: int) -> ElfSymbol:
+        """Return an entry as a symbol."""
+        name, info, _, _, address, size = _SYMBOL.unpack_from(self._symbols, index * _SYMBOL.size)
+        plain, _, version = self._strings[name : self._strings.find(b"\0", name, name + NAME_LIMIT)].partition(b"@")
+        old = bool(version) and not version.startswith(b"@")
+        if index < len(self._versions):
+            old = self._versions[index] >= VERSION_HIDDEN
+        kind = info & 15
+        text = plain.decode("utf-8", "surrogateescape")
+        return ElfSymbol(
+            text, address, size, _BINDINGS.get(info >> 4, "local"), kind == STT_IFUNC, kind != STT_NOTYPE, old
+        )
 
     def _names_that_are(self, wanted: bytes) -> Iterator[int]:
         """Return where the string *wanted* stands. Names may be the tail of others, so it may begin anywhere."""
@@ -91,25 +129,6 @@ class SymbolTable:
                 if at % _SYMBOL.size == 0:
                     yield at // _SYMBOL.size
                 at = self._symbols.find(needle, at + 1)
-
-    def __iter__(self) -> Iterator[ElfSymbol]:
-        names = self._strings
-        for index, (name, info, _, section, address, size) in enumerate(_SYMBOL.iter_unpack(self._symbols)):
-            if section and info & 15 in (STT_FUNC, STT_IFUNC):
-                end = names.find(b"\0", name, name + NAME_LIMIT)
-                if end > name:
-                    yield self._symbol(index, names[name:end], (info, address, size))
-
-    def _symbol(self, index: int, name: bytes, rest: tuple[int, int, int]) -> ElfSymbol:
-        info, address, size = rest
-        plain, _, version = name.partition(b"@")
-        hidden = bool(version) and not version.startswith(b"@")
-        if 2 * index + 2 <= len(self._versions):
-            hidden = bool(int.from_bytes(self._versions[2 * index : 2 * index + 2], "little") & VERSION_HIDDEN)
-        kind = info & 15
-        text = plain.decode("utf-8", "surrogateescape")
-        binding = _BINDINGS.get(info >> 4, "local")
-        return ElfSymbol(text, address, size, binding, kind == STT_IFUNC, kind != STT_NOTYPE, hidden)
 
 
 class ElfSymbols:
@@ -137,37 +156,44 @@ class ElfSymbols:
         return []
 
     def glob(self, pattern: str) -> list[ElfSymbol]:
-        """Return the functions that match *pattern*, one for each address, in the order of addresses."""
+        """Return the functions that match *pattern*, one for each address, in the order of addresses.
+
+        Any of the names of an address may match; the symbol has the best known of those that do.
+        """
         import re
         from fnmatch import translate
 
-        matches = re.compile(translate(pattern)).match
-        return [symbol for symbol in self.functions if matches(symbol.name)]
+        matches = re.compile(translate(pattern).encode("utf-8", "surrogateescape")).match
+        found: dict[int, ElfSymbol] = {}
+        for table in self._each_table():
+            for index in table.matching(matches):
+                symbol = table.symbol(index)
+                known = found.setdefault(symbol.address, symbol)
+                if known is not symbol and _rank(symbol) < _rank(known):
+                    found[symbol.address] = symbol
+        return [found[address] for address in sorted(found) if self.elf.is_code(address)]
 
     @cached_property
     def functions(self) -> Sequence[ElfSymbol]:
         """Return all functions in the order of addresses; of several names for one address the best known."""
-        by_address: dict[int, ElfSymbol] = {}
-        for table in self._each_table():
-            for symbol in table:
-                known = by_address.get(symbol.address)
-                if known is None or _rank(symbol) < _rank(known):
-                    by_address[symbol.address] = symbol
-        code = [(s.address, s.address + s.file_size) for s in self.elf.loads if s.flags & 1]
-        return sorted(
-            (s for a, s in by_address.items() if any(low <= a < high for low, high in code)), key=lambda s: s.address
-        )
+        return self.glob("*")
 
     @cached_property
-    def _addresses(self) -> list[int]:
-        return [symbol.address for symbol in self.functions]
+    def _by_address(self) -> tuple[list[int], dict[int, list[tuple[SymbolTable, int]]]]:
+        """Return the addresses of all functions in ascending order, and the entries that name each."""
+        entries: dict[int, list[tuple[SymbolTable, int]]] = {}
+        for table in self._each_table():
+            for address, index in table.functions():
+                entries.setdefault(address, []).append((table, index))
+        return sorted(address for address in entries if self.elf.is_code(address)), entries
 
     def symbol_at(self, address: int) -> tuple[ElfSymbol, int] | None:
         """Return the function that *address* (as the file has it) lies in, and the offset into it; or None."""
-        at = bisect_right(self._addresses, address) - 1
+        addresses, entries = self._by_address
+        at = bisect_right(addresses, address) - 1
         if at < 0:
             return None
-        symbol = self.functions[at]
+        symbol = min((table.symbol(index) for table, index in entries[addresses[at]]), key=_rank)
         offset = address - symbol.address
         # A function written in assembly may not tell its size: it reaches to the next.
         return (symbol, offset) if offset < symbol.size or (not symbol.size and self.elf.is_code(address)) else None
@@ -176,13 +202,18 @@ class ElfSymbols:
         """Return the size of *symbol*; to the next function where its table doesn't tell."""
         if symbol.size:
             return symbol.size
-        after = bisect_right(self._addresses, symbol.address)
-        if after < len(self._addresses):
-            return self._addresses[after] - symbol.address
+        addresses = self._by_address[0]
+        after = bisect_right(addresses, symbol.address)
+        if after < len(addresses):
+            return addresses[after] - symbol.address
         ends = [
             s.address + s.file_size for s in self.elf.loads if s.address <= symbol.address < s.address + s.file_size
         ]
         return ends[0] - symbol.address if ends else 0
+
+    def labels(self) -> set[int]:
+        """Return the addresses of code that a symbol without a type names, as functions in assembly may have."""
+        return {address for table in self._each_table() for address in table.labels() if self.elf.is_code(address)}
 
     def nearest(self, name: str) -> tuple[str, ...]:
         """Return names of functions that resemble *name*."""

@@ -6,6 +6,7 @@ offset), and globs on both sides (`libssl*:SSL_*`).
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,8 +74,8 @@ def resolve_file(text: str, objects: Objects | None = None) -> FileResolution:
     if GLOB.search(match["name"]) or len(files) > 1:
         if offset:
             raise UsageError(f"{text!r} gives an offset to a glob", hint="name one function, or leave the offset out")
-        return _resolve_glob(text, match["name"], files)
-    return FileResolution((_resolve_one(match["name"], offset, files[0]),))
+        return _resolve_glob(text, match["name"], files, objects)
+    return FileResolution((_resolve_one(match["name"], offset, files[0], objects),))
 
 
 def resolve_in_process(text: str, pid: int) -> FileResolution:
@@ -82,18 +83,21 @@ def resolve_in_process(text: str, pid: int) -> FileResolution:
     return resolve_file(text, ProcessObjects(pid))
 
 
-def _resolve_one(name: str, offset: int, where: Object) -> ResolvedFile:
+def _resolve_one(name: str, offset: int, where: Object, objects: Objects) -> ResolvedFile:
     with ElfFile(where.path) as elf:
         if OFFSET.match(name):
             return _at_offset(elf, int(name, 16) + offset, where)
         symbols = ElfSymbols(elf, where.root)
         symbol = _choose(name, symbols.lookup(name), symbols, where)
         if symbol.ifunc:
-            raise UnprobeableError(
-                f"{where.name}:{name}",
-                "which function it is, is chosen when the program starts (IFUNC)",
-                hint=_implementations(symbols, name),
-            )
+            chosen = _chosen(symbols, symbol, where, objects)
+            if chosen is None:
+                raise UnprobeableError(
+                    f"{where.name}:{name}",
+                    "which function it is, is chosen when the program starts (IFUNC)",
+                    hint=_implementations(symbols, name),
+                )
+            symbol = chosen
         size = symbol.size
         if offset and offset >= (size or symbols.size_of(symbol)):
             raise UnprobeableError(f"{name}+{offset:#x}", f"{name} has only {symbols.size_of(symbol):#x} bytes")
@@ -111,6 +115,24 @@ def _choose(name: str, found: list[ElfSymbol], symbols: ElfSymbols, where: Objec
         offsets = tuple(f"{where.name}:{symbols.elf.offset_of(symbol.address) or 0:#x}" for symbol in found)
         raise AmbiguousSymbolError(name, offsets)
     return found[0]
+
+
+def _chosen(symbols: ElfSymbols, symbol: ElfSymbol, where: Object, objects: Objects) -> ElfSymbol | None:
+    """Return what the IFUNC *symbol* stands for: in the process that was asked, else in this one.
+
+    The choice follows from file and CPU, so that of this process holds for others of this machine.
+    """
+    from kprobes.symbols.ifunc import chosen_function
+
+    process = objects if isinstance(objects, ProcessObjects) else ProcessObjects(os.getpid())
+    mapped = where if where.mappings else process.with_file(where.path)
+    address = chosen_function(process.pid, mapped, symbol.address, process.all(), symbol.name) if mapped else None
+    if address is None:
+        return None
+    named = symbols.symbol_at(address)
+    if named is None or named[1]:
+        return ElfSymbol(symbol.name, address, 0, "local")
+    return named[0]
 
 
 def _implementations(symbols: ElfSymbols, name: str) -> str:
@@ -134,25 +156,31 @@ def _resolved(elf: ElfFile, symbol: ElfSymbol, offset: int, where: Object) -> Re
     if place is None:
         raise FormatError(f"{where.path}: the symbol {symbol.name} lies in no segment")
     name = f"{where.name}:{symbol.name}" + (f"+{offset:#x}" if offset else "")
-    site = Site(0, name, symbol=symbol.name, offset=offset, address=place, path=where.path)
+    site = Site(0, name, symbol=symbol.name, offset=offset, address=place, path=where.path, size=symbol.size)
     return ResolvedFile(site, symbol.address, symbol.size, where)
 
 
-def _resolve_glob(text: str, pattern: str, files: list[Object]) -> FileResolution:
-    found: list[ResolvedFile] = []
-    ifuncs = 0
+def _resolve_glob(text: str, pattern: str, files: list[Object], objects: Objects) -> FileResolution:
+    found: dict[tuple[str, int], ResolvedFile] = {}
+    left_out = 0
     for where in files:
         with ElfFile(where.path) as elf:
-            for symbol in _matching(ElfSymbols(elf, where.root), pattern):
-                if symbol.ifunc:
-                    ifuncs += 1
+            symbols = ElfSymbols(elf, where.root)
+            for symbol in _matching(symbols, pattern):
+                chosen = _chosen(symbols, symbol, where, objects) if symbol.ifunc else symbol
+                if chosen is None:
+                    left_out += 1
                 else:
-                    found.append(_resolved(elf, symbol, 0, where))
-    skipped = (("chosen at load time (IFUNC)", ifuncs),) if ifuncs else ()
+                    found.setdefault((where.path, chosen.address), _resolved(elf, chosen, 0, where))
+    skipped = (("chosen when the program starts (IFUNC)", left_out),) if left_out else ()
     if not found:
-        reason = f"all {ifuncs} that match are chosen at load time (IFUNC)" if ifuncs else "no function matches"
+        reason = (
+            f"the {left_out} that match are chosen when the program starts (IFUNC)"
+            if left_out
+            else "no function matches"
+        )
         raise SymbolNotFoundError(text, where=", ".join(one.name for one in files[:4]), hint=reason)
-    return FileResolution(tuple(found), skipped)
+    return FileResolution(tuple(found.values()), skipped)
 
 
 def _matching(symbols: ElfSymbols, pattern: str) -> Iterator[ElfSymbol]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from kprobes.engines.port import Facts
+    from kprobes.symbols.elf_symbols import ElfSymbols
     from kprobes.symbols.kallsyms import Kallsyms
+    from kprobes.symbols.maps import Mapping
 
 
 class KernelFrames:
@@ -49,3 +51,144 @@ class KernelFrames:
 def name_kernel_frames(addresses: Iterable[int], facts: Facts) -> list[str]:
     """Return the names of kernel *addresses*, as `symbol+0x10`; for many stacks keep a `KernelFrames`."""
     return KernelFrames(facts.kallsyms()).names(addresses)
+
+
+class UserFrames:
+    """Names addresses of the process *pid*, from what it has mapped now. A context manager: files stay open in it.
+
+    What is mapped is read when first needed and again where an address is in nothing known: libraries come later. Once
+    the process is gone, what was known stays.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._mappings: Sequence[Mapping] = ()
+        self._starts: list[int] = []
+        self._symbols: dict[str, tuple[ElfSymbols, int] | None] = {}
+        self._known: dict[int, str] = {}
+        self._compiled: PerfMap | None = None
+
+    def __enter__(self) -> UserFrames:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; idempotent."""
+        for found in self._symbols.values():
+            if found is not None:
+                found[0].elf.close()
+        self._symbols.clear()
+
+    def name(self, address: int) -> str:
+        """Return `symbol+0x10 (libc.so.6)`, `0x1234 (libc.so.6)` where it is in no function, or the address alone."""
+        if address not in self._known:
+            self._known[address] = self._look_up(address)
+        return self._known[address]
+
+    def names(self, addresses: Iterable[int]) -> list[str]:
+        """Return the names of *addresses*."""
+        return [self.name(address) for address in addresses]
+
+    def _look_up(self, address: int) -> str:
+        mapping = self._mapping_of(address)
+        if mapping is None:
+            return f"{address:#x}"
+        short = mapping.path.rpartition("/")[2] or "anonymous"
+        if not mapping.inode:
+            return self._compiled_name(address) or f"{address:#x} ({short})"
+        symbols = self._symbols_of(mapping)
+        if symbols is None:
+            return f"{address:#x} ({short})"
+        found = symbols[0].symbol_at(address - symbols[1])
+        if found is None:
+            return f"{address - symbols[1]:#x} ({short})"
+        return f"{found[0].name}+{found[1]:#x} ({short})"
+
+    def _mapping_of(self, address: int) -> Mapping | None:
+        from bisect import bisect_right
+
+        from kprobes.errors import TargetError
+        from kprobes.symbols.maps import load_maps
+
+        for fresh in (False, True):
+            if fresh:
+                try:
+                    self._mappings = load_maps(self.pid)
+                except TargetError:
+                    return None
+                self._starts = [mapping.start for mapping in self._mappings]
+            at = bisect_right(self._starts, address) - 1
+            if at >= 0 and address < self._mappings[at].end:
+                return self._mappings[at]
+        return None
+
+    def _symbols_of(self, mapping: Mapping) -> tuple[ElfSymbols, int] | None:
+        if mapping.path not in self._symbols:
+            self._symbols[mapping.path] = self._open(mapping)
+        return self._symbols[mapping.path]
+
+    def _open(self, mapping: Mapping) -> tuple[ElfSymbols, int] | None:
+        from kprobes.errors import FormatError
+        from kprobes.symbols.elf import ElfFile
+        from kprobes.symbols.elf_symbols import ElfSymbols
+        from kprobes.symbols.maps import file_of, load_bias
+
+        try:
+            elf = ElfFile(file_of(self.pid, mapping))
+        except FormatError:
+            return None
+        bias = load_bias(elf, [m for m in self._mappings if m.path == mapping.path])
+        if bias is None:
+            elf.close()
+            return None
+        return ElfSymbols(elf, f"/proc/{self.pid}/root"), bias
+
+    def _compiled_name(self, address: int) -> str:
+        if self._compiled is None:
+            self._compiled = PerfMap.load(self.pid)
+        return self._compiled.name(address)
+
+
+class PerfMap:
+    """Functions that a just-in-time compiler told of in /tmp/perf-PID.map: lines `START SIZE NAME`, in hex."""
+
+    SIZE_LIMIT = 64 << 20
+
+    def __init__(self, text: bytes) -> None:
+        import re
+
+        lines = re.findall(rb"^([0-9a-f]{1,16}) ([0-9a-f]{1,8}) ([^\n]{1,512})$", text, re.MULTILINE)
+        # Of a range that was compiled twice, the later line holds.
+        found = {int(start, 16): (int(size, 16), name) for start, size, name in lines}
+        self._functions = found
+        self._starts = sorted(found)
+
+    @classmethod
+    def load(cls, pid: int) -> PerfMap:
+        """Read the map of the process *pid*; an empty one where it has none."""
+        from kprobes.errors import FormatError
+        from kprobes.symbols.source import read_source
+
+        try:
+            return cls(read_source(f"/proc/{pid}/root/tmp/perf-{pid}.map", cls.SIZE_LIMIT))
+        except FormatError:
+            return cls(b"")
+
+    def name(self, address: int) -> str:
+        """Return the function at *address*, empty where there is none."""
+        from bisect import bisect_right
+
+        at = bisect_right(self._starts, address) - 1
+        if at < 0:
+            return ""
+        size, name = self._functions[self._starts[at]]
+        offset = address - self._starts[at]
+        return f"{name.decode('utf-8', 'replace')}+{offset:#x} (compiled)" if offset < size else ""
+
+
+def name_user_frames(addresses: Iterable[int], pid: int) -> list[str]:
+    """Return the names of *addresses* in the process *pid*; for many stacks keep a `UserFrames`."""
+    with UserFrames(pid) as frames:
+        return frames.names(addresses)

@@ -67,7 +67,8 @@ class MachineObjects:
             found = list(self._by_name(name))[:1]
         if not found:
             raise _unknown(name, (short_name(key) for key, _ in self._known()), "this machine")
-        return list({os.path.realpath(one.path): one for one in found}.values())
+        # Of several names for a file the first is the one that programs are linked with: libssl.so.3, then libssl.so.
+        return list({os.path.realpath(one.path): one for one in reversed(found)}.values())[::-1]
 
     def main(self) -> Object | None:
         """Return the program given, if any."""
@@ -123,6 +124,21 @@ class ProcessObjects:
         # Overlay file systems give the mapping another device than the file: the path decides then.
         path = os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")  # noqa: PTH115
         return next(iter(same or [one for one in self._objects if one.mappings[0].path == path]), None)
+
+    def with_file(self, path: str) -> Object | None:
+        """Return the mapped object that is the file *path* as seen from here, or None."""
+        try:
+            found = os.stat(path)  # noqa: PTH116
+        except OSError:
+            return None
+        for one in self._objects:
+            try:
+                other = os.stat(one.path)  # noqa: PTH116
+            except OSError:
+                continue
+            if (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino):
+                return one
+        return None
 
     def all(self) -> list[Object]:
         """Return everything that is mapped with code, in the order of addresses."""
