@@ -1,0 +1,320 @@
+"""The builtins of the handler language: one row each.
+
+A word without parameters is also spelled without the parentheses: `comm` is `comm()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front import integers, pointers, texts
+from kprobes.compiler.front.terms import (
+    Constant,
+    Items,
+    Literal,
+    Nothing,
+    Number,
+    Pointer,
+    Term,
+    Text,
+    describe,
+    integer,
+    limits,
+    widened,
+)
+from kprobes.compiler.ir.nodes import I64, U64, BuiltinText, IntType, WriteContext
+from kprobes.model.ctype import Struct, Void
+from kprobes.model.mapspec import COMM_SIZE
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Callable
+
+    from kprobes.compiler.front.context import Context
+
+U32 = IntType(32, signed=False)
+
+Given = dict[str, tuple[Term, "ast.AST"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One builtin: *parameters* by name, the first *required* of which must be given, and what makes its term.
+
+    *effect* says that a call may stand alone as a statement.
+    """
+
+    make: Callable[[Context, ast.AST, Given], Term]
+    parameters: tuple[str, ...] = ()
+    required: int = 0
+    effect: bool = False
+    many: bool = False
+
+
+def _world(name: str, result: IntType, kind: str = "uint") -> Row:
+    """Return the row of an integer of the world that the IR has a builtin for."""
+
+    def make(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001 - the face of all rows
+        place = ctx.place(node)
+        value = ctx.build.convert(place, ctx.build.builtin(place, name, result), widened(result))
+        return integer(value, kind, result if result.bits < 64 else None)
+
+    return Row(make)
+
+
+def _comm(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    place = ctx.place(node)
+    return Text(COMM_SIZE, None, lambda slot: BuiltinText(place, slot, "comm"))
+
+
+def _task(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    struct = ctx.around.types.struct("task_struct")
+    value = ctx.build.builtin(ctx.place(node), "task", U64)
+    return Pointer(value, 0, struct if isinstance(struct, Struct) else Void(), "kernel")
+
+
+def _function(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    return integer(ctx.build.context(ctx.place(node), "function"), "symbol")
+
+
+def _retval(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    return ctx.parameters.returned(node)
+
+
+def _arg(ctx: Context, node: ast.AST, given: Given) -> Term:
+    term, where = given["number"]
+    if not isinstance(term, Constant):
+        raise ctx.error(where, "arg() takes a literal", "arg(1) is the first argument")
+    if not 1 <= term.value <= 128:
+        raise ctx.error(where, f"there is no argument {term.value}", "arg(1) is the first argument")
+    return ctx.parameters.by_number(node, term.value - 1)
+
+
+def _size(ctx: Context, given: Given) -> int:
+    term, where = given.get("size", (Constant(texts.DEFAULT_SIZE), None))
+    if where is None:
+        return texts.DEFAULT_SIZE
+    if not isinstance(term, Constant):
+        raise ctx.error(where, "the size of a string must be a literal", "string(p, 64)")
+    if not 2 <= term.value <= texts.LARGEST:
+        raise ctx.error(where, f"a string of {term.value} bytes", f"sizes go from 2 to {texts.LARGEST}, with the NUL")
+    return term.value
+
+
+def string(ctx: Context, node: ast.AST, given: Given) -> Term:
+    """Return the string at an address."""
+    return _string(ctx, node, given, user=False)
+
+
+def user_string(ctx: Context, node: ast.AST, given: Given) -> Term:
+    """Return the string at an address of the process."""
+    return _string(ctx, node, given, user=True)
+
+
+def _string(ctx: Context, node: ast.AST, given: Given, *, user: bool) -> Term:
+    size = _size(ctx, given)
+    term = given["address"][0]
+    if isinstance(term, Pointer) and term.count is not None and "size" not in given:
+        size = min(max(term.count, 2), texts.LARGEST) if term.count else size
+    return texts.string_at(ctx, node, term, size, user=user)
+
+
+def _name_literal(ctx: Context, given: Given) -> tuple[str, ast.AST]:
+    term, where = given["ctype"]
+    if not isinstance(term, Literal) or not term.text.strip():
+        raise ctx.error(where, "a C type is given as a string", '"u32", "struct file *"')
+    return term.text, where
+
+
+def _cast(ctx: Context, node: ast.AST, given: Given) -> Term:
+    name, where = _name_literal(ctx, given)
+    return pointers.cast(ctx, node, _number_or_pointer(ctx, given["value"]), name, where)
+
+
+def _deref(ctx: Context, node: ast.AST, given: Given) -> Term:
+    ctype = None
+    if "ctype" in given:
+        ctype, _ = pointers.type_named(ctx, given["ctype"][1], _name_literal(ctx, given)[0])
+    return pointers.deref(ctx, node, _number_or_pointer(ctx, given["address"]), ctype)
+
+
+def _number_or_pointer(ctx: Context, argument: tuple[Term, ast.AST]) -> Term:
+    term, where = argument
+    if not isinstance(term, Number | Pointer | Constant | Nothing):
+        raise ctx.error(where, f"an integer or a pointer is wanted here, this is {describe(term)}")
+    return term
+
+
+def _hex(ctx: Context, node: ast.AST, given: Given) -> Term:
+    term = _number_or_pointer(ctx, given["value"])
+    if isinstance(term, Constant):
+        return Constant(term.value, "hex")
+    found = integers.number(ctx, node, term)
+    return Number(found.value, "hex", found.low, found.high, found.store)
+
+
+def _symbol(ctx: Context, node: ast.AST, given: Given) -> Term:
+    term = _number_or_pointer(ctx, given["address"])
+    return integer(integers.address(ctx, node, term), "symbol")
+
+
+def _int(ctx: Context, node: ast.AST, given: Given) -> Term:
+    term = _number_or_pointer(ctx, given["value"])
+    if isinstance(term, Constant):
+        return Constant(term.value)
+    if isinstance(term, Nothing):
+        raise ctx.error(given["value"][1], "int() of None")
+    found = integers.number(ctx, node, term)
+    if found.value.type == U64:
+        return integer(ctx.build.convert(ctx.place(node), found.value, I64))
+    return Number(found.value, "int", found.low, found.high, found.store if found.kind in ("int", "uint") else None)
+
+
+def _bool(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    return ctx.truth(given["value"][1], given["value"][0])
+
+
+def _abs(ctx: Context, node: ast.AST, given: Given) -> Term:
+    term, where = given["value"]
+    if isinstance(term, Constant):
+        return Constant(abs(term.value))
+    found = integers.number(ctx, where, term)
+    if found.low >= 0:
+        return found
+    negative = integers.compare(ctx, node, "lt", found, Constant(0))
+    assert isinstance(negative, Number)
+    return ctx.select(node, negative.value, lambda: integers.negative(ctx, node, found), lambda: found)
+
+
+def _len(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    term, where = given["value"]
+    if isinstance(term, Items):
+        return Constant(len(term.items))
+    if isinstance(term, Literal):
+        return Constant(len(term.text.encode()))
+    if isinstance(term, Pointer) and term.count is not None:
+        return Constant(term.count)
+    raise ctx.error(where, f"len() of {describe(term)} can't be told", "len() knows tuples, literals and C arrays")
+
+
+def _least(ctx: Context, node: ast.AST, given: Given) -> Term:
+    return _extreme(ctx, node, given, "lt")
+
+
+def _most(ctx: Context, node: ast.AST, given: Given) -> Term:
+    return _extreme(ctx, node, given, "gt")
+
+
+def _extreme(ctx: Context, node: ast.AST, given: Given, op: str) -> Term:
+    arguments = list(given.values())
+    if len(arguments) == 1 and isinstance(arguments[0][0], Items):
+        arguments = [(item, arguments[0][1]) for item in arguments[0][0].items]
+    if len(arguments) < 2:
+        raise ctx.error(node, "min() and max() compare at least two values")
+    best = _plain(ctx, *arguments[0])
+    for argument in arguments[1:]:
+        best = _better(ctx, node, best, _plain(ctx, *argument), op)
+    return best
+
+
+def _plain(ctx: Context, term: Term, where: ast.AST) -> Number | Constant:
+    return term if isinstance(term, Constant) else integers.number(ctx, where, term)
+
+
+def _better(
+    ctx: Context, node: ast.AST, left: Number | Constant, right: Number | Constant, op: str
+) -> Number | Constant:
+    wins = integers.compare(ctx, node, op, right, left)
+    if isinstance(wins, Constant):
+        return right if wins.value else left
+    assert isinstance(wins, Number)
+    ranges = [(t.value, t.value) if isinstance(t, Constant) else (t.low, t.high) for t in (left, right)]
+    pick = min if op == "lt" else max
+    low, high = pick(ranges[0][0], ranges[1][0]), pick(ranges[0][1], ranges[1][1])
+    if op == "lt" and isinstance(left, Number) and isinstance(right, Number) and left.value.type != right.value.type:
+        # The lesser of an i64 and a u64 always fits into i64.
+        return _picked(ctx, node, wins, _int_of(ctx, node, left), _int_of(ctx, node, right), (low, high))
+    return _picked(ctx, node, wins, left, right, (low, high))
+
+
+def _int_of(ctx: Context, node: ast.AST, number: Number) -> Number:
+    return integer(ctx.build.convert(ctx.place(node), number.value, I64))
+
+
+def _picked(
+    ctx: Context, node: ast.AST, wins: Number, left: Number | Constant, right: Number | Constant, known: tuple[int, int]
+) -> Number:
+    chosen = ctx.select(node, wins.value, lambda: right, lambda: left)
+    assert isinstance(chosen, Number)
+    low, high = limits(chosen.value.type)
+    if low <= known[0] and known[1] <= high:
+        low, high = known
+    return Number(chosen.value, chosen.kind, low, high, chosen.store)
+
+
+def _skip(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    _require_unsafe(ctx, node, "skip()")
+    ctx.build.add(WriteContext(ctx.place(node), "skip"))
+    return Nothing()
+
+
+def _return_from_function(ctx: Context, node: ast.AST, given: Given) -> Term:
+    _require_unsafe(ctx, node, "return_from_function()")
+    term, where = given.get("value", (Constant(0), node))
+    value = integers.address(ctx, where, _number_or_pointer(ctx, (term, where)))
+    ctx.build.add(WriteContext(ctx.place(node), "return", value))
+    return Nothing()
+
+
+def _require_unsafe(ctx: Context, node: ast.AST, what: str) -> None:
+    if not ctx.around.unsafe:
+        raise ctx.error(node, f"{what} changes the probed program", "allow it: unsafe=True on the probe, or --unsafe")
+    if ctx.build.part == "exit":
+        raise ctx.error(node, f"{what} comes too late at the return of the function")
+
+
+ROWS: dict[str, Row] = {
+    "now": _world("now", U64),
+    "pid": _world("pid", U32),
+    "tid": _world("tid", U32),
+    "uid": _world("uid", U32),
+    "gid": _world("gid", U32),
+    "cpu": _world("cpu", U32),
+    "cgroup": _world("cgroup", U64),
+    "random": _world("random", U32),
+    "stack": _world("stack", I64, "stack"),
+    "user_stack": _world("user_stack", I64, "user_stack"),
+    "comm": Row(_comm),
+    "task": Row(_task),
+    "current": Row(_task),
+    "function": Row(_function),
+    "retval": Row(_retval),
+    "arg": Row(_arg, ("number",), 1),
+    "string": Row(string, ("address", "size"), 1),
+    "user_string": Row(user_string, ("address", "size"), 1),
+    "cast": Row(_cast, ("value", "ctype"), 2),
+    "deref": Row(_deref, ("address", "ctype"), 1),
+    "hex": Row(_hex, ("value",), 1),
+    "symbol": Row(_symbol, ("address",), 1),
+    "int": Row(_int, ("value",), 1),
+    "bool": Row(_bool, ("value",), 1),
+    "abs": Row(_abs, ("value",), 1),
+    "len": Row(_len, ("value",), 1),
+    "min": Row(_least, many=True),
+    "max": Row(_most, many=True),
+    "skip": Row(_skip, effect=True),
+    "return_from_function": Row(_return_from_function, ("value",), 0, effect=True),
+}
+
+# Words that `expressions` and `statements` carry out themselves, since they look at the text of their arguments.
+SPECIAL = frozenset({"emit", "log", "range", "regs"})
+WORDS = frozenset(ROWS) | SPECIAL
+# Words of Python's own that a handler may use; the others of its builtins are refused.
+PYTHON = frozenset({"int", "bool", "abs", "len", "min", "max", "hex", "range"})
+
+
+def is_bare(name: str) -> bool:
+    """Tell whether the word *name* alone is its call."""
+    row = ROWS.get(name)
+    return row is not None and not row.required and not row.many and not row.effect

@@ -1,0 +1,92 @@
+"""The compiler's front door: the source of a handler in, its IR out.
+
+One pass goes over the syntax tree and builds blocks as it goes. The type of a local is that of all its assignments, and
+some of them come later in the text than a use; so the pass is repeated with what it learned until the types stand
+still, which for most handlers is the first time.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front import conditions, expressions, parts, statements
+from kprobes.compiler.front.context import Context, Frame
+from kprobes.compiler.front.parameters import Parameters
+from kprobes.compiler.front.scan import count_stores, top_level_once
+from kprobes.compiler.front.surroundings import RecordField, Surroundings
+from kprobes.compiler.front.text import SourceText
+from kprobes.errors import InternalError
+
+if TYPE_CHECKING:
+    from kprobes.compiler.front.variables import Variable
+    from kprobes.compiler.ir.nodes import Handler
+    from kprobes.model.mapspec import MapSpec
+    from kprobes.model.probe import HandlerSource
+
+__all__ = ["RecordField", "Surroundings", "compile_handler"]
+
+MOST_PASSES = 12
+
+
+def compile_handler(
+    source: HandlerSource, surroundings: Surroundings, maps: dict[str, MapSpec] | None = None
+) -> Handler:
+    """Return the IR of the handler *source* for its *surroundings*.
+
+    *maps* holds the maps by name that handlers compiled before use, and gains those of this one: handlers share a map
+    when they name the same object, and two objects of one name are refused.
+
+    Raises:
+        CompileError: the handler is outside the language; nothing outside of it is ever skipped.
+    """
+    text = SourceText(source)
+    types: dict[str, Variable] = {}
+    shared = maps if maps is not None else {}
+    helpers: dict[object, SourceText] = {}
+    for _ in range(MOST_PASSES):
+        ctx = Context(text, surroundings, types, shared)
+        ctx.helpers = helpers
+        handler = _compile_once(ctx)
+        if handler is not None:
+            return handler
+    raise InternalError(f"the types of {source.name} do not settle")
+
+
+def _compile_once(ctx: Context) -> Handler | None:
+    ctx.lower = lambda node: expressions.lower(ctx, node)
+    ctx.find_name = lambda node: expressions.find_name(ctx, node)
+    ctx.truth = lambda node, term: conditions.truth(ctx, node, term)
+    ctx.run = lambda body: statements.run(ctx, body)
+    ctx.parameters = Parameters(ctx)
+    definition = ctx.text.definition
+    stores = count_stores(definition.body)
+    names = _parameter_names(ctx, definition)
+    before, split_at, after = parts.split(ctx)
+    ctx.frames.append(
+        Frame(
+            text=ctx.text,
+            scope="",
+            names=ctx.text.source.names,
+            stores=stores,
+            bindable=top_level_once(definition.body, stores, names),
+            crossing=parts.crossing_names(before, after),
+            arguments_word=definition.args.kwarg.arg if definition.args.kwarg else "",
+        )
+    )
+    ctx.handler_parameters = names
+    if ctx.around.returns:
+        return parts.compile_split(ctx, before, split_at, after)
+    return parts.compile_plain(ctx)
+
+
+def _parameter_names(ctx: Context, definition: ast.FunctionDef) -> frozenset[str]:
+    """Check the parameters of the handler against those of the probed place; return their names."""
+    spec = definition.args
+    if spec.vararg:
+        raise ctx.error(spec.vararg, "a handler takes parameters by name", "**arguments stands for all of them")
+    for default in (*spec.defaults, *(one for one in spec.kw_defaults if one is not None)):
+        raise ctx.error(default, "a parameter of a handler has no default", "its value comes from the probed function")
+    for node in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs):
+        ctx.parameters.check(node)
+    return frozenset(node.arg for node in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs))

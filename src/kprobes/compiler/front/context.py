@@ -1,0 +1,236 @@
+"""The state of one compilation: the part being built, the scopes, and what was found out about variables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front import texts, variables
+from kprobes.compiler.front.terms import Map, Pointer, RecordArray, Term, describe
+from kprobes.compiler.ir.nodes import U64, IntType, Place, Slot, Value
+from kprobes.errors import CompileError, UsageError
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kprobes.compiler.front.build import Builder, OpenBlock
+    from kprobes.compiler.front.parameters import Parameters
+    from kprobes.compiler.front.surroundings import Surroundings
+    from kprobes.compiler.front.text import SourceText
+    from kprobes.compiler.front.variables import Variable
+    from kprobes.model.layout import EventLayout
+    from kprobes.model.mapspec import MapSpec
+
+
+class TypeUnknownError(Exception):
+    """A variable is read whose assignment comes later, in a loop: the statement waits for the next pass."""
+
+
+@dataclass(slots=True)
+class Loop:
+    """Where `continue` and `break` go, and the names that the body assigns."""
+
+    again: OpenBlock
+    after: OpenBlock
+    names: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Frame:
+    """One function under compilation: the handler, or a helper that is inlined.
+
+    *scope* prefixes the keys of its variables; *names* are the Python names it sees. *stores* counts the assignments of
+    each local. *bindings* are locals that stand for one term throughout. *results* gathers what a helper returns.
+    """
+
+    text: SourceText
+    scope: str
+    names: Mapping[str, object]
+    stores: Mapping[str, int]
+    call: ast.AST | None = None
+    bindings: dict[str, Term] = field(default_factory=dict)
+    loops: list[Loop] = field(default_factory=list)
+    results: list[tuple[OpenBlock, Term | None, ast.AST]] = field(default_factory=list)
+    bindable: frozenset[int] = frozenset()
+    crossing: frozenset[str] = frozenset()
+    arguments_word: str = ""
+
+
+class Context:
+    """What the passes over a handler share. *types* outlives a pass, all else is new in each."""
+
+    def __init__(
+        self, text: SourceText, around: Surroundings, types: dict[str, Variable], maps: dict[str, MapSpec]
+    ) -> None:
+        self.text = text
+        self.around = around
+        self.types = types
+        self.maps: dict[str, MapSpec] = maps
+        self.used_maps: dict[str, Map] = {}
+        self.events: list[EventLayout] = []
+        self.lines: dict[int, str] = text.numbered_lines()
+        self.frames: list[Frame] = []
+        self.assigned: set[str] = set()
+        self.settled = True
+        self.turns = 1
+        self.inlined = 0
+        self._temporaries = 0
+        self.build: Builder
+        self.lower: Callable[[ast.expr], Term]
+        self.find_name: Callable[[ast.Name], Term]
+        self.truth: Callable[[ast.AST, Term], Term]
+        self.run: Callable[[Sequence[ast.stmt]], None]
+        self.handler_parameters: frozenset[str] = frozenset()
+        self.helpers: dict[object, SourceText] = {}
+        self.parameters: Parameters
+
+    @property
+    def frame(self) -> Frame:
+        """Return the function under compilation."""
+        return self.frames[-1]
+
+    @property
+    def default_space(self) -> str:
+        """Return where a bare address points: user space in a process, else it is told by the address."""
+        return "user" if self.around.user else "any"
+
+    # Places and errors.
+
+    def place(self, node: ast.AST) -> Place:
+        """Return the place of *node* in the handler's file; for a helper of another file, that of its call."""
+        for frame in reversed(self.frames):
+            if frame.text.source.file == self.text.source.file or frame.call is None:
+                return frame.text.place(node)
+            node = frame.call
+        return self.text.place(node)
+
+    def error(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
+        """Return the error that points at *node* of the function under compilation."""
+        text = self.frames[-1].text if self.frames else self.text
+        return text.error(node, what, hint)
+
+    # Slots and variables.
+
+    def new_slot(self, kind: IntType | None, size: int = 0, name: str = "t") -> Slot:
+        """Return a slot of its own name."""
+        self._temporaries += 1
+        return Slot(f".{name}{self._temporaries}", kind, size)
+
+    def assign(self, node: ast.AST, name: str, term: Term) -> None:
+        """Make *term* the value of the local *name*; widens its type where needed.
+
+        Raises:
+            CompileError: *name* holds something of another sort.
+        """
+        key = self.frame.scope + name
+        self._write(node, key, name, term)
+        self.assigned.add(key)
+
+    def _write(self, node: ast.AST, key: str, name: str, term: Term) -> None:
+        found = variables.variable_for(term)
+        if found is None:
+            raise self.error(node, f"{describe(term)} can't be kept in a variable", "name it where it is used")
+        known = self.types.get(key)
+        both = found if known is None else variables.joined(known, found)
+        if both is None:
+            assert known is not None
+            raise variables.mismatch(self, node, name, known, term)
+        if both != known:
+            self.types[key] = both
+            self.settled &= known is None
+        variables.write(self, node, key, both, term)
+
+    def local(self, node: ast.AST, name: str) -> Term:
+        """Return what the local *name* holds.
+
+        Raises:
+            CompileError: nothing was assigned to it yet.
+        """
+        key = self.frame.scope + name
+        if key not in self.assigned and not any(name in loop.names for loop in self.frame.loops):
+            raise self.error(node, f"{name} is used before it is assigned")
+        known = self.types.get(key)
+        if known is None:
+            self.settled = False
+            raise TypeUnknownError(name)
+        return variables.read(self, node, key, known)
+
+    def merge(self, node: ast.AST, ways: list[tuple[OpenBlock, Term]]) -> Term:
+        """Join blocks that each end with a term of their own; continue in a new block with the term of all.
+
+        Raises:
+            CompileError: the terms are of different sorts.
+        """
+        self._temporaries += 1
+        key = f".t{self._temporaries}"
+        kinds = [variables.variable_for(term) for _, term in ways]
+        whole = kinds[0]
+        for kind, (_, term) in zip(kinds[1:], ways[1:], strict=True):
+            whole = variables.joined(whole, kind) if whole and kind else None
+            if whole is None:
+                raise self.error(
+                    node, f"one way gives {describe(ways[0][1])}, another {describe(term)}", "both must agree"
+                )
+        if whole is None:
+            raise self.error(node, f"{describe(ways[0][1])} can't be chosen at run time")
+        after = self.build.new_block("join")
+        for block, term in ways:
+            self.build.current = block
+            variables.write(self, node, key, whole, term)
+            self.build.jump(self.place(node), after)
+        self.build.place_block(after)
+        return variables.read(self, node, key, whole)
+
+    def select(self, node: ast.AST, condition: Value, yes: Callable[[], Term], no: Callable[[], Term]) -> Term:
+        """Return the term of *yes* where *condition* holds, else that of *no*; each is evaluated only if chosen."""
+        first, second = self.build.new_block("then"), self.build.new_block("else")
+        self.build.branch(self.place(node), condition, first, second)
+        ways = []
+        for block, make in ((first, yes), (second, no)):
+            self.build.place_block(block)
+            term = make()
+            ways.append((self.build.current, term))
+        return self.merge(node, ways)
+
+    # Maps.
+
+    def use_map(self, node: ast.AST, spec: MapSpec) -> Map:
+        """Return the term of the map *spec*.
+
+        Raises:
+            CompileError: another map has its name, or its shape is wrong.
+        """
+        known = self.maps.setdefault(spec.name, spec)
+        if known is not spec:
+            raise self.error(
+                node, f"two maps are called {spec.name!r}", "give each map its own name, or share one object"
+            )
+        found = self.used_maps.get(spec.name)
+        if found is None:
+            try:
+                found = Map(spec, spec.layout(self.around.shards))
+            except UsageError as error:
+                raise self.error(node, error.what, error.hint) from None
+            self.used_maps[spec.name] = found
+        return found
+
+    def parameters_for_events(self, node: ast.AST) -> list[tuple[str, Term]]:
+        """Return name and term of each parameter that can be shown; `char *` are read as strings."""
+        found: list[tuple[str, Term]] = []
+        for name in self.parameters.readable():
+            term = self.parameters.by_name(node, name)
+            if isinstance(term, Pointer) and texts.is_char(term.target):
+                term = texts.string_at(self, node, term, texts.DEFAULT_SIZE)
+            if not isinstance(term, RecordArray):
+                found.append((name, term))
+        return found
+
+    def counter(self) -> Slot:
+        """Return the counter of a new loop."""
+        return self.new_slot(U64, name="count")
+
+
+def repointed(ctx: Context, node: ast.AST, error: CompileError) -> CompileError:
+    """Return *error* as one at *node*, unless it has a place of its own."""
+    return error if error.line else ctx.error(node, error.what, error.hint)

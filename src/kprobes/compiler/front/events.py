@@ -1,0 +1,205 @@
+"""`emit` and `log`: from expressions to the layout of a record."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front.terms import (
+    Constant,
+    Everything,
+    Literal,
+    Nothing,
+    Number,
+    Pointer,
+    Term,
+    describe,
+)
+from kprobes.compiler.ir.nodes import I64, U64, Emit, IntType, Operand
+from kprobes.model.layout import RECORD_HEADER, EventLayout, Field, pack_fields
+
+if TYPE_CHECKING:
+    from kprobes.compiler.front.context import Context
+
+U8 = IntType(8, signed=False)
+# A record larger than this is refused: it is built on a stack of 512 bytes or in a scratch map.
+LARGEST_RECORD = 8192
+
+
+class Record:
+    """Gathers the fields of one event."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.kinds: list[str] = []
+        self.operands: list[Operand] = []
+
+    def add(self, ctx: Context, node: ast.AST, name: str, term: Term) -> str:
+        """Append *term* as a field; return the name it gets, which no other field has.
+
+        Raises:
+            CompileError: it is nothing that can be shown.
+        """
+        kind, operand = _field(ctx, node, term)
+        unique, number = name, 2
+        while unique in self.names:
+            unique, number = f"{name}_{number}", number + 1
+        self.names.append(unique)
+        self.kinds.append(kind)
+        self.operands.append(operand)
+        return unique
+
+    def layout(self) -> tuple[tuple[Field, ...], int]:
+        """Return the fields in place and the size of the record."""
+        shapes = [
+            (name, kind, operand.type.bits // 8 if not hasattr(operand, "size") else operand.size)
+            for name, kind, operand in zip(self.names, self.kinds, self.operands, strict=True)
+        ]
+        return pack_fields(shapes, RECORD_HEADER)
+
+
+def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
+    place, build = ctx.place(node), ctx.build
+    if texts.is_text(term):
+        return "str", texts.buffer(ctx, node, term)
+    if isinstance(term, Pointer | Nothing) and not (isinstance(term, Pointer) and term.embedded):
+        return "hex", integers.address(ctx, node, term)
+    if isinstance(term, Constant):
+        if term.kind == "bool":
+            return "bool", build.const(place, term.value, U8)
+        value = integers.number(ctx, node, term).value
+        return ("hex" if term.kind == "hex" else "int" if value.type.signed else "uint"), value
+    if not isinstance(term, Number):
+        hint = "name one of its fields or elements" if isinstance(term, Pointer) else ""
+        raise ctx.error(node, f"{describe(term)} can't be part of an event", hint)
+    if term.kind == "bool":
+        return "bool", build.convert(place, integers.truth(ctx, node, term), U8)
+    if term.kind in ("stack", "user_stack"):
+        return term.kind, build.convert(place, term.value, I64)
+    if term.kind in ("hex", "symbol"):
+        kind = IntType(term.store.bits, signed=False) if term.store and term.kind == "hex" else U64
+        return term.kind, build.convert(place, term.value, kind)
+    kind = term.store or term.value.type
+    return ("int" if kind.signed else "uint"), build.convert(place, term.value, kind)
+
+
+def emit(ctx: Context, node: ast.Call, *, log: bool) -> Term:
+    """Carry out `emit(...)` or `log(...)`.
+
+    Raises:
+        CompileError: an argument can't be shown.
+    """
+    if len(node.args) == 1 and not node.keywords and isinstance(node.args[0], ast.JoinedStr):
+        record = Record()
+        template = _template(ctx, node.args[0], record)
+        return _send(ctx, node, record, template)
+    if log:
+        return _log_plain(ctx, node)
+    record = Record()
+    for argument in node.args:
+        if isinstance(argument, ast.Starred):
+            raise ctx.error(argument, "* can't be used here", "name the values one by one, or emit(**arguments)")
+        if isinstance(argument, ast.JoinedStr):
+            raise ctx.error(argument, "an f-string stands alone", 'write emit(f"...") or log(f"...")')
+        record.add(ctx, argument, _name_of(argument, len(record.names)), ctx.lower(argument))
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            _everything(ctx, keyword.value, record)
+        else:
+            record.add(ctx, keyword.value, keyword.arg, ctx.lower(keyword.value))
+    return _send(ctx, node, record, "")
+
+
+def _log_plain(ctx: Context, node: ast.Call) -> Term:
+    if len(node.args) == 1 and not node.keywords:
+        term = ctx.lower(node.args[0])
+        if isinstance(term, Literal):
+            return _send(ctx, node, Record(), term.text.replace("{", "{{").replace("}", "}}"))
+    raise ctx.error(node, "log() takes one string", 'write log(f"... {value} ...")')
+
+
+def _everything(ctx: Context, node: ast.expr, record: Record) -> None:
+    if not isinstance(node, ast.Name) or not isinstance(ctx.lower(node), Everything):
+        raise ctx.error(node, "** takes the handler's own **parameter", "declare it: def handler(**arguments)")
+    for name, term in ctx.parameters_for_events(node):
+        record.add(ctx, node, name, term)
+
+
+def _send(ctx: Context, node: ast.Call, record: Record, template: str) -> Term:
+    fields, size = record.layout()
+    if size > LARGEST_RECORD:
+        raise ctx.error(
+            node, f"this event takes {size} bytes, at most {LARGEST_RECORD} can be sent", "send shorter strings"
+        )
+    name = ctx.text.source.name
+    same = (event.id for event in ctx.events if (event.fields, event.template) == (fields, template))
+    number = next(same, None)
+    if number is None:
+        number = ctx.around.first_event_id + len(ctx.events)
+        ctx.events.append(EventLayout(number, name, size, fields, template))
+    ctx.build.add(Emit(ctx.place(node), number, tuple(record.operands)))
+    return Nothing()
+
+
+# Names and templates.
+
+
+def _name_of(node: ast.expr, index: int) -> str:
+    """Return the name of a positional value: its text, without the call of a bare word or of `.string()`."""
+    while isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("string", "user_string"):
+            node = node.func.value
+        elif isinstance(node.func, ast.Name) and node.func.id in _WRAPPERS and node.args:
+            node = node.args[0]
+        elif not node.args and not node.keywords:
+            node = node.func
+        else:
+            break
+    if isinstance(node, ast.Constant):
+        return f"field{index + 1}"
+    return ast.unparse(node)
+
+
+_WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool"})
+
+
+def _template(ctx: Context, node: ast.JoinedStr, record: Record) -> str:
+    parts = []
+    for piece in node.values:
+        if isinstance(piece, ast.Constant):
+            parts.append(str(piece.value).replace("{", "{{").replace("}", "}}"))
+            continue
+        assert isinstance(piece, ast.FormattedValue)
+        term = ctx.lower(piece.value)
+        if isinstance(term, Literal) and not piece.format_spec:
+            parts.append(term.text.replace("{", "{{").replace("}", "}}"))
+            continue
+        plain = re.sub(r"\W+", "_", _name_of(piece.value, len(record.names))).strip("_")
+        plain = plain if plain[:1].isalpha() else f"value{plain}"  # a digit would be a position to str.format
+        name = record.add(ctx, piece.value, plain, term)
+        conversion = "" if piece.conversion == -1 else f"!{chr(piece.conversion)}"
+        parts.append(f"{{{name}{conversion}{_format_spec(ctx, piece, record.kinds[-1])}}}")
+    return "".join(parts)
+
+
+def _format_spec(ctx: Context, piece: ast.FormattedValue, kind: str) -> str:
+    if piece.format_spec is None:
+        return ""
+    assert isinstance(piece.format_spec, ast.JoinedStr)
+    parts = piece.format_spec.values
+    if any(not isinstance(part, ast.Constant) for part in parts):
+        raise ctx.error(piece, "a format can't hold a value of its own", "write it out: {x:8d}")
+    spec = "".join(str(part.value) for part in parts if isinstance(part, ast.Constant))
+    sample: object = "" if kind in _SHOWN_AS_TEXT or piece.conversion != -1 else 0
+    try:
+        format(sample, spec)
+    except (ValueError, TypeError) as error:
+        raise ctx.error(
+            piece, f"the format {spec!r} does not fit {'a string' if sample == '' else 'an integer'}", str(error)
+        ) from None
+    return f":{spec}" if spec else ""
+
+
+_SHOWN_AS_TEXT = frozenset({"str", "symbol", "stack", "user_stack"})

@@ -1,0 +1,438 @@
+"""Expressions: from the syntax tree to terms."""
+
+from __future__ import annotations
+
+import ast
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
+from kprobes.compiler.front import conditions, integers, maps, names, pointers, texts
+from kprobes.compiler.front.builtins import ROWS, is_bare
+from kprobes.compiler.front.calls import call
+from kprobes.compiler.front.terms import (
+    Constant,
+    Everything,
+    Items,
+    Literal,
+    Map,
+    Nothing,
+    Number,
+    Outside,
+    Pointer,
+    RecordArray,
+    Term,
+    Text,
+    Word,
+    describe,
+    integer,
+)
+from kprobes.compiler.front.text import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kprobes.compiler.front.build import OpenBlock
+    from kprobes.compiler.front.context import Context
+
+# Expressions outside the language: what they are called, and what to do instead.
+REFUSED: dict[type[ast.expr], tuple[str, str]] = {
+    ast.Lambda: ("a lambda", "write a plain function at module level; calls to it are inlined"),
+    ast.Dict: ("a dict", "use a HashMap, declared outside of the handler"),
+    ast.Set: ("a set", "write a tuple: x in (1, 2, 3)"),
+    ast.List: ("a list", "write a tuple: (1, 2, 3)"),
+    ast.ListComp: ("a comprehension", "write a for loop over range(bound)"),
+    ast.SetComp: ("a comprehension", "write a for loop over range(bound)"),
+    ast.DictComp: ("a comprehension", "write a for loop over range(bound)"),
+    ast.GeneratorExp: ("a comprehension", "write a for loop over range(bound)"),
+    ast.Await: ("await", "handlers never wait"),
+    ast.YieldFrom: ("yield from", "write a plain `yield` where the probed function runs"),
+    ast.Yield: ("a yield inside an expression", "write `yield` or `ret = yield` on a line of its own"),
+    ast.JoinedStr: ("an f-string outside of emit() and log()", 'write log(f"...")'),
+    ast.FormattedValue: ("an f-string outside of emit() and log()", 'write log(f"...")'),
+    ast.Starred: ("unpacking with *", "name the values one by one"),
+    ast.Slice: ("a slice", "read elements one by one: p[0]; strings are read with .string(size)"),
+}
+
+
+def lower(ctx: Context, node: ast.expr) -> Term:
+    """Return the term of *node*, adding to the current block what it takes to compute it.
+
+    Raises:
+        CompileError: it is outside the language.
+    """
+    make = _EXPRESSIONS.get(type(node))
+    if make is None:
+        what, hint = REFUSED.get(type(node), (f"{type(node).__name__}", ""))
+        raise ctx.error(node, f"{what} is not part of the handler language", hint)
+    return make(ctx, node)
+
+
+def _constant(ctx: Context, node: ast.Constant) -> Term:
+    value = node.value
+    if isinstance(value, bool):
+        return Constant(int(value), "bool")
+    if isinstance(value, int):
+        return Constant(value)
+    if isinstance(value, str):
+        return Literal(value)
+    if value is None:
+        return Nothing()
+    if isinstance(value, float | complex):
+        raise ctx.error(node, "handlers compute with integers only", "scale it: ns // 1000 for microseconds")
+    if isinstance(value, bytes):
+        raise ctx.error(node, "bytes are not part of the handler language", "write a plain string")
+    raise ctx.error(node, "... is not part of the handler language", "write pass")
+
+
+def _name(ctx: Context, node: ast.Name) -> Term:
+    term = find_name(ctx, node)
+    if isinstance(term, Word) and is_bare(term.name):
+        return ROWS[term.name].make(ctx, node, {})
+    return term
+
+
+def find_name(ctx: Context, node: ast.Name) -> Term:
+    """Return what a name stands for; a word of the language is not called yet."""
+    frame, name = ctx.frame, node.id
+    if name in frame.bindings:
+        return frame.bindings[name]
+    if name in frame.stores:
+        return ctx.local(node, name)
+    if name == frame.arguments_word and name:
+        return Everything()
+    if len(ctx.frames) == 1 and name in ctx.handler_parameters:
+        if name in ("regs", "retval") and name not in ctx.parameters.names():
+            return Word(name)
+        return ctx.parameters.by_name(node, name)
+    return names.outside(ctx, node, name)
+
+
+# Attributes and elements.
+
+
+def _attribute(ctx: Context, node: ast.Attribute) -> Term:
+    owner = lower(ctx, node.value)
+    if isinstance(owner, Pointer):
+        return pointers.field(ctx, node, owner, node.attr)
+    if isinstance(owner, Outside):
+        term = names.attribute(ctx, node, owner, node.attr)
+        return ROWS[term.name].make(ctx, node, {}) if isinstance(term, Word) and is_bare(term.name) else term
+    if owner == Word("regs"):
+        return register(ctx, node)
+    if isinstance(owner, Everything):
+        if node.attr not in ctx.parameters.names():
+            raise ctx.error(
+                node, f"there is no parameter {node.attr!r}", did_you_mean(node.attr, ctx.parameters.names())
+            )
+        return ctx.parameters.by_name(node, node.attr)
+    if isinstance(owner, Map):
+        kinds = maps.METHODS[type(owner.spec)]
+        raise ctx.error(node, f"{node.attr!r} of {describe(owner)} is no value", f"call a method: {', '.join(kinds)}")
+    hint = 'cast it: cast(x, "struct file *")' if isinstance(owner, Number) else ""
+    raise ctx.error(node, f"{describe(owner)} has no field {node.attr!r}", hint)
+
+
+def register(ctx: Context, node: ast.Attribute) -> Term:
+    """Return `regs.name`.
+
+    Raises:
+        CompileError: there is no such register.
+    """
+    name = register_name(ctx, node)
+    return integer(ctx.build.context(ctx.place(node), "register", name=name), "hex")
+
+
+def register_name(ctx: Context, node: ast.Attribute) -> str:
+    """Return the kernel's name of the register that *node* names."""
+    if node.attr not in REGISTERS:
+        raise ctx.error(
+            node, f"there is no register {node.attr!r}", did_you_mean(node.attr, REGISTERS, f"{', '.join(REGISTERS)}")
+        )
+    if ctx.around.kind == "tracepoint":
+        raise ctx.error(node, "a tracepoint has no registers", "take the fields of its record as parameters")
+    return ALIASES.get(node.attr, node.attr)
+
+
+def _subscript(ctx: Context, node: ast.Subscript) -> Term:
+    owner = lower(ctx, node.value)
+    index = lower(ctx, node.slice)
+    if isinstance(owner, Map):
+        return maps.read(ctx, node, owner, index, node.slice)
+    if isinstance(owner, Pointer):
+        return pointers.element(ctx, node, owner, index, node.slice)
+    if isinstance(owner, RecordArray):
+        return pointers.record_element(ctx, node, owner, index)
+    if isinstance(owner, Items):
+        if not isinstance(index, Constant):
+            raise ctx.error(node.slice, "the index of a tuple must be a literal")
+        if not -len(owner.items) <= index.value < len(owner.items):
+            raise ctx.error(node.slice, f"index {index.value} is outside the tuple of {len(owner.items)}")
+        return owner.items[index.value]
+    hint = "compare whole strings, or their beginning: s.startswith(...)" if isinstance(owner, Text | Literal) else ""
+    if isinstance(owner, Number):
+        hint = 'cast it to a pointer first: cast(x, "u32 *")[0]'
+    raise ctx.error(node, f"{describe(owner)} has no elements", hint)
+
+
+def _tuple(ctx: Context, node: ast.Tuple) -> Term:
+    return Items(tuple(lower(ctx, item) for item in node.elts))
+
+
+def _named(ctx: Context, node: ast.NamedExpr) -> Term:
+    term = lower(ctx, node.value)
+    if isinstance(term, Text) and term.slot is None:
+        term = Text(term.size, texts.buffer(ctx, node, term))
+    ctx.assign(node, node.target.id, term)
+    return term
+
+
+# Operators.
+
+
+def _binary(ctx: Context, node: ast.BinOp) -> Term:
+    return binary(ctx, node, node.op, (lower(ctx, node.left), node.left), (lower(ctx, node.right), node.right))
+
+
+def binary(
+    ctx: Context, node: ast.AST, operator: ast.operator, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]
+) -> Term:
+    """Return `left operator right`.
+
+    Raises:
+        CompileError: the operator doesn't take such operands.
+    """
+    one, other = left[0], right[0]
+    if isinstance(operator, ast.Div):
+        raise ctx.error(node, "/ gives a float in Python", "use // for whole numbers")
+    if isinstance(operator, ast.MatMult):
+        raise ctx.error(node, "@ is not part of the handler language")
+    if isinstance(one, Constant) and isinstance(other, Constant):
+        return integers.fold(ctx, node, operator, one.value, other.value)
+    if isinstance(operator, ast.Pow):
+        raise ctx.error(node, "** takes literals only", "multiply, or shift: 1 << n")
+    if isinstance(one, Pointer) or isinstance(other, Pointer):
+        return _pointer_arithmetic(ctx, node, operator, left, right)
+    for term, where in (left, right):
+        if not isinstance(term, Constant | Number):
+            hint = 'put strings together in log(f"...")' if texts.is_text(term) else ""
+            raise ctx.error(where, f"{_symbol(operator)} takes integers, this is {describe(term)}", hint)
+    return integers.arithmetic(ctx, node, integers.OPERATORS[type(operator)], one, other)
+
+
+def _symbol(operator: ast.operator) -> str:
+    return _SYMBOLS[type(operator)]
+
+
+_SYMBOLS: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.LShift: "<<", ast.RShift: ">>",
+    ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.Pow: "**", ast.Div: "/", ast.MatMult: "@",
+}  # fmt: skip
+
+
+def _pointer_arithmetic(
+    ctx: Context, node: ast.AST, operator: ast.operator, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]
+) -> Term:
+    one, other = left[0], right[0]
+    if isinstance(operator, ast.Add) and isinstance(one, Pointer) and isinstance(other, Constant | Number):
+        return pointers.moved(ctx, node, one, other, right[1])
+    if isinstance(operator, ast.Add) and isinstance(other, Pointer) and isinstance(one, Constant | Number):
+        return pointers.moved(ctx, node, other, one, left[1])
+    if isinstance(operator, ast.Sub) and isinstance(one, Pointer):
+        if isinstance(other, Pointer):
+            return pointers.distance(ctx, node, one, other)
+        if isinstance(other, Constant | Number):
+            return pointers.moved(ctx, node, one, other, right[1], back=True)
+    raise ctx.error(
+        node,
+        f"{_symbol(operator)} does not take {describe(one)} and {describe(other)}",
+        "pointers take + and - only; int(p) is the address as a number",
+    )
+
+
+def _unary(ctx: Context, node: ast.UnaryOp) -> Term:
+    if isinstance(node.op, ast.Not):
+        return _opposite(ctx, node, conditions.truth_of(ctx, node.operand))
+    term = lower(ctx, node.operand)
+    if not isinstance(term, Constant | Number):
+        raise ctx.error(node.operand, f"an integer is wanted here, this is {describe(term)}")
+    if isinstance(node.op, ast.UAdd):
+        return Constant(term.value) if isinstance(term, Constant) else integers.number(ctx, node, term)
+    if isinstance(node.op, ast.USub):
+        return integers.negative(ctx, node, term)
+    return integers.inverted(ctx, node, term)
+
+
+def _opposite(ctx: Context, node: ast.AST, term: Term) -> Term:
+    if isinstance(term, Constant):
+        return Constant(int(not term.value), "bool")
+    assert isinstance(term, Number)
+    return Number(ctx.build.negate(ctx.place(node), term.value), "bool", 0, 1)
+
+
+# Comparisons.
+
+
+def _compare(ctx: Context, node: ast.Compare) -> Term:
+    makers = comparison_steps(ctx, node)
+    return makers[0]() if len(makers) == 1 else conditions.all_of(ctx, node, makers)
+
+
+def comparison_steps(ctx: Context, node: ast.Compare) -> list[Callable[[], Term]]:
+    """Return what makes the truth of each link of `a < b < c`; each side is evaluated once, when its link is."""
+    last = [(lower(ctx, node.left), node.left)]
+
+    def step(operator: ast.cmpop, right_node: ast.expr) -> Term:
+        if isinstance(operator, ast.In | ast.NotIn):
+            found = _contains(ctx, node, last[0], right_node)
+            return _opposite(ctx, node, found) if isinstance(operator, ast.NotIn) else found
+        left, last[0] = last[0], (lower(ctx, right_node), right_node)
+        return compare(ctx, node, operator, left, last[0])
+
+    pairs = zip(node.ops, node.comparators, strict=True)
+    return [partial(step, operator, right) for operator, right in pairs]
+
+
+def compare(
+    ctx: Context, node: ast.AST, operator: ast.cmpop, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]
+) -> Term:
+    """Return the truth of `left operator right`.
+
+    Raises:
+        CompileError: the two can't be compared.
+    """
+    one, other = left[0], right[0]
+    op = integers.COMPARISONS[type(operator)]
+    if isinstance(operator, ast.Is | ast.IsNot) and not (isinstance(one, Nothing) or isinstance(other, Nothing)):
+        raise ctx.error(node, "`is` compares with None only", "use ==")
+    if texts.is_text(one) and texts.is_text(other):
+        if op not in ("eq", "ne"):
+            raise ctx.error(node, "strings can't be ordered", "strings take ==, != and .startswith()")
+        return texts.compare(ctx, node, one, other, equal=op == "eq")
+    if isinstance(one, Items) and isinstance(other, Items):
+        return _compare_tuples(ctx, node, op, (one, left[1]), (other, right[1]))
+    addresses = Pointer | Nothing
+    if isinstance(one, addresses) or isinstance(other, addresses):
+        return _compare_addresses(ctx, node, op, left, right)
+    for term, where in (left, right):
+        if not isinstance(term, Constant | Number):
+            raise ctx.error(
+                where, f"{describe(one)} can't be compared with {describe(other)}", _compare_hint(one, other)
+            )
+    return integers.compare(ctx, node, op, one, other)
+
+
+def _compare_hint(one: Term, other: Term) -> str:
+    if any(texts.is_text(side) for side in (one, other)) and any(isinstance(s, Pointer) for s in (one, other)):
+        return "read the string that the pointer points to: .string()"
+    return ""
+
+
+def _compare_addresses(
+    ctx: Context, node: ast.AST, op: str, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]
+) -> Term:
+    one, other = left[0], right[0]
+    for term, opposite in ((one, other), (other, one)):
+        fits = isinstance(term, Pointer | Nothing | Constant | Number)
+        if not fits or (isinstance(term, Number) and isinstance(opposite, Nothing)):
+            hint = "compare with 0" if isinstance(term, Number) else _compare_hint(one, other)
+            raise ctx.error(node, f"{describe(one)} can't be compared with {describe(other)}", hint)
+    return integers.compare_addresses(ctx, node, op, one, other)
+
+
+def _compare_tuples(
+    ctx: Context, node: ast.AST, op: str, left: tuple[Items, ast.AST], right: tuple[Items, ast.AST]
+) -> Term:
+    if op not in ("eq", "ne"):
+        raise ctx.error(node, "tuples can't be ordered", "tuples take == and !=")
+    if len(left[0].items) != len(right[0].items):
+        return Constant(int(op == "ne"), "bool")
+    pairs = zip(left[0].items, right[0].items, strict=True)
+    equal = conditions.all_of(ctx, node, [partial(_equal, ctx, node, (a, left[1]), (b, right[1])) for a, b in pairs])
+    return _opposite(ctx, node, equal) if op == "ne" else equal
+
+
+def _equal(ctx: Context, node: ast.AST, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]) -> Term:
+    return compare(ctx, node, ast.Eq(), left, right)
+
+
+def _contains(ctx: Context, node: ast.AST, item: tuple[Term, ast.AST], where: ast.expr) -> Term:
+    owner = lower(ctx, where)
+    if isinstance(owner, Map):
+        return maps.contains(ctx, node, owner, item[0], item[1])
+    if isinstance(owner, Items):
+        term = item[0]
+        if isinstance(term, Text) and term.slot is None:
+            term = Text(term.size, texts.buffer(ctx, item[1], term))
+        same = [partial(_equal, ctx, node, (term, item[1]), (one, where)) for one in owner.items]
+        return conditions.any_of(ctx, node, same)
+    hint = "strings take ==, != and .startswith()" if texts.is_text(owner) else "write a tuple: x in (1, 2, 3)"
+    raise ctx.error(where, f"`in` looks into maps and tuples, this is {describe(owner)}", hint)
+
+
+# Choices.
+
+
+def _boolean(ctx: Context, node: ast.BoolOp) -> Term:
+    """`a and b`: a truth value where all sides are, else the value of the last side evaluated, as in Python."""
+    stop = isinstance(node.op, ast.Or)
+    place, build = ctx.place(node), ctx.build
+    ways: list[tuple[OpenBlock, Term]] = []
+    for index, value_node in enumerate(node.values):
+        term = lower(ctx, value_node)
+        if isinstance(term, Text) and term.slot is None:
+            term = Text(term.size, texts.buffer(ctx, value_node, term))
+        if index == len(node.values) - 1:
+            if not ways:
+                return term
+            ways.append((build.current, term))
+            break
+        result = conditions.truth(ctx, value_node, term)
+        if isinstance(result, Constant):
+            if bool(result.value) != stop:
+                continue
+            conditions.never(ctx, node.values[index + 1 :])
+            if not ways:
+                return term
+            ways.append((build.current, term))
+            break
+        more, stopped = build.new_block("more"), build.new_block("settled")
+        build.branch(place, result.value, *((stopped, more) if stop else (more, stopped)))
+        build.place_block(stopped)
+        ways.append((stopped, term))
+        build.place_block(more)
+    return ctx.merge(node, ways)
+
+
+def _choice(ctx: Context, node: ast.IfExp) -> Term:
+    known = conditions.known(ctx, node.test)
+    if known is not None:
+        chosen, other = (node.body, node.orelse) if known else (node.orelse, node.body)
+        conditions.never(ctx, [other])
+        return lower(ctx, chosen)
+    first, second = ctx.build.new_block("then"), ctx.build.new_block("else")
+    conditions.branch_on(ctx, node.test, first, second)
+    ways = []
+    for block, side in ((first, node.body), (second, node.orelse)):
+        ctx.build.place_block(block)
+        term = lower(ctx, side)
+        if isinstance(term, Text) and term.slot is None:
+            term = Text(term.size, texts.buffer(ctx, side, term))
+        ways.append((ctx.build.current, term))
+    return ctx.merge(node, ways)
+
+
+_EXPRESSIONS: dict[type[ast.expr], Callable[..., Term]] = {
+    ast.Constant: _constant,
+    ast.Name: _name,
+    ast.Attribute: _attribute,
+    ast.Subscript: _subscript,
+    ast.Tuple: _tuple,
+    ast.NamedExpr: _named,
+    ast.BinOp: _binary,
+    ast.UnaryOp: _unary,
+    ast.Compare: _compare,
+    ast.BoolOp: _boolean,
+    ast.IfExp: _choice,
+    ast.Call: call,
+}

@@ -1,0 +1,247 @@
+"""Maps in handlers: `count.add(1, by=comm())`, `opened[key] = value`, `key in opened`, `del opened[key]`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe, integer
+from kprobes.compiler.ir.nodes import (
+    BOOL,
+    I64,
+    U64,
+    IntType,
+    MapAdd,
+    MapBump,
+    MapDelete,
+    MapRead,
+    MapSample,
+    MapWrite,
+    Operand,
+    Slot,
+    Value,
+)
+from kprobes.model.mapspec import Count, HashMap, Histogram
+
+if TYPE_CHECKING:
+    import ast
+
+    from kprobes.compiler.front.context import Context
+    from kprobes.model.layout import Field
+
+# The methods of each sort of map, with their parameters; those after the first optional one may be left out.
+METHODS: dict[type, dict[str, tuple[str, ...]]] = {
+    Count: {"add": ("amount", "by")},
+    Histogram: {"add": ("value", "by", "weight")},
+    HashMap: {"get": ("key", "default"), "pop": ("key", "default")},
+}
+_WANTED = {
+    "int": "an integer",
+    "uint": "an integer",
+    "bool": "a truth value",
+    "str": "a string",
+    "stack": "a stack: stack()",
+    "user_stack": "a user stack: user_stack()",
+    "symbol": "an address",
+}
+
+
+def operands(
+    ctx: Context, node: ast.AST, map_: Map, fields: tuple[Field, ...], term: Term, what: str
+) -> tuple[Operand, ...]:
+    """Return *term* as the *fields* of a key or value, which messages call *what*.
+
+    Raises:
+        CompileError: it doesn't fit them.
+    """
+    parts = term.items if isinstance(term, Items) else (term,)
+    if len(parts) != len(fields):
+        shape = "a single one" if len(fields) == 1 else f"a tuple of {len(fields)}"
+        raise ctx.error(
+            node, f"the {what} of {map_.spec.name} is {shape}, this is {describe(term)}", _shape_hint(fields)
+        )
+    return tuple(_operand(ctx, node, map_, one, part, what) for one, part in zip(fields, parts, strict=True))
+
+
+def _shape_hint(fields: tuple[Field, ...]) -> str:
+    return f"it holds {', '.join(_WANTED[one.kind].split(':')[0] for one in fields)}"
+
+
+def _operand(ctx: Context, node: ast.AST, map_: Map, field: Field, term: Term, what: str) -> Operand:
+    if not _fits(field, term):
+        wanted = _WANTED[field.kind]
+        hint = ""
+        if field.kind == "str" and isinstance(term, Pointer):
+            hint = "read the string it points to: .string()"
+        elif isinstance(term, Number) and term.kind in ("stack", "user_stack"):
+            hint = f"declare the {what} as {'Stack' if term.kind == 'stack' else 'UserStack'}"
+        elif field.kind == "int" and texts.is_text(term):
+            hint = f"declare the {what} as str, or String(bytes)"
+        raise ctx.error(node, f"the {what} of {map_.spec.name} is {wanted}, this is {describe(term)}", hint)
+    if field.kind == "str":
+        return texts.buffer(ctx, node, term, field.size)
+    if field.kind == "bool":
+        place = ctx.place(node)
+        return ctx.build.convert(place, integers.truth(ctx, node, term), IntType(8 * field.size, signed=False))
+    if isinstance(term, Pointer | Nothing):
+        return ctx.build.convert(ctx.place(node), integers.address(ctx, node, term), _int_type(field))
+    return integers.narrow(ctx, node, term, _int_type(field))
+
+
+def _fits(field: Field, term: Term) -> bool:
+    if field.kind == "str":
+        return texts.is_text(term)
+    if field.kind in ("stack", "user_stack"):
+        return isinstance(term, Number) and term.kind == field.kind
+    if isinstance(term, Number) and term.kind in ("stack", "user_stack"):
+        return False
+    return isinstance(term, Number | Constant | Nothing) or (isinstance(term, Pointer) and not term.embedded)
+
+
+def _int_type(field: Field) -> IntType:
+    return IntType(8 * field.size, signed=field.kind in ("int", "stack", "user_stack"))
+
+
+def _key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node: ast.AST) -> tuple[Operand, ...]:
+    if by is None:
+        if map_.layout.key:
+            raise ctx.error(node, f"{map_.spec.name} has keys, and none is given", "say which: add(..., by=...)")
+        return ()
+    if not map_.layout.key:
+        kind = type(map_.spec).__name__
+        raise ctx.error(
+            by_node, f"{map_.spec.name} has no keys", f'declare it with them: {kind}("{map_.spec.name}", by=int)'
+        )
+    return operands(ctx, by_node, map_, map_.layout.key, by, "key")
+
+
+def method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, tuple[Term, ast.AST]]) -> Term:
+    """Carry out `map.name(...)`; *given* are the arguments by name.
+
+    Raises:
+        CompileError: an argument is missing or of the wrong type.
+    """
+    if isinstance(map_.spec, HashMap):
+        return _lookup_method(ctx, node, map_, name, given)
+    place = ctx.place(node)
+    by, by_node = given.get("by", (None, node))
+    if isinstance(map_.spec, Count):
+        amount, amount_node = given.get("amount", (Constant(1), node))
+        value = _integer(ctx, amount_node, amount, "the amount")
+        ctx.build.add(MapAdd(place, map_.layout.name, _key(ctx, node, map_, by, by_node), value))
+        return Nothing()
+    if "value" not in given:
+        raise ctx.error(node, f"{map_.spec.name}.add() needs the value to count", "add(value) or add(value, by=key)")
+    sample = _integer(ctx, given["value"][1], given["value"][0], "the value")
+    weight, weight_node = given.get("weight", (Constant(1), node))
+    times = _integer(ctx, weight_node, weight, "the weight")
+    key = _key(ctx, node, map_, by, by_node)
+    ctx.build.add(MapSample(place, map_.layout.name, key, sample, times))
+    return Nothing()
+
+
+def _integer(ctx: Context, node: ast.AST, term: Term, what: str) -> Value:
+    if isinstance(term, Pointer):
+        raise ctx.error(
+            node, f"{what} must be an integer, but it is {describe(term)}", "count its address with int(...)"
+        )
+    return integers.number(ctx, node, term, what).value
+
+
+def _lookup_method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, tuple[Term, ast.AST]]) -> Term:
+    if "key" not in given:
+        raise ctx.error(node, f"{map_.spec.name}.{name}() needs a key")
+    key_term, key_node = given["key"]
+    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    found, term = _read(ctx, node, map_, key)
+    if name == "pop":
+        ctx.build.add(MapDelete(ctx.place(node), map_.layout.name, key, ctx.build.value(BOOL)))
+    default = given.get("default")
+    if default is None or default[0] == Constant(0):
+        return term  # what is missing reads as zeros
+    if isinstance(default[0], Nothing):
+        raise ctx.error(default[1], "a value of a map is never None", f"test first: if key in {map_.spec.name}")
+    return ctx.select(node, found, lambda: term, lambda: default[0])
+
+
+def _read(ctx: Context, node: ast.AST, map_: Map, key: tuple[Operand, ...]) -> tuple[Value, Term]:
+    place, build = ctx.place(node), ctx.build
+    found = build.value(BOOL)
+    numbers: list[Value | None] = []
+    strings: list[Slot | None] = []
+    for one in map_.layout.value:
+        is_text = one.kind == "str"
+        strings.append(ctx.new_slot(None, one.size) if is_text else None)
+        numbers.append(None if is_text else build.value(_int_type(one)))
+    build.add(MapRead(place, map_.layout.name, key, found, tuple(numbers), tuple(strings)))
+    terms = tuple(
+        _term(ctx, node, one, number, string)
+        for one, number, string in zip(map_.layout.value, numbers, strings, strict=True)
+    )
+    return found, terms[0] if len(terms) == 1 else Items(terms)
+
+
+def _term(ctx: Context, node: ast.AST, field: Field, number: Value | None, string: Slot | None) -> Term:
+    if number is None:
+        assert string is not None
+        return Text(string.size, string)
+    store = number.type if number.type.bits < 64 else None
+    value = ctx.build.convert(ctx.place(node), number, U64 if number.type == U64 else I64)
+    if field.kind == "bool":
+        return Number(value, "bool", 0, 1)
+    return integer(value, field.kind, store)
+
+
+def read(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> Term:
+    """Return `map[key]`; a missing key reads as zeros."""
+    require_lookups(ctx, node, map_)
+    return _read(ctx, node, map_, operands(ctx, key_node, map_, map_.layout.key, key_term, "key"))[1]
+
+
+def contains(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> Number:
+    """Return the truth of `key in map`."""
+    require_lookups(ctx, node, map_)
+    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    return Number(_read(ctx, node, map_, key)[0], "bool", 0, 1)
+
+
+def write(
+    ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST, value: tuple[Term, ast.AST]
+) -> None:
+    """Carry out `map[key] = value`."""
+    require_lookups(ctx, node, map_)
+    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    values = operands(ctx, value[1], map_, map_.layout.value, value[0], "value")
+    ctx.build.add(MapWrite(ctx.place(node), map_.layout.name, key, values))
+
+
+def bump(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST, amount: Value) -> None:
+    """Carry out `map[key] += amount`, atomically."""
+    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    ctx.build.add(MapBump(ctx.place(node), map_.layout.name, key, amount))
+
+
+def is_bumpable(map_: Map) -> bool:
+    """Tell whether the values of *map_* are single 64-bit integers."""
+    fields = map_.layout.value
+    return len(fields) == 1 and fields[0].kind in ("int", "uint") and fields[0].size == 8
+
+
+def delete(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> None:
+    """Carry out `del map[key]`; a missing key is no mistake."""
+    require_lookups(ctx, node, map_)
+    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    ctx.build.add(MapDelete(ctx.place(node), map_.layout.name, key, ctx.build.value(BOOL)))
+
+
+def require_lookups(ctx: Context, node: ast.AST, map_: Map) -> None:
+    """Refuse to look into an aggregate, which handlers can only add to.
+
+    Raises:
+        CompileError: *map_* is no HashMap.
+    """
+    if not isinstance(map_.spec, HashMap):
+        kind = type(map_.spec).__name__
+        raise ctx.error(
+            node, f"{map_.spec.name} is a {kind}: a handler can add to it, not look into it", "use a HashMap"
+        )

@@ -1,0 +1,224 @@
+"""What a handler is given: parameters by the prototype's names, fields of a tracepoint's record, `arg(n)`, `retval`.
+
+In the entry part a parameter is read from the hit, once. In the exit part it is no longer there: it is captured at the
+entry and kept for the call, in a slot that is restored (see `parts`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front import pointers, texts
+from kprobes.compiler.front.abi import integer_indexes
+from kprobes.compiler.front.terms import Number, Pointer, RecordArray, Term, Text, integer, widened
+from kprobes.compiler.front.text import did_you_mean, listed
+from kprobes.compiler.ir.nodes import I64, U64, IntType, RecordText, Slot, Value
+from kprobes.model.ctype import CType, Function, Int, Void, format_ctype
+from kprobes.model.ctype import Pointer as CPointer
+
+if TYPE_CHECKING:
+    import ast
+
+    from kprobes.compiler.front.context import Context
+    from kprobes.compiler.front.surroundings import RecordField
+
+# Functions that stand between a system call and its work take pointers of the caller's, which types don't tell apart.
+SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__se_sys_", "__do_sys_", "__sys_", "do_sys_", "ksys_", "compat_sys_")
+RECORD_TEXT = 256
+
+
+class Parameters:
+    """The parameters of one handler, read where they are first used and captured where they must cross to the exit."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.prototype: Function | None = ctx.around.prototype
+        self._indexes: tuple[int | None, ...] | None = None
+        self._read: dict[tuple[str, int], Value] = {}
+        self._captured: dict[Slot, int] = {}
+
+    # Names.
+
+    def names(self) -> list[str]:
+        """Return the names a handler may take parameters by."""
+        if self.ctx.around.record:
+            return [one.name for one in self.ctx.around.record]
+        if self.prototype is None:
+            return []
+        return [parameter.name for parameter in self.prototype.parameters if parameter.name]
+
+    def check(self, node: ast.arg) -> None:
+        """Refuse a parameter of the handler that the probed place doesn't have.
+
+        Raises:
+            CompileError: there is none of that name, or none can be read here.
+        """
+        ctx, name = self.ctx, node.arg
+        if name in ("regs", "retval") and name not in self.names():
+            return
+        if ctx.around.record:
+            if name not in self.names():
+                hint = did_you_mean(name, self.names(), f"it has {listed(self.names())}")
+                raise ctx.error(node, f"the record of this tracepoint has no field {name!r}", hint)
+            return
+        self._require_entry(node)
+        if self.prototype is None:
+            raise ctx.error(
+                node,
+                f"nothing tells what {name!r} is: the probed function has no known prototype",
+                "use arg(1), arg(2), ... or regs.di in place of parameters",
+            )
+        if name not in self.names():
+            known = self.names()
+            what = f"{self.prototype.name or 'the probed function'} has no parameter {name!r}"
+            has = f"it has {listed(known)}" if known else "it takes none, or the types don't name them: use arg(1), ..."
+            raise ctx.error(node, what, did_you_mean(name, known, has))
+
+    def _require_entry(self, node: ast.AST) -> None:
+        if not self.ctx.around.at_entry:
+            raise self.ctx.error(
+                node, "the arguments of a function can be read at its entry only", "use registers: regs.di"
+            )
+
+    # Reading.
+
+    def by_name(self, node: ast.AST, name: str) -> Term:
+        """Return the parameter *name*, which `check` has let through."""
+        for one in self.ctx.around.record:
+            if one.name == name:
+                return self._field(node, one)
+        assert self.prototype is not None
+        names = [parameter.name for parameter in self.prototype.parameters]
+        return self.by_number(node, names.index(name))
+
+    def by_number(self, node: ast.AST, number: int) -> Term:
+        """Return parameter *number*, from 0, with its C type where that is known.
+
+        Raises:
+            CompileError: it can't be read, or the function has fewer.
+        """
+        ctx = self.ctx
+        self._require_entry(node)
+        if ctx.around.kind == "tracepoint":
+            raise ctx.error(
+                node, "a tracepoint has fields, not arguments", "take the fields as parameters of the handler"
+            )
+        if self.prototype is None:
+            return integer(self._argument(node, number), "uint")
+        parameters = self.prototype.parameters
+        if number >= len(parameters):
+            if self.prototype.variadic:
+                return integer(self._argument(node, number), "uint")
+            raise ctx.error(
+                node, f"{self.prototype.name or 'the function'} has {len(parameters)} parameters, not {number + 1}"
+            )
+        ctype = parameters[number].type
+        index = self._index(node, number, ctype)
+        return pointers.of_type(ctx, node, self._argument(node, index), ctype, self.space(ctype))
+
+    def readable(self) -> list[str]:
+        """Return the names of the parameters that can be read, in their order."""
+        if self.ctx.around.record:
+            return self.names()
+        if self.prototype is None or not self.ctx.around.at_entry:
+            return []
+        found = zip(self.prototype.parameters, self.indexes(), strict=True)
+        return [one.name for one, index in found if one.name and index is not None and pointers.is_readable(one.type)]
+
+    def indexes(self) -> tuple[int | None, ...]:
+        """Return the number of each parameter in the C ABI's order of integer arguments; None where it has none."""
+        if self._indexes is None:
+            assert self.prototype is not None
+            self._indexes = integer_indexes(self.prototype, self.ctx.around.types)
+        return self._indexes
+
+    def _index(self, node: ast.AST, number: int, ctype: CType) -> int:
+        if not pointers.is_readable(ctype):
+            raise self.ctx.error(
+                node, f"a parameter of type {format_ctype(ctype)} can't be read", "only integers and pointers can"
+            )
+        index = self.indexes()[number]
+        if index is None:
+            raise self.ctx.error(
+                node,
+                "where this parameter lies can't be told: one before it is passed in memory",
+                "read it from the stack: regs.sp",
+            )
+        return index
+
+    def space(self, ctype: CType) -> str:
+        """Return where a parameter of *ctype* points: the kernel's or the process's memory, or `any`."""
+        if self.ctx.around.user:
+            return "user"
+        if not isinstance(ctype, CPointer) or isinstance(ctype.target, Int | Void):
+            return "any"
+        if self.prototype is not None and self.prototype.name.startswith(SYSCALL_PREFIXES):
+            return "any"
+        return "kernel"
+
+    def _argument(self, node: ast.AST, index: int) -> Value:
+        """Return integer argument *index* as u64, read in the prologue of the part under construction."""
+        build = self.ctx.build
+        key = (build.part, index)
+        if key in self._read:
+            return self._read[key]
+        current, build.current = build.current, build.prologue_block
+        place = self.ctx.place(node)
+        if build.part == "entry":
+            value = build.context(place, "argument", index)
+        else:
+            slot = Slot(f".arg{index + 1}", U64)
+            self._captured[slot] = index
+            value = build.read_slot(place, slot)
+        build.current = current
+        self._read[key] = value
+        return value
+
+    def captured(self, node: ast.AST, slot: Slot) -> Value | None:
+        """Return, in the entry part, the value that *slot* of the exit part stands for; None if it is no argument's."""
+        index = self._captured.get(slot)
+        return None if index is None else self._argument(node, index)
+
+    # Results and records.
+
+    def returned(self, node: ast.AST) -> Term:
+        """Return what the probed function returned, as its C type.
+
+        Raises:
+            CompileError: this isn't a return, or nothing is returned.
+        """
+        ctx = self.ctx
+        if not ctx.around.returns:
+            raise ctx.error(
+                node, "there is no return value here: the function has yet to run", "use @kretprobe or @uretprobe"
+            )
+        if ctx.build.part == "entry":
+            raise ctx.error(node, "there is no return value before the yield", "use it after the yield")
+        ctype: CType | None = self.prototype.returns if self.prototype else None
+        if isinstance(ctype, Void):
+            name = self.prototype.name if self.prototype else ""
+            raise ctx.error(node, f"{name or 'the function'} returns nothing", "write `yield` alone")
+        value = ctx.build.context(ctx.place(node), "return")
+        if ctype is None:
+            return integer(ctx.build.convert(ctx.place(node), value, I64))
+        return pointers.of_type(ctx, node, value, ctype, "user" if ctx.around.user else "kernel")
+
+    def _field(self, node: ast.AST, field: RecordField) -> Term:
+        ctx = self.ctx
+        place = ctx.place(node)
+        offset, size = field.offset, field.size
+        if field.kind == "data_loc":
+            return Text(RECORD_TEXT, None, lambda slot: RecordText(place, slot, offset))
+        if field.kind == "chars":
+            return Text(min(size, texts.LARGEST_ARRAY), None, lambda slot: RecordText(place, slot, offset, size))
+        if field.kind == "array":
+            return RecordArray(offset, IntType(8 * (size // field.count), field.signed), field.count)
+        if field.kind == "pointer":
+            ctype = ctx.around.types.typename(field.ctype)
+            target = ctype.target if isinstance(ctype, CPointer) else Void()
+            return Pointer(ctx.build.context(place, "record", offset), 0, target, "any")
+        kind = IntType(8 * size, field.signed)
+        value = ctx.build.convert(place, ctx.build.context(place, "record", offset, kind=kind), widened(kind))
+        if field.ctype in ("bool", "_Bool"):
+            return Number(value, "bool", 0, 1)
+        return integer(value, "int" if field.signed else "uint", kind if kind.bits < 64 else None)

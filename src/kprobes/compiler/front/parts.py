@@ -1,0 +1,188 @@
+"""A handler as one or two functions of the IR: the split at `yield`, and what crosses from the entry to the exit.
+
+What the exit part reads and the entry part made (locals that live across the `yield`, parameters, arguments) is found
+by liveness on the exit's finished code. It is kept per call by `SaveCall` and comes back by `RestoreCall`.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.front.build import Builder
+from kprobes.compiler.front.flow import acts, live_at_start, returns_early, slots_written
+from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yields
+from kprobes.compiler.front.statements import assign_to
+from kprobes.compiler.front.terms import is_static
+from kprobes.compiler.ir.nodes import Block, Function, Handler, RestoreCall, SaveCall, Slot
+from kprobes.model.layout import Field, pack_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.compiler.front.context import Context
+    from kprobes.compiler.ir.nodes import Operand, Place
+
+
+def split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]]:
+    """Return the statements before the `yield`, the one that yields, and those after it.
+
+    Raises:
+        CompileError: there are several, one is not at the top of the handler, or this probe has no second half.
+    """
+    body = ctx.text.definition.body
+    found = yields(body)
+    if not found:
+        return [], None, body
+    if not ctx.around.returns:
+        other = {"uprobe": "@uretprobe"}.get(ctx.around.kind, "@kretprobe")
+        raise ctx.error(
+            found[0], f"a {ctx.around.kind} has no second half to yield for", f"use {other} for entry and return"
+        )
+    if len(found) > 1:
+        raise ctx.error(found[1], "a second yield", "the probed function runs once: one yield splits the handler")
+    for index, statement in enumerate(body):
+        if is_yield(statement):
+            return body[:index], statement, body[index + 1 :]
+    raise ctx.error(
+        found[0],
+        "yield stands at the top of the handler only",
+        "leave early instead: `if not wanted: return`, then `yield` on its own line",
+    )
+
+
+def crossing_names(before: Sequence[ast.stmt], after: Sequence[ast.stmt]) -> frozenset[str]:
+    """Return the locals that are assigned before the yield and read after it."""
+    return frozenset(count_stores(before)) & names_read(after)
+
+
+def compile_plain(ctx: Context) -> Handler | None:
+    """Compile a handler that runs at one point; None if the types of its variables are not settled yet."""
+    _start(ctx, "entry")
+    _assign_parameters(ctx)
+    ctx.run(ctx.text.definition.body)
+    if not ctx.settled:
+        return None
+    return _handler(ctx, ctx.build.finish(_end(ctx)), None, ())
+
+
+def compile_split(
+    ctx: Context, before: list[ast.stmt], split_at: ast.stmt | None, after: list[ast.stmt]
+) -> Handler | None:
+    """Compile a handler of a return probe: *before* runs at the entry, *after* at the exit."""
+    entry = _start(ctx, "entry")
+    if split_at is not None:
+        _assign_parameters(ctx)
+        ctx.run(before)
+        bindings = ctx.frame.bindings
+        ctx.frame.bindings = {name: term for name, term in bindings.items() if is_static(term)}
+    exit_ = _start(ctx, "exit")
+    if split_at is None:
+        _assign_parameters(ctx)
+    elif not isinstance(split_at, ast.Expr):
+        _assign_result(ctx, split_at)
+    ctx.run(after)
+    if not ctx.settled:
+        return None
+    last = exit_.finish(_end(ctx))
+    ctx.build = entry
+    first, fields, restored = _connect(ctx, entry, last, split_at)
+    if first is not None:
+        last = _restoring(last, restored, ctx.place(split_at or ctx.text.definition))
+    return _handler(ctx, first, last, fields)
+
+
+def _start(ctx: Context, part: str) -> Builder:
+    ctx.build = Builder(ctx.text.source.name, part)
+    return ctx.build
+
+
+def _end(ctx: Context) -> Place:
+    return ctx.place(ctx.text.definition.body[-1])
+
+
+def _assign_parameters(ctx: Context) -> None:
+    """Give parameters that the handler assigns to a slot of their own."""
+    for node in (
+        *ctx.text.definition.args.posonlyargs,
+        *ctx.text.definition.args.args,
+        *ctx.text.definition.args.kwonlyargs,
+    ):
+        if node.arg in ctx.frame.stores:
+            ctx.assign(node, node.arg, ctx.parameters.by_name(node, node.arg))
+
+
+def _assign_result(ctx: Context, split_at: ast.stmt) -> None:
+    """Carry out the left side of `ret = yield`."""
+    assert isinstance(split_at, ast.Assign | ast.AnnAssign)
+    assert split_at.value is not None
+    targets = split_at.targets if isinstance(split_at, ast.Assign) else [split_at.target]
+    term = ctx.parameters.returned(split_at.value)
+    if id(split_at) in ctx.frame.bindable and isinstance(targets[0], ast.Name):
+        ctx.frame.bindings[targets[0].id] = term
+        return
+    for target in targets:
+        assign_to(ctx, target, term, split_at.value)
+
+
+def _connect(
+    ctx: Context, entry: Builder, last: Function, split_at: ast.stmt | None
+) -> tuple[Function | None, tuple[Field, ...], tuple[Slot, ...]]:
+    """Finish the entry part; return it (None if it is not needed), and what it saves for *last*."""
+    place = ctx.place(split_at or ctx.text.definition)
+    saved: list[Slot] = []
+    operands: list[Operand] = []
+    written = {slot for block in entry.blocks for node in block.nodes for slot in slots_written(node)}
+    for slot in live_at_start(last):
+        argument = ctx.parameters.captured(ctx.text.definition, slot)
+        if argument is not None:
+            operand: Operand = argument
+        elif slot not in written:
+            continue  # it is first written in the exit part, inside a loop
+        else:
+            operand = slot if slot.type is None else entry.read_slot(place, slot)
+        saved.append(slot)
+        operands.append(operand)
+    save = SaveCall(place, tuple(operands))
+    ending = entry.current
+    ending.nodes.append(save)
+    first = entry.finish(place)
+    if not saved and not returns_early(first) and not acts(_without(first, save)):
+        return None, (), ()
+    return first, _call_fields(saved), tuple(saved)
+
+
+def _without(function: Function, node: object) -> Function:
+    blocks = tuple(Block(b.label, tuple(n for n in b.nodes if n is not node), b.end, b.bound) for b in function.blocks)
+    return Function(function.name, function.part, function.slots, blocks)
+
+
+def _call_fields(slots: Sequence[Slot]) -> tuple[Field, ...]:
+    shapes = [
+        (slot.name.lstrip("."), "str", slot.size)
+        if slot.type is None
+        else (slot.name.lstrip("."), "int" if slot.type.signed else "uint", slot.type.bits // 8)
+        for slot in slots
+    ]
+    return pack_fields(shapes)[0]
+
+
+def _restoring(last: Function, slots: tuple[Slot, ...], place: Place) -> Function:
+    """Return the exit part *last* with the node in front that brings the saved slots back."""
+    head = last.blocks[0]
+    restore = RestoreCall(place, slots)
+    known = dict.fromkeys((*slots, *last.slots))
+    return Function(
+        last.name,
+        last.part,
+        tuple(known),
+        (Block(head.label, (restore, *head.nodes), head.end, head.bound), *last.blocks[1:]),
+    )
+
+
+def _handler(ctx: Context, entry: Function | None, exit_: Function | None, fields: tuple[Field, ...]) -> Handler:
+    source = ctx.text.source
+    maps = tuple(term.layout for term in ctx.used_maps.values())
+    return Handler(
+        source.name, entry, exit_, maps, tuple(ctx.events), fields, source.file, dict(sorted(ctx.lines.items()))
+    )

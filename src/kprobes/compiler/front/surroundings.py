@@ -1,0 +1,66 @@
+"""What a handler is compiled for: the kind of probe, the prototype, the types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from kprobes.model.ctype import Function, Types
+
+USER_KINDS = frozenset({"uprobe", "uretprobe"})
+RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
+
+
+class RecordField(Protocol):
+    """One field of a tracepoint's record.
+
+    *kind* is `int` (also enums), `pointer`, `data_loc` (a `__data_loc` string), `chars` (a char array) or `array` (of
+    integers); *offset* and *size* are bytes; *signed* tells of the integer or the array's elements; *ctype* is the
+    type as the format file writes it, without the name and the brackets.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - the class says what each one is
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def size(self) -> int: ...  # noqa: D102
+    @property
+    def signed(self) -> bool: ...  # noqa: D102
+    @property
+    def ctype(self) -> str: ...  # noqa: D102
+    @property
+    def count(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a handler is compiled for.
+
+    *prototype* is that of the probed function, None where nobody knows it. *at_entry*: the site is a function's entry,
+    where arguments can be read. *record* are the fields of a tracepoint's record. *shards* is the power of two of
+    per-CPU shares of maps without a key; events are numbered from *first_event_id*. *unsafe* allows to change the
+    probed program.
+    """
+
+    kind: str
+    types: Types
+    prototype: Function | None = None
+    at_entry: bool = True
+    record: tuple[RecordField, ...] = ()
+    shards: int = 1
+    first_event_id: int = 0
+    unsafe: bool = False
+
+    @property
+    def returns(self) -> bool:
+        """Tell whether the handler runs when the probed function returns."""
+        return self.kind in RETURN_KINDS
+
+    @property
+    def user(self) -> bool:
+        """Tell whether the probed code runs in user space."""
+        return self.kind in USER_KINDS

@@ -1,0 +1,85 @@
+"""The text of a handler as its user wrote it: where each node stands, and the errors that point there."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.ir.nodes import Place
+from kprobes.errors import CompileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kprobes.model.probe import HandlerSource
+
+
+class SourceText:
+    """One function's source: parsed once, with the map from its nodes to lines and columns of the user's file."""
+
+    def __init__(self, source: HandlerSource) -> None:
+        self.source = source
+        self.lines = source.text.splitlines()
+        self.definition = self._parse()
+
+    def place(self, node: ast.AST) -> Place:
+        """Return where *node* begins in the user's file."""
+        line = getattr(node, "lineno", 1)
+        column = getattr(node, "col_offset", 0)
+        text = self.lines[line - 1] if line <= len(self.lines) else ""
+        if not text.isascii():  # ast counts bytes of UTF-8, people count characters
+            column = len(text.encode()[:column].decode("utf-8", "replace"))
+        return Place(self.source.line + line - 1, self.source.indent + column)
+
+    def error(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
+        """Return the error that points at *node*."""
+        return self.error_at(self.place(node), what, hint)
+
+    def error_at(self, place: Place, what: str, hint: str = "") -> CompileError:
+        """Return the error that points at *place*."""
+        shown = self.numbered_lines().get(place.line, "")
+        return CompileError(what, hint=hint, place=(self.source.file, place.line, place.column), source=shown)
+
+    def numbered_lines(self) -> dict[int, str]:
+        """Return the lines as they stand in the user's file, by number."""
+        indent = " " * self.source.indent
+        return {self.source.line + index: indent + line for index, line in enumerate(self.lines)}
+
+    def _parse(self) -> ast.FunctionDef:
+        source = self.source
+        try:
+            tree = ast.parse(source.text)
+        except SyntaxError as error:
+            place = Place(source.line + (error.lineno or 1) - 1, source.indent + max((error.offset or 1) - 1, 0))
+            raise self.error_at(place, f"this is no Python: {error.msg}") from None
+        except (ValueError, RecursionError, MemoryError):
+            raise self.error_at(
+                Place(source.line, source.indent), "this is no Python: NUL bytes or nested too deeply"
+            ) from None
+        if len(tree.body) == 1 and isinstance(tree.body[0], ast.FunctionDef):
+            return tree.body[0]
+        odd = tree.body[0] if tree.body else None
+        if isinstance(odd, ast.AsyncFunctionDef):
+            raise self.error(odd, "a handler can't be async", hint="write a plain def")
+        where = self.place(odd) if odd else Place(source.line, source.indent)
+        raise self.error_at(where, "a handler is one function", hint="write a plain def")
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> tuple[str, ...]:
+    """Return those of *known* that come close to *name*, best first."""
+    from difflib import get_close_matches
+
+    return tuple(get_close_matches(name, sorted(set(known)), n=most, cutoff=0.6))
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint that offers names close to *name*, or *otherwise*."""
+    found = nearest(name, known)
+    return f"did you mean {', '.join(found)}?" if found else otherwise
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Return *names* as one readable list, cut after *most*."""
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
