@@ -1,0 +1,88 @@
+"""Real functions of libc run on the emulator, as they are and armed: the same outcome, and each hit counted once."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from kprobes.arch.x86_64.image import Function
+from kprobes.arch.x86_64.patch import IN_PROCESS, Tactic
+from kprobes.arch.x86_64.sites import SitePlan, plan_site, plan_sites
+
+from .emulator import PAGE
+from .libc import SLIDE, image
+from .world import BODIES, MakeBody, Unrunnable, arm, called, compare, counted
+
+
+def content(page: int) -> bytes:
+    """Return what libc has on a page, and noise where it has none."""
+    source, specimen = image()
+    code = source.bytes_at(page, PAGE) or specimen.read(page - SLIDE, PAGE)
+    return code + random.Random(page).randbytes(PAGE - len(code))
+
+
+def hits_of(function: Function, plans: list[SitePlan], body: MakeBody, seed: int) -> int:
+    world = arm(image()[0], content, function, plans, body)
+    # Flags that nobody reads any more need not come back.
+    return compare(world, seed, flags="lazily" not in body.__name__)
+
+
+def sample(seed: int, count: int) -> list[Function]:
+    source = image()[0]
+    found = [source.function(start) for start in random.Random(seed).sample(source.starts, count)]
+    return [function for function in found if function and function.end - function.start > 12]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_one_armed_site_changes_nothing_but_its_count(body: MakeBody) -> None:
+    ran, hits = Counter[str](), 0
+    rng = random.Random(7)
+    for number, function in enumerate(sample(BODIES.index(body), 110)):
+        item = rng.choice(function.instructions[:24])
+        plan = plan_site(image()[0], item.address)
+        if plan.tactic not in IN_PROCESS:
+            continue
+        try:
+            hits += hits_of(function, [plan], body, number)
+        except Unrunnable:
+            continue
+        ran[plan.tactic] += 1
+    assert ran[Tactic.JUMP] > 20
+    assert hits > 20
+
+
+def test_every_instruction_of_a_function_armed_at_once_is_counted() -> None:
+    hits, tactics = 0, Counter[str]()
+    for number, function in enumerate(sample(99, 60)):
+        plans = list(plan_sites(image()[0], [item.address for item in function.instructions]).values())
+        armed = [plan for plan in plans if plan.tactic in IN_PROCESS]
+        try:
+            hits += hits_of(function, armed, counted, number)
+        except Unrunnable:
+            continue
+        tactics.update(plan.tactic for plan in plans)
+    assert hits > 300
+    assert tactics[Tactic.BREAKPOINT] + tactics[Tactic.REFUSED] < sum(tactics.values()) / 20
+
+
+@pytest.mark.parametrize("tactic", [Tactic.CALL, Tactic.BLOCK, Tactic.PUN, Tactic.ISLAND])
+def test_each_tactic_leaves_the_outcome_as_it_was(tactic: str) -> None:
+    """Look for sites that take *tactic*, near the beginning of functions so that they are reached."""
+    ran = hits = 0
+    for number, function in enumerate(sample(5, 900)):
+        for item in function.instructions[:14]:
+            plan = plan_site(image()[0], item.address)
+            if plan.tactic == tactic:
+                break
+        else:
+            continue
+        try:
+            found = hits_of(function, [plan], called, number)
+        except Unrunnable:
+            continue
+        ran, hits = ran + 1, hits + found
+        if hits >= 12:
+            break
+    assert hits >= 4, f"{ran} functions ran"
