@@ -198,6 +198,29 @@ def _len(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
     raise ctx.error(where, f"len() of {describe(term)} can't be told", "len() knows tuples, literals and C arrays")
 
 
+def _swapped(bits: int) -> Row:
+    """Return the row of `ntohs` and its like: the lower *bits* with their bytes in the other order."""
+
+    def make(ctx: Context, node: ast.AST, given: Given) -> Term:
+        term, where = given["value"]
+        if isinstance(term, Constant):
+            return Constant(int.from_bytes((term.value % (1 << bits)).to_bytes(bits // 8, "little"), "big"))
+        place, build = ctx.place(node), ctx.build
+        value = integers.wide(ctx, where, term, U64)
+        parts = []
+        for byte in range(bits // 8):
+            one = build.binary(place, "and", value, build.const(place, 0xFF << 8 * byte, U64))
+            by = bits - 8 - 16 * byte
+            op = "shl" if by >= 0 else "shr"
+            parts.append(build.binary(place, op, one, build.const(place, abs(by), U64)))
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = build.binary(place, "or", whole, part)
+        return integer(build.convert(place, whole, I64), "uint", IntType(bits, signed=False))
+
+    return Row(make, ("value",), 1)
+
+
 def _least(ctx: Context, node: ast.AST, given: Given) -> Term:
     return _extreme(ctx, node, given, "lt")
 
@@ -301,6 +324,10 @@ ROWS: dict[str, Row] = {
     "bool": Row(_bool, ("value",), 1),
     "abs": Row(_abs, ("value",), 1),
     "len": Row(_len, ("value",), 1),
+    "ntohs": _swapped(16),
+    "htons": _swapped(16),
+    "ntohl": _swapped(32),
+    "htonl": _swapped(32),
     "min": Row(_least, many=True),
     "max": Row(_most, many=True),
     "skip": Row(_skip, effect=True),

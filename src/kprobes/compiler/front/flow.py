@@ -2,106 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.ir.nodes import (
     Binary,
     Block,
     Branch,
-    BuiltinText,
     Compare,
     CompareText,
     CompareTexts,
     Const,
-    ConstText,
     Convert,
-    CopyText,
     Function,
     Jump,
     MapRead,
     Node,
-    ReadBytes,
     ReadContext,
     ReadSlot,
-    ReadText,
-    RecordText,
-    RestoreCall,
     Return,
     Slot,
     Terminator,
     Value,
     WriteSlot,
 )
+from kprobes.compiler.ir.operands import FILLS, slots_read, slots_written, successors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-_WRITERS = (WriteSlot, ReadText, ReadBytes, RecordText, ConstText, CopyText, BuiltinText)
 # Nodes without any effect but their result. `div` and `mod` are none: they can raise the fault flag.
 _DROPPABLE = (Const, Convert, ReadSlot, ReadContext, Compare, CompareText, CompareTexts)
 # Nodes that don't touch the world outside the hit.
-_INWARD = (*_DROPPABLE, *_WRITERS, Binary, MapRead)
-
-
-def slots_written(node: Node) -> tuple[Slot, ...]:
-    """Return the slots that *node* sets."""
-    if isinstance(node, _WRITERS):
-        return (node.slot,)
-    if isinstance(node, MapRead):
-        return tuple(slot for slot in node.texts if slot is not None)
-    if isinstance(node, RestoreCall):
-        return node.slots
-    return ()
-
-
-def slots_read(node: Node) -> tuple[Slot, ...]:
-    """Return the slots whose content *node* uses."""
-    if isinstance(node, ReadSlot | CompareText):
-        return (node.slot,)
-    if isinstance(node, CopyText):
-        return (node.source,)
-    if isinstance(node, (*_WRITERS, RestoreCall)):
-        return ()
-    written = slots_written(node)
-    return tuple(operand for operand in _operands(node) if isinstance(operand, Slot) and operand not in written)
-
-
-def values_read(node: Node | Terminator) -> Iterator[Value]:
-    """Yield the values that *node* uses."""
-    made = _made(node)
-    return (operand for operand in _operands(node) if isinstance(operand, Value) and operand not in made)
-
-
-def _made(node: Node | Terminator) -> tuple[Value, ...]:
-    if isinstance(node, MapRead):
-        return (node.found, *(value for value in node.to if value is not None))
-    to = getattr(node, "to", None) or getattr(node, "found", None)
-    return (to,) if isinstance(to, Value) else ()
-
-
-_FIELDS: dict[type, tuple[str, ...]] = {}
-
-
-def _operands(node: Node | Terminator) -> Iterator[object]:
-    names = _FIELDS.get(type(node))
-    if names is None:
-        names = _FIELDS[type(node)] = tuple(field.name for field in fields(node) if field.name != "place")
-    for name in names:
-        part = getattr(node, name)
-        if isinstance(part, tuple):
-            yield from part
-        else:
-            yield part
-
-
-def successors(block: Block) -> tuple[str, ...]:
-    """Return the labels of the blocks that may come after *block*."""
-    if isinstance(block.end, Jump):
-        return (block.end.target,)
-    if isinstance(block.end, Branch):
-        return (block.end.yes, block.end.no)
-    return ()
+_INWARD = (*_DROPPABLE, *FILLS, WriteSlot, Binary, MapRead)
 
 
 def live_at_start(function: Function) -> list[Slot]:
@@ -220,25 +152,25 @@ def _drop_useless(blocks: list[Block], keep: frozenset[Slot]) -> list[Block]:
 
 
 def _drop_once(blocks: list[Block], read: set[Slot]) -> list[Block]:
-    used: set[Value] = set()
+    wanted: set[Value] = set()
     result = []
     for block in reversed(blocks):  # a value is made in an earlier block, or earlier in its block, than it is used
-        used.update(values_read(block.end))
+        wanted.update(used(block.end))
         nodes = []
         for node in reversed(block.nodes):
-            if _is_useless(node, used, read):
+            if _is_useless(node, wanted, read):
                 continue
-            used.update(values_read(node))
+            wanted.update(used(node))
             nodes.append(node)
         result.append(Block(block.label, tuple(reversed(nodes)), block.end, block.bound))
     return result[::-1]
 
 
-def _is_useless(node: Node, used: set[Value], read: set[Slot]) -> bool:
+def _is_useless(node: Node, wanted: set[Value], read: set[Slot]) -> bool:
     if isinstance(node, WriteSlot):
         return node.slot not in read
     if isinstance(node, _DROPPABLE) or (isinstance(node, Binary) and node.op not in ("div", "mod")):
-        return node.to not in used
+        return node.to not in wanted
     return False
 
 

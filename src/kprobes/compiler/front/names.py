@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 WORDS_MODULE = "kprobes.model.words"
 
+# Functions of Python's `socket` that handlers know too.
+SOCKET = frozenset({"ntohs", "ntohl", "htons", "htonl"})
+
 # What to write in place of things that Python programmers reach for first.
 INSTEAD = {
     "print": 'use emit(...) for values or log(f"...") for a line of text',
@@ -109,6 +112,8 @@ def word_of(thing: object) -> str:
     if getattr(thing, "__module__", "") == "builtins":
         name = getattr(thing, "__name__", "")
         return name if name in PYTHON and getattr(python, name, None) is thing else ""
+    if getattr(thing, "__module__", "") == "_socket" and getattr(thing, "__name__", "") in SOCKET:
+        return str(getattr(thing, "__name__", ""))
     return ""
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import pointers, texts
 from kprobes.compiler.front.abi import integer_indexes
-from kprobes.compiler.front.terms import Number, Pointer, RecordArray, Term, Text, integer, widened
+from kprobes.compiler.front.terms import Pointer, RecordArray, Term, Text, integer
 from kprobes.compiler.front.text import did_you_mean, listed
-from kprobes.compiler.ir.nodes import I64, U64, IntType, RecordText, Slot, Value
-from kprobes.model.ctype import CType, Function, Int, Void, format_ctype
+from kprobes.compiler.ir.nodes import I64, U64, RecordText, Slot, Value
+from kprobes.model.ctype import Array, CType, Function, Int, Void, format_ctype
 from kprobes.model.ctype import Pointer as CPointer
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Parameters:
     def readable(self) -> list[str]:
         """Return the names of the parameters that can be read, in their order."""
         if self.ctx.around.record:
-            return self.names()
+            return self.shown_fields()
         if self.prototype is None or not self.ctx.around.at_entry:
             return []
         found = zip(self.prototype.parameters, self.indexes(), strict=True)
@@ -206,19 +206,43 @@ class Parameters:
     def _field(self, node: ast.AST, field: RecordField) -> Term:
         ctx = self.ctx
         place = ctx.place(node)
-        offset, size = field.offset, field.size
-        if field.kind == "data_loc":
+        offset, size, ctype = field.offset, field.size, field.type
+        if isinstance(ctype, Array):
+            return self._array_field(node, field, ctype)
+        if isinstance(ctype, CPointer):
+            value = ctx.build.context(place, "record", offset)
+            return Pointer(value, 0, ctype.target, "user" if ctype.user else "any")
+        kind = pointers.int_type(ctype)
+        if kind is None or kind.bits > 8 * size:
+            raise ctx.error(
+                node,
+                f"the field {field.name} is a {format_ctype(ctype)}",
+                "only integers, pointers and strings can be read",
+            )
+        return pointers.extended(ctx, place, ctx.build.context(place, "record", offset, kind=kind), ctype)
+
+    def _array_field(self, node: ast.AST, field: RecordField, ctype: Array) -> Term:
+        ctx, offset, size = self.ctx, field.offset, field.size
+        place = ctx.place(node)
+        if texts.is_char(ctype.element) and field.location == "data":
             return Text(RECORD_TEXT, None, lambda slot: RecordText(place, slot, offset))
-        if field.kind == "chars":
+        if texts.is_char(ctype.element) and not field.location:
             return Text(min(size, texts.LARGEST_ARRAY), None, lambda slot: RecordText(place, slot, offset, size))
-        if field.kind == "array":
-            return RecordArray(offset, IntType(8 * (size // field.count), field.signed), field.count)
-        if field.kind == "pointer":
-            ctype = ctx.around.types.typename(field.ctype)
-            target = ctype.target if isinstance(ctype, CPointer) else Void()
-            return Pointer(ctx.build.context(place, "record", offset), 0, target, "any")
-        kind = IntType(8 * size, field.signed)
-        value = ctx.build.convert(place, ctx.build.context(place, "record", offset, kind=kind), widened(kind))
-        if field.ctype in ("bool", "_Bool"):
-            return Number(value, "bool", 0, 1)
-        return integer(value, "int" if field.signed else "uint", kind if kind.bits < 64 else None)
+        element = pointers.int_type(ctype.element)
+        if field.location or element is None:
+            raise ctx.error(
+                node,
+                f"the field {field.name} is a {format_ctype(ctype)} of its own place in the record",
+                "only arrays of char can be read from there",
+            )
+        return RecordArray(offset, element, ctype.count)
+
+    def shown_fields(self) -> list[str]:
+        """Return the fields of the record that can be part of an event, without those that all tracepoints have."""
+        return [one.name for one in self.ctx.around.record if not one.name.startswith("common_") and _is_shown(one)]
+
+
+def _is_shown(field: RecordField) -> bool:
+    if isinstance(field.type, Array):
+        return texts.is_char(field.type.element) and field.location != "relative"
+    return pointers.is_readable(field.type)

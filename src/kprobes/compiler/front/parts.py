@@ -10,11 +10,12 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.build import Builder
-from kprobes.compiler.front.flow import acts, live_at_start, returns_early, slots_written
+from kprobes.compiler.front.flow import acts, live_at_start, returns_early
 from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yields
 from kprobes.compiler.front.statements import assign_to
 from kprobes.compiler.front.terms import is_static
 from kprobes.compiler.ir.nodes import Block, Function, Handler, RestoreCall, SaveCall, Slot
+from kprobes.compiler.ir.operands import slots_written
 from kprobes.model.layout import Field, pack_fields
 
 if TYPE_CHECKING:

@@ -47,10 +47,10 @@ def of_type(ctx: Context, node: ast.AST, value: Value, ctype: CType, space: str)
     if kind is None:
         raise _unusable(ctx, node, ctype)
     place = ctx.place(node)
-    return _extended(ctx, place, ctx.build.convert(place, value, kind), ctype)
+    return extended(ctx, place, ctx.build.convert(place, value, kind), ctype)
 
 
-def _extended(ctx: Context, place: Place, value: Value, ctype: CType) -> Number:
+def extended(ctx: Context, place: Place, value: Value, ctype: CType) -> Number:
     """Return an integer of its C width as a term of 64 bits that remembers the width."""
     if isinstance(ctype, Int) and ctype.kind == "bool":
         return Number(ctx.build.convert(place, value, I64), "bool", 0, 1)
@@ -164,7 +164,7 @@ def read(ctx: Context, node: ast.AST, pointer: Pointer, offset: int, ctype: CTyp
         if isinstance(ctype, Function):
             raise ctx.error(node, "a function can't be read", "show its address: symbol(...)")
         raise _unusable(ctx, node, ctype)
-    return _extended(ctx, place, ctx.build.load(place, kind, pointer.base, offset, pointer.space), ctype)
+    return extended(ctx, place, ctx.build.load(place, kind, pointer.base, offset, pointer.space), ctype)
 
 
 # Elements and arithmetic.
@@ -269,7 +269,7 @@ def cast(ctx: Context, node: ast.AST, term: Term, name: str, name_node: ast.AST)
     if isinstance(ctype, Int) and ctype.kind == "bool":
         return Number(integers.truth(ctx, node, term), "bool", 0, 1)
     value = integers.narrow(ctx, node, term, kind)
-    return _extended(ctx, ctx.place(node), value, ctype)
+    return extended(ctx, ctx.place(node), value, ctype)
 
 
 def deref(ctx: Context, node: ast.AST, term: Term, ctype: CType | None) -> Term:

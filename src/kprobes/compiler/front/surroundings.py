@@ -6,34 +6,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from kprobes.model.ctype import Function, Types
+    from kprobes.model.ctype import CType, Function, Types
 
 USER_KINDS = frozenset({"uprobe", "uretprobe"})
 RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
 
 
 class RecordField(Protocol):
-    """One field of a tracepoint's record.
+    """One field of a tracepoint's record, as `symbols` finds it in the format file.
 
-    *kind* is `int` (also enums), `pointer`, `data_loc` (a `__data_loc` string), `chars` (a char array) or `array` (of
-    integers); *offset* and *size* are bytes; *signed* tells of the integer or the array's elements; *ctype* is the
-    type as the format file writes it, without the name and the brackets.
+    *type* is its C type, which may be narrower than its *size* in bytes at *offset*. *location* is empty for a field
+    that holds its value, `data` for one that says where in the record its array lies, `relative` where that counts from
+    the end of the field.
     """
 
     @property
     def name(self) -> str: ...  # noqa: D102 - the class says what each one is
     @property
-    def kind(self) -> str: ...  # noqa: D102
+    def type(self) -> CType: ...  # noqa: D102
     @property
     def offset(self) -> int: ...  # noqa: D102
     @property
     def size(self) -> int: ...  # noqa: D102
     @property
-    def signed(self) -> bool: ...  # noqa: D102
-    @property
-    def ctype(self) -> str: ...  # noqa: D102
-    @property
-    def count(self) -> int: ...  # noqa: D102
+    def location(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
