@@ -25,7 +25,7 @@ from kprobes.compiler.ir.nodes import (
     Value,
     WriteSlot,
 )
-from kprobes.compiler.ir.operands import FILLS, slots_read, slots_written, successors
+from kprobes.compiler.ir.operands import FILLS, slots_read, slots_written, successors, used
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
