@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PORTS = 8
 BOOT_S = 120.0
+RUNNING_S = 20.0
+SEED_BYTES = 64
 CONSOLE_S = 2.0
 
 
@@ -58,7 +60,7 @@ class Booted:
 
 
 def boot(image: Image, directory: Path) -> Booted:
-    """Boot the kernel of *image* with its memory in *directory*, and wait for its agent; a boot that dies is tried twice.
+    """Boot the kernel of *image* with its memory in *directory*, wait for its agent; a boot that dies is tried twice.
 
     Raises:
         TargetError: it died twice, or did not come up in time.
@@ -141,8 +143,9 @@ def connect(path: Path, qemu: Qemu | None, during: str = "") -> Channel:
         return TargetError("the guest is gone")
 
     channel = Channel(connect_socket(path), gone)
+    timeout_s = BOOT_S if qemu is not None else RUNNING_S
     try:
-        channel.call("hello", timeout_s=BOOT_S, clock=time.time_ns())
+        channel.call("hello", os.urandom(SEED_BYTES), timeout_s=timeout_s, clock=time.time_ns())
     except BaseException:
         channel.close()
         raise

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def cache_directory(*parts: str) -> Path:
     """Return a directory of the cache, made if need be: `$XDG_CACHE_HOME/kprobes/...`."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return private_directory(Path(base, "kprobes", *parts), above=1 + len(parts))
 
 
@@ -31,7 +31,7 @@ def run_directory() -> Path:
         TargetError: it is not ours alone.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    path = private_directory(Path(runtime, "kprobes")) if runtime and os.path.isdir(runtime) else cache_directory("run")
+    path = private_directory(Path(runtime, "kprobes")) if runtime and Path(runtime).is_dir() else cache_directory("run")
     status = os.lstat(path)
     if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
         raise TargetError(f"{path} is open to other users", hint=f"chmod 700 {path}, or remove it")
@@ -64,7 +64,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[int]:
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         yield descriptor
-        os.rename(beside, path)
+        beside.rename(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from contextlib import suppress
 from threading import Condition, Lock, Thread
 from typing import TYPE_CHECKING
 
@@ -122,10 +123,8 @@ class Channel:
     def close(self) -> None:
         """Hang up; idempotent."""
         self._gone = True
-        try:
+        with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._socket.close()
 
     def _send(self, head: Head, blob: bytes) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 PROGRAM = "qemu-system-x86_64"
 
 # nokaslr: the addresses of symbols are the same each time and can be kept. no_timer_check and tsc=reliable: an emulated
-# timer needs no calibration. The two initcalls load the certificates that sign modules (the channel's modules are loaded
-# without) and test a random number generator for 0.16 s.
+# timer needs no calibration. The two initcalls load the certificates that sign modules (the channel's go without) and
+# test a random number generator for 0.16 s.
 KERNEL_WORDS = (
     "console=ttyS0 quiet loglevel=4 nokaslr mitigations=off oops=panic panic=-1 tsc=reliable no_timer_check "
     "cryptomgr.notests audit=0 nowatchdog random.trust_cpu=on "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ LIBRARIES = "/usr/lib"
 
 
 def copy_files(channel: Channel, specs: Sequence[str]) -> None:
-    """Copy each `FILE` to /root/NAME, or `FILE:PATH` to PATH, with its mode; of programs also the libraries that they load.
+    """Copy each `FILE` to /root/NAME, or `FILE:PATH` to PATH, with its mode; with a program, the libraries it loads.
 
     Raises:
         UsageError: a file can't be read, or is too large.
@@ -56,7 +55,7 @@ def _copy_libraries(channel: Channel, program: Path) -> None:
     from kprobes.engines.vm.interpreter import shared_libraries
 
     for name, path in shared_libraries([program]).items():
-        target = f"{LIBRARIES}/{os.path.basename(name)}"
+        target = f"{LIBRARIES}/{Path(name).name}"
         there, _ = channel.call("exists", path=target)
         if not there:
             channel.call("put", path.read_bytes(), path=target, mode=0o755)

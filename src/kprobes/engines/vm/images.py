@@ -85,8 +85,9 @@ def _key(kernel: KernelImage, archive: Path) -> str:
     program = shutil.which(PROGRAM)
     if program is None:
         raise UnsupportedError(f"there is no {PROGRAM}", hint="apt-get install qemu-system-x86")
-    status = os.stat(program)
-    made_of = f"{LAYOUT} {kernel.key} {kernel.boot} {archive.name} {program} {status.st_size} {status.st_mtime_ns} {KERNEL_WORDS}"
+    status = Path(program).stat()
+    emulator = f"{program} {status.st_size} {status.st_mtime_ns}"
+    made_of = f"{LAYOUT} {kernel.key} {kernel.boot} {archive.name} {emulator} {KERNEL_WORDS}"
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ def initramfs(kernel: KernelImage) -> Path:
     root = Path(__file__).parents[3]
     sources = guest_sources(root)
     builders = [Path(__file__).with_name(name) for name in ("initramfs.py", "interpreter.py", "cpio.py")]
-    key = _key(kernel, [busybox, interpreter.executable, *builders, *sources])
+    key = _key(kernel, [busybox, interpreter.executable], [*builders, *sources])
     path = cache.cache_directory("initramfs") / f"{kernel.name}-{key}.cpio"
     if path.exists():
         return path
@@ -123,9 +124,15 @@ def find_busybox() -> Path:
     """
     found = shutil.which("busybox") or "/bin/busybox"
     path = Path(os.path.realpath(found))
-    if not path.is_file() or b"ld-linux" in path.read_bytes()[:4096]:
+    if not path.is_file() or not _is_static(path):
         raise TargetError("the guest needs a static busybox", hint="apt-get install busybox-static")
     return path
+
+
+def _is_static(path: Path) -> bool:
+    """Return whether a program names no loader, which would stand in its first page."""
+    with path.open("rb") as stream:
+        return b"ld-linux" not in stream.read(4096)
 
 
 def _add_busybox(writer: CpioWriter, busybox: Path) -> None:
@@ -139,7 +146,7 @@ def _add_busybox(writer: CpioWriter, busybox: Path) -> None:
 
 
 def _add_python(writer: CpioWriter, interpreter: Interpreter, modules: list[Module]) -> None:
-    """Add binary, libraries and modules. Modules are compiled, without their sources, at the places where Python looks."""
+    """Add binary, libraries and modules; modules compiled, without their sources, where Python looks for them."""
     binaries = [interpreter.executable]
     library = "usr/lib/" + interpreter.library.partition("/")[2]
     writer.directory(f"{library}/lib-dynload")
@@ -154,7 +161,7 @@ def _add_python(writer: CpioWriter, interpreter: Interpreter, modules: list[Modu
     writer.directory(f"{library}/kprobes")
     writer.file("usr/bin/python3", _stripped(interpreter.executable), 0o755)
     for name, path in shared_libraries(binaries).items():
-        writer.file(f"usr/lib/{os.path.basename(name)}", _stripped(path), 0o755)
+        writer.file(f"usr/lib/{Path(name).name}", _stripped(path), 0o755)
 
 
 def compile_module(module: Module) -> bytes:
@@ -178,12 +185,14 @@ def _stripped(path: Path) -> bytes:
     return loadable_part(path.read_bytes())
 
 
-def _key(kernel: KernelImage, files: list[Path]) -> str:
-    """Return a name for what the archive is made from: size and time of each file, and the kernel's own key."""
-    digest = hashlib.sha256(f"{LAYOUT} {kernel.key}".encode())
-    for path in files:
+def _key(kernel: KernelImage, binaries: list[Path], sources: list[Path]) -> str:
+    """Return a name for what the archive is made from: size and time of binaries, content of sources, the kernel."""
+    digest = hashlib.sha256(f"{LAYOUT} {kernel.key} {sys.version}".encode())
+    for path in binaries:
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    for path in sources:
+        digest.update(f"{path.parent.name}/{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
-"""A small Python for the guest, copied from the one that is running: its binary, the shared libraries that it loads, and
-of its library only the modules that the guest's code imports, compiled.
+"""A small Python for the guest, copied from the one that is running.
+
+It is the binary, the shared libraries that it loads, and of its library only the modules that the guest's code imports.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def module_closure(interpreter: Interpreter, root: Path, files: list[Path]) -> l
     modules = []
     for line in done.stdout.splitlines():
         name, origin, package = line.split("\t")
-        if os.path.isabs(origin) and os.path.exists(origin):
+        if origin.startswith("/") and Path(origin).exists():
             modules.append(Module(name, origin, package == "1"))
     return modules
 

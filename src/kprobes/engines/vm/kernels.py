@@ -51,7 +51,7 @@ def open_kernel(name: str, progress: Progress | None = None) -> KernelImage:
         DownloadError: it could not be had.
         FormatError: the file is no kernel.
     """
-    if "/" in name or os.path.isfile(name):
+    if "/" in name or Path(name).is_file():
         return _open_file(Path(name))
     if name not in KERNEL_NAMES:
         raise UsageError(
@@ -70,7 +70,7 @@ def _read(directory: Path) -> KernelImage | None:
     """Return the kernel that was unpacked into *directory*; None where it is missing or of an older layout."""
     try:
         described = json.loads((directory / "kernel.json").read_text())
-        if described.pop("layout", None) != LAYOUT or not os.path.isfile(described["boot"]):
+        if described.pop("layout", None) != LAYOUT or not Path(described["boot"]).is_file():
             return None
         return KernelImage(**described)
     except (OSError, ValueError, TypeError, KeyError):

@@ -132,8 +132,7 @@ class Machine:
 
         channel = self._ready()
         copy_files(channel, copy)
-        arguments = {"argv": list(argv), "environment": environment or {}, **options}
-        result, _ = channel.call("run", **{name: value for name, value in arguments.items() if name != "timeout_s"})
+        result, _ = channel.call("run", argv=list(argv), environment=environment or {}, options=options)
         pid = result.get("pid") if isinstance(result, dict) else None
         return GuestCommand(channel, stream_of(result), pid if isinstance(pid, int) else 0, sink)
 
@@ -184,12 +183,15 @@ class Machine:
     def _restore(self) -> None:
         assert self._place is not None
         self._qemu = restore(self._open_image(), self._place.directory)
-        self._channel = connect(self._place.directory / "port0", self._qemu, "while it came up")
+        self._claim = PortClaim(self._place.directory)
+        self._channel = connect(self._claim.path, self._qemu, "while it came up")
 
     def _give_up_image(self) -> None:
         """Forget an image that could not be gone on from, and make another."""
         from kprobes.engines.vm.images import forget
 
+        if self._claim is not None:
+            self._claim.close()
         if self._qemu is not None:
             self._qemu.close()
         forget(self._open_image())

@@ -21,8 +21,8 @@ def name_of(path: Path) -> str:
 def needed_modules(directory: Path, wanted: tuple[str, ...]) -> list[Path]:
     """Return the files of the *wanted* modules and of those that they need, in the order of loading.
 
-    *directory* is the one of one kernel's modules. Dependencies are read from the modules themselves, since the packages
-    come without `modules.dep`.
+    *directory* has the modules of one kernel. Dependencies are read from the modules themselves: packages come without
+    `modules.dep`.
     """
     files = {name_of(path): path for path in (directory / "kernel").rglob("*.ko*")}
     ordered: list[Path] = []

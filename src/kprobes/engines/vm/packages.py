@@ -235,7 +235,7 @@ def _tool(
     import tempfile
 
     environment, report = context
-    said = tempfile.TemporaryFile()
+    said = tempfile.TemporaryFile()  # noqa: SIM115  closed below, or with the error
     reading, writing = os.pipe()
     if report is not None:
         command = [command[0], "-o", f"APT::Status-Fd={writing}", *command[1:]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ PR_SET_PDEATHSIG = 1
 class Qemu:
     """A running QEMU; `close` ends it.
 
-    Its channel ports are sockets in *directory*, which listen before it starts: whoever connects early waits. The process
-    dies with ours (unless it is *kept*), also when ours is killed.
+    Its channel ports are sockets that listen before it starts: whoever connects early waits. The process dies with ours
+    (unless it is *kept*), also when ours is killed.
     """
 
     def __init__(self, command: list[str], listeners: Sequence[socket.socket], *, kept: bool = False) -> None:
@@ -60,10 +61,8 @@ class Qemu:
     def close(self) -> None:
         """End the process; idempotent."""
         if not self.ended:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._ended.wait(10)
 
     def _keep(self, command: list[str], descriptors: tuple[int, ...], kept: bool) -> None:
@@ -78,7 +77,7 @@ class Qemu:
                 stderr=subprocess.STDOUT,
                 pass_fds=descriptors,
                 start_new_session=True,
-                preexec_fn=before,  # noqa: PLW1509  the function makes one system call
+                preexec_fn=before,
             )
         except OSError as error:
             self._failure = error

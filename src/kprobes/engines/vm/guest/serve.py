@@ -4,6 +4,9 @@ One thread reads, so that the end of the connection is seen whatever is going on
 second one; each attached plan and each command has a thread that forwards.
 """
 
+# No pathlib: an emulated CPU takes 0.1 s to import it.
+# ruff: noqa: PTH110, PTH123
+
 from __future__ import annotations
 
 import os
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.vm.frames import PROTOCOL, FrameReader
 from kprobes.engines.vm.guest import system
+from kprobes.engines.vm.guest.agent import wait_connected
 from kprobes.engines.vm.guest.commands import Command, put_file
 from kprobes.engines.vm.guest.links import Links
 from kprobes.engines.vm.guest.streams import Port, Stream
@@ -22,6 +26,7 @@ from kprobes.engines.vm.trouble import describe_error
 from kprobes.errors import UsageError
 
 if TYPE_CHECKING:
+    from kprobes.engines.kernel.engine import KernelEngine
     from kprobes.engines.vm.frames import Head
 
 READ = 1 << 16
@@ -29,9 +34,9 @@ READ = 1 << 16
 Answer = tuple[object, bytes]
 
 
-def serve(descriptor: int) -> None:
-    """Serve the controller at the other end of the port until it goes away."""
-    session = Session(Port(descriptor))
+def serve(descriptor: int, session: Session) -> None:
+    """Serve the controller at the other end of the port, once there is one, until it goes away."""
+    wait_connected(descriptor)
     reader = FrameReader()
     while data := os.read(descriptor, READ):
         for head, blob in reader.feed(data):
@@ -42,11 +47,11 @@ def serve(descriptor: int) -> None:
 class Session:
     """What one controller has in this guest."""
 
-    def __init__(self, port: Port) -> None:
-        self._port = port
+    def __init__(self, descriptor: int, engine: KernelEngine) -> None:
+        self._port = Port(descriptor)
         self._streams: dict[int, Stream] = {}
         self._commands: dict[int, Command] = {}
-        self._links = Links(self._new_stream)
+        self._links = Links(engine, self._new_stream)
         self._calls: SimpleQueue[tuple[Head, bytes]] = SimpleQueue()
         self._handlers: dict[str, Callable[[Head, bytes], Answer]] = {
             "hello": self._hello,
@@ -102,14 +107,15 @@ class Session:
         self._streams[stream.number] = stream
         return stream
 
-    def _hello(self, head: Head, _: bytes) -> Answer:
+    def _hello(self, head: Head, blob: bytes) -> Answer:
         system.set_clock(_number(head, "clock"))
+        system.stir(blob)
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         return {"protocol": PROTOCOL, "release": os.uname().release, "cpus": os.cpu_count(), "uptime": uptime}, b""
 
     def _run(self, head: Head, _: bytes) -> Answer:
         stream = self._new_stream()
-        command = Command(head, self._port, stream)
+        command = Command(head, stream)
         self._commands[stream.number] = command
         return {"stream": stream.number, "pid": command.pid}, b""
 
