@@ -100,7 +100,9 @@ def _in_sequence(tid: int, memory: ProcessMemory) -> bool:
     return any(memory.read_some(configuration.area + 8, 8))
 
 
-def map_area(calls: RemoteCalls, tid: int, memory: ProcessMemory, area: Area, places: Sequence[tuple[int, int]]) -> None:
+def map_area(
+    calls: RemoteCalls, tid: int, memory: ProcessMemory, area: Area, places: Sequence[tuple[int, int]]
+) -> None:
     """Map everything of *area* into the target, its code at *places* ((address, size) each), all or nothing.
 
     Raises:
@@ -130,9 +132,7 @@ def _map_code(calls: RemoteCalls, address: int, size: int) -> None:
 
 def _map_table(calls: RemoteCalls, area: Area) -> None:
     protection, flags = _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS
-    area.table = calls.call(
-        "mapping the thread table", inject.SYS_MMAP, 0, OWNER_TABLE_SIZE, protection, flags, -1, 0
-    )
+    area.table = calls.call("mapping the thread table", inject.SYS_MMAP, 0, OWNER_TABLE_SIZE, protection, flags, -1, 0)
     try:
         calls.call("marking the table", inject.SYS_MADVISE, area.table, OWNER_TABLE_SIZE, _MADV_WIPEONFORK)
         area.wiped = True

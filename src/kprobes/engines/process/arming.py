@@ -6,9 +6,10 @@ Sites come as file offsets. An object that is mapped several times (two linker n
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kprobes.engines.process.stubs import Live
 from kprobes.errors import UnprobeableError
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from kprobes.engines.process.memory import ProcessMemory, Room
     from kprobes.engines.process.procfs import Mapping
     from kprobes.model.plan import CodeObject, Plan, Site
-
-_PADDING_SEEN = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,12 @@ class Armed:
 
 @dataclass(slots=True)
 class Arrangement:
-    """Every jump to be placed, and which sites each address has: `sites[address]` in the order of the plan."""
+    """Every jump to be placed; by address the sites there, in the order of the plan, and what must be kept there."""
 
-    jumps: list[Jump]
-    armed: list[Armed]
-    sites: dict[int, list[int]]
+    jumps: list[Jump] = field(default_factory=list)
+    armed: list[Armed] = field(default_factory=list)
+    sites: dict[int, list[int]] = field(default_factory=dict)
+    live: dict[int, Live] = field(default_factory=dict)
 
 
 class Objects:
@@ -109,7 +109,7 @@ def arrange(
     for number in wanted:
         for located in objects.locate(number, plan.sites[number]):
             by_mapping.setdefault(located.mapping.start, []).append(located)
-    result = Arrangement([], [], {})
+    result = Arrangement()
     known = {code.path: code for code in plan.objects}
     ranges = tuple(range(room.start, room.end) for room in rooms)
     for group in by_mapping.values():
@@ -117,11 +117,12 @@ def arrange(
     return result
 
 
-def _arrange_mapping(  # noqa: PLR0913,PLR0917
+def _arrange_mapping(
     plan: Plan, group: Sequence[Located], memory: ProcessMemory, rooms: tuple[range, ...],
     known: CodeObject | None, result: Arrangement,
 ) -> None:  # fmt: skip
     from kprobes.arch.x86_64.image import Image
+    from kprobes.arch.x86_64.liveness import dead_at
     from kprobes.arch.x86_64.sites import plan_sites
 
     mapping = group[0].mapping
@@ -140,6 +141,10 @@ def _arrange_mapping(  # noqa: PLR0913,PLR0917
             raise UnprobeableError(plan.sites[located.number].name, found.reason)
         jumps[found.patch.at] = found.patch
         result.sites.setdefault(found.address, []).append(located.number)
+        if found.address not in result.live:
+            # At a function's entry nothing below the stack pointer is in use yet.
+            flags = not dead_at(image, found.address, flags_only=True).flags
+            result.live[found.address] = Live(flags=flags, red_zone=bool(plan.sites[located.number].offset))
         result.armed.append(Armed(located.number, found.address, _way(found), found.reason))
     result.jumps += jumps.values()
 

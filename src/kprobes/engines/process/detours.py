@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, find_room
 from kprobes.engines.process.registry import Patch
-from kprobes.engines.process.stubs import FIND_BLOCK_SIZE, LONGEST_COUNT, Counting, Live
+from kprobes.engines.process.stubs import FIND_BLOCK_SIZE, LONGEST_COUNT, Counting
 from kprobes.errors import UnsupportedError
 from kprobes.model.layout import align_up
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kprobes.arch.x86_64.patch import Patch as Jump
+    from kprobes.engines.process.arming import Arrangement
+    from kprobes.engines.process.stubs import Slow
 
+INT3 = b"\xcc"
 LONGEST_MOVED = 40  # bytes that one relocated instruction takes, at most
 WIDE = 1 << 24  # a window at least this large counts as "anywhere near"
 ALIGNMENT = 16
@@ -171,7 +174,7 @@ class Builder:
     """Writes the code of settled areas. *routine* is the shared routine's code, *counter* the offset of a site's hits
     in a block, *mode* how threads are told apart, *original* reads the target's code."""
 
-    sites: dict[int, list[int]]
+    arrangement: Arrangement
     routine: bytes
     mode: str
     counter: Callable[[int], int]
@@ -185,10 +188,9 @@ class Builder:
             result.areas.append(area)
             counting = Counting(self.mode, self._routine(area, result))
             for jump in jumps:
-                area.content += b"\xcc" * (-len(area.content) % ALIGNMENT if area.content else 0)
-                at = area.start + len(area.content)
-                where[id(jump)] = at
-                area.content += self._detour(jump, at, counting, result.moves)
+                area.content += INT3 * (-len(area.content) % ALIGNMENT)
+                where[id(jump)] = area.start + len(area.content)
+                self._add_detour(jump, area, counting, result.moves)
         for _, jumps in settled:
             for jump in jumps:
                 result.patches += self._patches(jump, where)
@@ -203,24 +205,29 @@ class Builder:
         result.routines.append(area.start)
         return area.start
 
-    def _detour(self, jump: Jump, at: int, counting: Counting, moves: dict[int, int]) -> bytes:
-        from kprobes.arch.x86_64.relocate import Copy
+    def _add_detour(self, jump: Jump, area: CodeArea, counting: Counting, moves: dict[int, int]) -> None:
+        from kprobes.arch.x86_64.detour import build
 
-        copy = Copy(at, jump.instructions)
-        slow = []
-        for item in jump.instructions:
-            copy.mark(item.address)
-            if item.address in jump.sites:
-                for number in self.sites[item.address]:
-                    later = counting.begin(copy.code, copy.here, self.counter(number), Live())
-                    slow += [later] if later else []
-            moves[item.address] = copy.here
-            copy.add(item, pushed=jump.pushed and item is jump.instructions[-1])
-        copy.jump(jump.end)
-        code = bytearray(copy.finish())
-        for later in slow:
-            counting.finish(code, later)
-        return bytes(code)
+        slow: list[tuple[int, Slow]] = []
+
+        def count(address: int) -> Callable[[int], bytes]:
+            def body(at: int) -> bytes:
+                code = bytearray()
+                for number in self.arrangement.sites[address]:
+                    later = counting.begin(code, at, self.counter(number), self.arrangement.live[address])
+                    slow.extend([(at, later)] if later else [])
+                return bytes(code)
+
+            return body
+
+        at = area.start + len(area.content)
+        detour = build(jump, at, {address: count(address) for address in jump.sites})
+        code = bytearray(detour.code)
+        for body_at, later in slow:
+            counting.finish(code, at, body_at, later)
+        area.content += code
+        for offset in sorted(detour.resume):
+            moves[detour.resume[offset]] = at + offset
 
     def _patches(self, jump: Jump, where: dict[int, int]) -> list[Patch]:
         victim = where[id(jump.victim)] if jump.victim is not None else 0

@@ -111,5 +111,3 @@ def _fill_block(area: Area, number: int, pid: int, tid: int, base: int) -> None:
     except OSError:
         return
     area.shared[at + BLOCK_COMM : at + BLOCK_COMM + 16] = comm[:15].ljust(16, b"\0")
-
-

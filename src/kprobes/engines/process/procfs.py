@@ -126,6 +126,16 @@ def thread_ids(pid: int) -> list[int]:
     return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - pathlib costs start-up time
 
 
+def live_thread(pid: int) -> int:
+    """Return a thread of *pid* that still has its memory: the first one, or another where that one has ended."""
+    if read_status(pid).state not in "ZX":
+        return pid
+    for tid in thread_ids(pid):
+        if tid != pid and read_status(pid, tid).state not in "ZX":
+            return tid
+    return pid
+
+
 def blocked_syscall(pid: int, tid: int) -> tuple[int, int] | None:
     """Return (sp, ip) of a thread that sleeps in a system call, None where it runs or can't be asked."""
     fields = _read(f"/proc/{pid}/task/{tid}/syscall").split()

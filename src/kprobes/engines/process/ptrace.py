@@ -53,9 +53,9 @@ class Registers(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
-            "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss "
-            "fs_base gs_base ds es fs gs"
-        ).split()
+            *("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di"),
+            *("orig_ax", "ip", "cs", "flags", "sp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
+        )
     ]
 
     r15: int
@@ -210,9 +210,7 @@ def rseq(tid: int) -> RseqConfiguration | None:
     """Return where `struct rseq` of *tid* is, or None where the kernel can't tell (before 5.13) or none is there."""
     result = RseqConfiguration()
     try:
-        _request(
-            "reading rseq of", PTRACE_GET_RSEQ_CONFIGURATION, tid, ctypes.sizeof(result), ctypes.addressof(result)
-        )
+        _request("reading rseq of", PTRACE_GET_RSEQ_CONFIGURATION, tid, ctypes.sizeof(result), ctypes.addressof(result))
     except SyscallError:
         return None
     return result if result.area else None

@@ -1,8 +1,8 @@
 """What the shared memory says about itself: who probes whom, which memory is ours, which bytes were changed.
 
-It is written before the first byte of the target changes, so that whoever finds it can undo everything, also after the
-controller was killed. Whoever reads it back from a target treats it as hostile: every number is bounded, and an entry is
-used only where the target's code still holds what the entry says was written there.
+It is written before the first byte of the target changes, so that whoever finds it can undo everything, also after
+the controller was killed. Whoever reads it back from a target treats it as hostile: every number is bounded, and an
+entry is used only where the target's code still holds what the entry says was written there.
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ def parse_registry(page: bytes) -> Registry:
         if start % PAGE or size % PAGE or not 0 < size <= MAX_AREA_SIZE:
             raise FormatError("the registry was overwritten")
         found.append((start, size))
-    return Registry(
-        Identity(owner, owner_start), Identity(target, target_start), tuple(found), journal_at, entries
-    )
+    return Registry(Identity(owner, owner_start), Identity(target, target_start), tuple(found), journal_at, entries)
 
 
 def format_journal(patches: Sequence[Patch]) -> bytes:

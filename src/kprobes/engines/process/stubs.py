@@ -42,8 +42,8 @@ FIND_BLOCK_SIZE = len(_FIND_BLOCK) + _POOL.size
 LONGEST_COUNT = 160  # bytes that one counting adds to a detour, at most
 
 _THREAD_POINTER = {SELF: bytes.fromhex("644c8b1c2500000000"), REGISTER: bytes.fromhex("f3490faec3")}
-_HASH = bytes.fromhex("4589da" "41c1ea08" "4181e2f01f0000" "4c0315")  # mov, shr 8, and 0x1ff0; add r10, [rip + table]
-_CHECK = bytes.fromhex("4d391a" "0f85")  # cmp [r10], r11; jne slow
+_HASH = bytes.fromhex("4589da41c1ea084181e2f01f00004c0315")  # mov, shr 8, and 0x1ff0; add r10, [rip + table]
+_CHECK = bytes.fromhex("4d391a0f85")  # cmp [r10], r11; jne slow
 _LOAD_BLOCK = bytes.fromhex("4d8b5208")  # mov r10, [r10 + 8]
 _INCREMENT = bytes.fromhex("49ff82")  # inc qword [r10 + x]
 _LOCKED_INCREMENT = bytes.fromhex("f049ff82")
@@ -53,8 +53,8 @@ _JE_OVER_JUMP = b"\x74\x05"
 
 _SKIP_RED_ZONE = bytes.fromhex("488d642480")  # lea rsp, [rsp - 128]
 _BACK_TO_RED_ZONE = bytes.fromhex("488da42480000000")
-_SAVE_FLAGS = bytes.fromhex("50" "9f" "0f90c0")  # push rax; lahf; seto al
-_RESTORE_FLAGS = bytes.fromhex("047f" "9e" "58")  # add al, 127; sahf; pop rax
+_SAVE_FLAGS = bytes.fromhex("509f0f90c0")  # push rax; lahf; seto al
+_RESTORE_FLAGS = bytes.fromhex("047f9e58")  # add al, 127; sahf; pop rax
 _PUSH_R10, _PUSH_R11 = b"\x41\x52", b"\x41\x53"
 _POP_R10, _POP_R11 = b"\x41\x5a", b"\x41\x5b"
 
@@ -78,40 +78,42 @@ class Counting:
     mode: str
     routine: int
 
-    def begin(self, code: bytearray, at: int, counter: int, live: Live) -> _Slow | None:
-        """Append to *code*, whose end is address *at*, what adds one to byte *counter* of the thread's block.
+    def begin(self, code: bytearray, at: int, counter: int, live: Live) -> Slow | None:
+        """Append to *code*, which begins at address *at*, what adds one to byte *counter* of the thread's block.
 
         Return what `finish` needs to append the slow way once the detour is complete; None where there is none.
         """
         before, after = _save(live)
-        start = at - len(code)
         code += before
         if self.mode == SHARED:
-            pool = self.routine + _POOL_FIRST - (start + len(code) + 7)
+            pool = self.routine + _POOL_FIRST - (at + len(code) + 7)
             code += _LOAD_SHARED + _i32(pool) + _LOCKED_INCREMENT + _i32(counter) + after
             return None
         code += _THREAD_POINTER[self.mode] + _HASH
-        code += _i32(self.routine + _POOL_TABLE - (start + len(code) + 4)) + _CHECK
+        code += _i32(self.routine + _POOL_TABLE - (at + len(code) + 4)) + _CHECK
         hole = len(code)
         code += b"\0\0\0\0" + _LOAD_BLOCK + _INCREMENT + _i32(counter) + after
-        return _Slow(start, hole, len(code) - len(after), counter)
+        return Slow(hole, len(code) - len(after), counter)
 
-    def finish(self, code: bytearray, slow: _Slow) -> None:
-        """Append the slow way: call the routine; the shared block is counted in with a lock prefix."""
+    def finish(self, code: bytearray, at: int, begun_at: int, slow: Slow) -> None:
+        """Append to *code*, which begins at address *at*, the slow way of what began at address *begun_at*.
+
+        It calls the routine; the shared block is counted in with a lock prefix.
+        """
         here = len(code)
-        struct.pack_into("<i", code, slow.hole, here - (slow.hole + 4))
-        increment = slow.after - len(_INCREMENT) - 4
-        code += b"\xe8" + _i32(self.routine - (slow.start + here + 5))
+        hole, after = begun_at - at + slow.hole, begun_at - at + slow.after
+        struct.pack_into("<i", code, hole, here - (hole + 4))
+        increment = after - len(_INCREMENT) - 4
+        code += b"\xe8" + _i32(self.routine - (at + here + 5))
         code += _JE_OVER_JUMP + b"\xe9" + _i32(increment - (here + 12))
         code += _LOCKED_INCREMENT + _i32(slow.counter)
-        code += b"\xe9" + _i32(slow.after - (len(code) + 5))
+        code += b"\xe9" + _i32(after - (len(code) + 5))
 
 
 @dataclass(frozen=True, slots=True)
-class _Slow:
-    """Where a detour begun at address *start* wants its slow way: offsets of the jump's hole and of what follows."""
+class Slow:
+    """Where counting code wants its slow way, counted from its begin: the jump's hole, and where the fast one ends."""
 
-    start: int
     hole: int
     after: int
     counter: int

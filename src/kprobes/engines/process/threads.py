@@ -53,10 +53,13 @@ class StoppedThreads:
 
     `registers` maps the ids of the stopped threads to their registers; `asleep` those of threads that wait for a vfork
     child to (sp, ip). `lingering` are threads that could not be let go because they sleep: call `reap` now and then.
+
+    *held* is a thread that is ours and stopped already; `release` leaves it so, `let_run` lets it go.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, held: int = 0) -> None:
         self.pid = pid
+        self._held = held
         self.registers: dict[int, Registers] = {}
         self.asleep: dict[int, tuple[int, int]] = {}
         self.lingering: set[int] = set()
@@ -88,6 +91,10 @@ class StoppedThreads:
             TargetError: a thread doesn't stop, or the process ended.
         """
         self.stopped_at = time.monotonic()
+        if self._held:
+            self.owners[self._held] = self.pid
+            self.registers[self._held] = ptrace.registers(self._held)
+            return
         deadline = self.stopped_at + STOP_TIMEOUT_S
         while self._seize_new() or self._pending:
             self._collect(deadline)
@@ -199,8 +206,17 @@ class StoppedThreads:
         values.ip -= 2
         ptrace.set_registers(tid, values)
 
+    def let_run(self) -> None:
+        """Let the held thread go."""
+        held, self._held = self._held, 0
+        self.registers.clear()
+        with contextlib.suppress(TraceeGoneError):
+            ptrace.detach(held)
+
     def release(self) -> None:
         """Let every thread run on; idempotent."""
+        if self._held:
+            return
         for tid in self.registers:
             with contextlib.suppress(TraceeGoneError):
                 ptrace.detach(tid)

@@ -44,20 +44,25 @@ class Outcome:
     armed: list[Armed] = field(default_factory=list)
     pauses_ms: list[float] = field(default_factory=list)
     mode: str = ""
+    layout: SharedLayout = field(default_factory=lambda: SharedLayout(0, 0))
 
 
 class Worker:
     """Attaches *plan* to the process *target* and detaches it; *owner* is the controller.
 
+    *held* is the only thread of a program that has just been started: it stays stopped until `run`.
+
     Raises:
         SyscallError: the memory of the process can't be opened.
     """
 
-    def __init__(self, target: Identity, plan: Plan, owner: Identity) -> None:
+    def __init__(self, target: Identity, plan: Plan, owner: Identity, *, held: int = 0) -> None:
         self.target = target
         self.plan = plan
         self.owner = owner
-        self.memory = ProcessMemory(target.pid)
+        self.lead = procfs.live_thread(target.pid)
+        self.memory = ProcessMemory(self.lead)
+        self.held = StoppedThreads(target.pid, held=held) if held else None
         self.area: Area | None = None
         self.detours = Detours()
         self.outcome = Outcome()
@@ -71,7 +76,7 @@ class Worker:
             UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
         """
         pid = self.target.pid
-        mappings = procfs.read_maps(pid)
+        mappings = procfs.read_maps(self.lead)
         rooms = free_rooms(mappings)
         wanted = range(len(self.plan.sites))
         arrangement = arrange(self.plan, wanted, Objects(pid, mappings), self.memory, rooms)
@@ -83,7 +88,7 @@ class Worker:
         try:
             blocks = layout.seen_at(area.base)
             routine = find_block(blocks, area.table, threads_known.tid_offset)
-            builder = Builder(arrangement.sites, routine, threads_known.mode, layout.counter, self.memory.read)
+            builder = Builder(arrangement, routine, threads_known.mode, layout.counter, self.memory.read)
             self.detours = builder.build(settled)
             for code in self.detours.areas:
                 self.memory.write(code.start, bytes(code.content))
@@ -97,12 +102,20 @@ class Worker:
         self.attached = True
         self.outcome.armed = arrangement.armed
         self.outcome.mode = threads_known.mode
+        self.outcome.layout = layout
+        self.run()
         return self.outcome
 
     def _stopped(self) -> StoppedThreads:
         if procfs.read_start_time(self.target.pid) != self.target.start_time:
             raise TargetError(f"process {self.target.pid} ended", hint="another process has its number now")
-        return StoppedThreads(self.target.pid)
+        return self.held or StoppedThreads(self.target.pid)
+
+    def run(self) -> None:
+        """Let a program that was held run."""
+        if self.held is not None:
+            held, self.held = self.held, None
+            held.let_run()
 
     def _let_go(self, threads: StoppedThreads, pauses: list[float] | None = None) -> None:
         threads.release()
@@ -114,7 +127,7 @@ class Worker:
     def _map(self, area: Area, pages: Sequence[tuple[int, int]]) -> ThreadPointers:
         with self._stopped() as threads:
             tid = choose_thread(threads, self.memory)
-            gadget = find_syscall(self.memory, procfs.read_maps(self.target.pid))
+            gadget = find_syscall(self.memory, procfs.read_maps(self.lead))
             filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
             with RemoteCalls(tid, gadget, no_seccomp=filtered) as calls:
                 map_area(calls, tid, self.memory, area, pages)
@@ -134,7 +147,7 @@ class Worker:
     def _arm(self, area: Area) -> None:
         for attempt in range(TRIES):
             with self._stopped() as threads:
-                standing = list(places(threads, self.memory, procfs.read_maps(self.target.pid)))
+                standing = list(places(threads, self.memory, procfs.read_maps(self.lead)))
                 try:
                     sends = ways_out(threads, standing, self.detours.patches, self.detours.moves)
                 except UnsafeSiteError:
@@ -163,7 +176,7 @@ class Worker:
     def _restore(self) -> list[Patch]:
         while True:
             with self._stopped() as threads:
-                standing = list(places(threads, self.memory, procfs.read_maps(self.target.pid)))
+                standing = list(places(threads, self.memory, procfs.read_maps(self.lead)))
                 sends = ways_back(threads, standing, self.detours.patches)
                 if sends is not None:
                     move_threads(threads, self.memory, standing, sends)
@@ -177,7 +190,7 @@ class Worker:
         """Unmap our memory once nobody is in it; tell whether that could be done."""
         for _ in range(TRIES):
             with self._stopped() as threads:
-                mappings = procfs.read_maps(self.target.pid)
+                mappings = procfs.read_maps(self.lead)
                 inside = [place for place in places(threads, self.memory, mappings) if _is_in(area, place.ip)]
                 if not inside:
                     tid = choose_thread(threads, self.memory)
@@ -208,5 +221,3 @@ def _is_in(area: Area, address: int) -> bool:
 def myself() -> Identity:
     """Return the identity of this process."""
     return Identity(os.getpid(), procfs.read_start_time(os.getpid()))
-
-

@@ -1,0 +1,140 @@
+"""A plan in place in a process: its counters are read from shared memory, without the target's help."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import struct
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process.layout import CLAIM_COUNTER, SharedLayout
+from kprobes.errors import SyscallError, TargetError
+from kprobes.model.layout import SITE_COUNTERS
+from kprobes.model.plan import LinkStats
+
+if TYPE_CHECKING:
+    from kprobes.engines.process.arming import Armed
+    from kprobes.engines.process.hand import Hand
+    from kprobes.engines.process.worker import Outcome
+    from kprobes.model.plan import Plan
+
+KINDS = len(SITE_COUNTERS)
+
+
+class ProcessAttached:
+    """*plan* in place in the process that *hand* serves; *watch* is its pidfd.
+
+    `pauses_ms` are the times for which the target stood still, `armed` how each site was armed, `left` the addresses
+    that could not be restored at detach because somebody else had changed them.
+    """
+
+    def __init__(self, plan: Plan, hand: Hand, watch: int) -> None:
+        self._plan = plan
+        self._hand = hand
+        self._watch = watch
+        self._attached = True
+        found: Outcome
+        found, process, file = hand.call("attach", plan)
+        self.pauses_ms: tuple[float, ...] = tuple(found.pauses_ms)
+        self.armed: tuple[Armed, ...] = tuple(found.armed)
+        self.mode: str = found.mode
+        self.left: tuple[int, ...] = ()
+        self._layout: SharedLayout = found.layout
+        try:
+            self._view: mmap.mmap | None = _open_view(process, file, self._layout.size)
+        except SyscallError:
+            self.detach()
+            raise
+
+    def poll(self, timeout_s: float) -> list[bytes]:
+        """Return the records that are there, waiting up to *timeout_s* for the first, or for the target's end."""
+        poller = select.poll()
+        poller.register(self._watch, select.POLLIN)
+        poller.poll(int(timeout_s * 1000))
+        return []
+
+    def counters(self) -> list[tuple[int, ...]]:
+        """Return (hits, missed, lost, faults) of each site, summed over all threads."""
+        layout, view = self._layout, self._mapped()
+        sums = [0] * (KINDS * layout.sites)
+        shape = struct.Struct(f"<{len(sums)}Q")
+        claimed = min(struct.unpack_from("<Q", view, CLAIM_COUNTER)[0], layout.blocks)
+        for block in range(claimed):
+            values = shape.unpack_from(view, layout.blocks_at + block * layout.stride + layout.counter(0))
+            sums = [total + value for total, value in zip(sums, values, strict=True)] if any(values) else sums
+        return [tuple(sums[site :: layout.sites]) for site in range(layout.sites)]
+
+    def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
+        """Return the (key, value) pairs of a map; the site counters come as one shard.
+
+        Raises:
+            TargetError: the plan has no such map.
+        """
+        for layout in self._plan.maps:
+            if layout.name == name and layout.kind == "stats":
+                values = [value & (1 << 64) - 1 for site in self.counters() for value in site]
+                return [(b"", struct.pack(f"<{len(values)}Q", *values).ljust(layout.value_size, b"\0"))]
+        raise TargetError(f"there is no map {name!r}")
+
+    def read_stack(self, stack_id: int) -> tuple[int, ...]:  # noqa: ARG002
+        """Return nothing: no stacks are recorded."""
+        return ()
+
+    def link_stats(self) -> list[LinkStats]:
+        """Return, per attachment, what the counters say was missed."""
+        counters = self.counters()
+        ways = {armed.number: armed.way for armed in self.armed}
+        return [
+            LinkStats(
+                number.program,
+                ways.get(number.sites[0], "") if number.sites else "",
+                number.sites,
+                sum(counters[site][1] for site in number.sites),
+            )
+            for number in self._plan.attachments
+        ]
+
+    def detach(self) -> None:
+        """Take the probes away; counters stay readable. A target that has ended has none any more."""
+        if not self._attached:
+            return
+        self._attached = False
+        if not self._hand.is_open:
+            return
+        try:
+            self.left = tuple(self._hand.call("detach"))
+        except TargetError:
+            if not self._ended():
+                raise
+
+    def _ended(self) -> bool:
+        poller = select.poll()
+        poller.register(self._watch, select.POLLIN)
+        return bool(poller.poll(100))
+
+    def close(self) -> None:
+        """Take the probes away and free the shared memory; idempotent."""
+        try:
+            self.detach()
+        finally:
+            if self._view is not None:
+                self._view.close()
+                self._view = None
+
+    def _mapped(self) -> mmap.mmap:
+        if self._view is None:
+            raise TargetError("the session is closed")
+        return self._view
+
+
+def _open_view(process: int, file: int, size: int) -> mmap.mmap:
+    """Map the memfd that is descriptor *file* of *process*, the hand."""
+    try:
+        own = os.open(f"/proc/{process}/fd/{file}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return mmap.mmap(own, size)
+        finally:
+            os.close(own)
+    except OSError as error:
+        raise SyscallError("opening the shared memory", error.errno or 0) from None

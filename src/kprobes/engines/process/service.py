@@ -1,0 +1,130 @@
+"""What runs in the hand: one target, attached at most once at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process import procfs, ptrace
+from kprobes.engines.process.hand import leave_terminal
+from kprobes.engines.process.registry import Identity
+from kprobes.engines.process.worker import Worker
+from kprobes.errors import KprobesError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kprobes.engines.process.worker import Outcome
+    from kprobes.model.plan import Plan
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def _ending(pid: int) -> Iterator[None]:
+    """Turn a /proc file that is not there any more into words."""
+    try:
+        yield
+    except (FileNotFoundError, ProcessLookupError):
+        raise TargetError(f"process {pid} ended") from None
+
+
+class TargetService:
+    """Serves one process: *target*, or a program that `spawn` starts. *owner* is the controller.
+
+    *forked* tells whether this is a process of its own, which then leaves the controller's terminal.
+    """
+
+    def __init__(self, target: Identity | None, owner: Identity, *, forked: bool) -> None:
+        self._target = target
+        self._owner = owner
+        self._forked = forked
+        self._worker: Worker | None = None
+        self._child = 0
+        self._running = False
+        self._status: int | None = None
+        self._exit_watch = -1
+        if target is not None and forked:
+            leave_terminal()
+
+    def spawn(self, argv: Sequence[str], environment: dict[str, str] | None) -> tuple[int, int]:
+        """Start a program and return its (pid, start time); it stands at its entry point until `attach` or `run`."""
+        from kprobes.engines.process.spawn import spawn
+
+        self._child = spawn(argv, environment)
+        if self._forked:
+            leave_terminal()
+        self._exit_watch = os.pidfd_open(self._child)
+        self._target = Identity(self._child, procfs.read_start_time(self._child))
+        return self._target.pid, self._target.start_time
+
+    def attach(self, plan: Plan) -> tuple[Outcome, int, int]:
+        """Attach *plan*; return what came of it, with (process, descriptor) by which the memfd can be opened."""
+        if self._target is None:
+            raise TargetError("there is no target")
+        if self._worker is not None:
+            raise TargetError(f"process {self._target.pid} is probed by this session already")
+        held = self._child if self._status is None and not self._running else 0
+        with _ending(self._target.pid):
+            worker = Worker(self._target, plan, self._owner, held=held)
+            try:
+                outcome = worker.attach()
+            except BaseException:
+                worker.close()
+                raise
+        self._running = True
+        self._worker = worker
+        assert worker.area is not None
+        return outcome, os.getpid(), worker.area.file
+
+    def run(self) -> None:
+        """Let a program that was started run, without probes."""
+        if self._child and not self._running:
+            self._running = True
+            with contextlib.suppress(ptrace.TraceeGoneError):
+                ptrace.detach(self._child)
+
+    def detach(self) -> list[int]:
+        """Take the probes away; return the addresses whose code somebody else has changed since."""
+        if self._worker is None:
+            return []
+        try:
+            with _ending(self._worker.target.pid):
+                return [patch.address for patch in self._worker.detach()]
+        finally:
+            self._worker.close()
+            self._worker = None
+
+    def status(self) -> int | None:
+        """Return the wait status of the program that was started, None while it lives."""
+        self._look_for_end()
+        return self._status
+
+    def _look_for_end(self) -> None:
+        if not self._child or self._status is not None:
+            return
+        with contextlib.suppress(ptrace.TraceeGoneError):
+            status = ptrace.wait(self._child, block=False)
+            if status is not None and ptrace.is_end(status):
+                self._status = status
+                os.close(self._exit_watch)
+                self._exit_watch = -1
+
+    def idle(self) -> bool:
+        """See `hand.Service`."""
+        self._look_for_end()
+        if self._worker is None:
+            return False
+        self._worker.reap()
+        return bool(self._worker.lingering)
+
+    def watch(self) -> list[int]:
+        """See `hand.Service`."""
+        return [self._exit_watch] if self._exit_watch >= 0 else []
+
+    def close(self) -> None:
+        """See `hand.Service`."""
+        with contextlib.suppress(KprobesError):
+            self.detach()

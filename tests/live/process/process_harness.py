@@ -1,0 +1,79 @@
+"""Plans for the functions of a program, and what the live tests do with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kprobes.engines.process.attached import ProcessAttached
+from kprobes.engines.process.engine import ProcessEngine
+from kprobes.engines.process.procfs import read_maps
+from kprobes.engines.process.target import Process
+from kprobes.model.plan import COUNT_ONLY, Attachment, CodeObject, Plan, PlannedProbe, Site
+
+
+def functions_of(path: Path) -> list[tuple[str, int, int]]:
+    """Return (name, file offset, size) of the functions in the symbol table; of names at one address the first."""
+    shift = _text_shift(path)
+    listed = subprocess.run(["nm", "-S", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+    found: dict[int, tuple[str, int, int]] = {}
+    for line in listed.splitlines():
+        fields = line.split()
+        if len(fields) == 4 and fields[2] in "tTwWi":
+            address = int(fields[0], 16)
+            found.setdefault(address, (fields[3], address - shift, int(fields[1], 16)))
+    return list(found.values())
+
+
+def _text_shift(path: Path) -> int:
+    """Return virtual address minus file offset of the executable segment."""
+    listed = subprocess.run(["readelf", "-lW", path], capture_output=True, text=True, check=True).stdout
+    for line in listed.splitlines():
+        fields = line.split()
+        if fields and fields[0] == "LOAD" and "E" in "".join(fields[6:8]):
+            return int(fields[2], 16) - int(fields[1], 16)
+    raise AssertionError(f"{path} has no code")
+
+
+def plan_for(path: Path, names: set[str] | None = None, *, without: frozenset[str] = frozenset()) -> Plan:
+    """Return a plan that counts the functions called *names* of the program, or all but *without*."""
+    functions = functions_of(path)
+    wanted = [one for one in functions if (names is None or one[0] in names) and one[0] not in without]
+    assert wanted, f"no function of {path} is called {names}"
+    sites = tuple(
+        Site(0, name, name, address=offset, path=os.path.realpath(path), size=size) for name, offset, size in wanted
+    )
+    known = CodeObject(os.path.realpath(path), tuple((start, start + size) for _, start, size in functions if size))
+    return Plan(
+        (PlannedProbe("uprobe", path.name, ()),),
+        sites,
+        (),
+        (),
+        (Attachment(COUNT_ONLY, tuple(range(len(sites)))),),
+        (),
+        objects=(known,),
+    )
+
+
+@contextmanager
+def attached(target: Process, plan: Plan) -> Iterator[tuple[ProcessEngine, ProcessAttached]]:
+    with target.open() as engine:
+        found = engine.attach(plan)
+        try:
+            yield engine, found
+        finally:
+            found.close()
+
+
+def counts(plan: Plan, found: ProcessAttached) -> dict[str, int]:
+    return {site.name: counter[0] for site, counter in zip(plan.sites, found.counters(), strict=True)}
+
+
+def code_of(pid: int, path: Path) -> bytes:
+    mapping = next(one for one in read_maps(pid) if one.executable and one.path == os.path.realpath(path))
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        memory.seek(mapping.start)
+        return memory.read(mapping.end - mapping.start)

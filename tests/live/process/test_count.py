@@ -1,0 +1,82 @@
+"""Counting by jump detours: exact, harmless, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from process_harness import attached, code_of, counts, plan_for
+
+from kprobes.engines.process.procfs import read_maps
+from kprobes.engines.process.target import Process
+
+pytestmark = pytest.mark.process
+
+
+def test_calls_of_four_threads_are_counted_exactly(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work", "loop"})
+    with subprocess.Popen([program, "4", "300000", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        with attached(Process(process.pid), plan) as (_, found):
+            output, _ = process.communicate(b"\n", timeout=60)
+            assert output == b"calls 1200000\n"
+            assert counts(plan, found) == {"work": 1_200_000, "loop": 4}
+            assert {armed.way for armed in found.armed} == {"jump"}
+
+
+def test_detach_restores_every_byte_and_frees_the_memory(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with subprocess.Popen([program, "3"], stdout=subprocess.PIPE) as process:
+        time.sleep(0.05)
+        code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
+        descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
+        with attached(Process(process.pid), plan) as (_, found):
+            assert code_of(process.pid, program) != code
+            time.sleep(0.05)
+            assert counts(plan, found)["work"] > 0
+            found.detach()
+            assert found.left == ()
+            assert code_of(process.pid, program) == code
+            assert len(read_maps(process.pid)) == mappings
+            assert len(os.listdir(f"/proc/{process.pid}/fd")) == descriptors
+            after = counts(plan, found)["work"]
+            time.sleep(0.05)
+            assert counts(plan, found)["work"] == after
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert output.startswith(b"calls ")
+    assert b"wrong" not in output
+
+
+def test_a_started_program_is_counted_from_its_first_instruction(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program)
+    with attached(Process.spawn([str(program), "2", "50000"]), plan) as (engine, found):
+        assert engine.wait(60)
+        assert engine.exit_status == 0
+        assert counts(plan, found) | {"work": 100_000, "loop": 2, "main": 1, "_start": 1} == counts(plan, found)
+
+
+def test_attaching_and_detaching_a_busy_program_many_times_changes_nothing(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as process:
+        time.sleep(0.05)
+        code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
+        for _ in range(20):
+            with attached(Process(process.pid), plan):
+                pass
+            assert code_of(process.pid, program) == code
+            assert len(read_maps(process.pid)) == mappings
+            assert process.poll() is None
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert output.startswith(b"calls ")
+    assert b"wrong" not in output
