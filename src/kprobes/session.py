@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Self
 
 from kprobes.engines.targets import Kernel
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Plan
     from kprobes.model.probe import Probe
+    from kprobes.symbols.frames import KernelFrames
 
 # Events that `wait` keeps for a later `events()`; the oldest go first and are counted.
 KEPT_EVENTS = 1_000_000
 # The shorter the sooner Ctrl-C, -n and a workload's end are seen; each poll wakes up at the first record anyway.
 POLL_S = 0.1
+# What a stack shows of the way in itself.
+PROBE_FRAMES = ("bpf_prog_", "bpf_trampoline_", "kprobe_multi_link_", "fprobe_", "ftrace_", "0xffffffffc")
 # Ways that a kernel may refuse for one function while the next still works.
 FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Way.KRETPROBE_MULTI}))
 
@@ -107,6 +111,7 @@ class Session:
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._closed = False
+        self._frames: KernelFrames | None = None
         self._final: list[ProbeStats] | None = None
 
     def __enter__(self) -> Self:
@@ -174,10 +179,16 @@ class Session:
         return self._final if self._final is not None else self._read_stats()
 
     def stack(self, stack_id: int) -> list[str]:
-        """Return the frames of a stack that an event carries, innermost first, as `symbol+offset`."""
-        from kprobes.symbols.frames import name_kernel_frames
+        """Return the frames of a stack that an event or a key carries, innermost first, as `symbol+offset`.
 
-        return name_kernel_frames(self._attached.read_stack(stack_id), self._engine.facts())
+        The frames of the probe itself, which stand on top, are left out; an empty list means that the stack is gone.
+        """
+        from kprobes.symbols.frames import KernelFrames
+
+        if self._frames is None:
+            self._frames = KernelFrames(self._engine.facts().kallsyms())
+        names = self._frames.names(self._attached.read_stack(stack_id))
+        return list(dropwhile(lambda name: name.startswith(PROBE_FRAMES), names))
 
     def detach(self) -> None:
         """Stop probing; maps, events under way and counts stay readable."""

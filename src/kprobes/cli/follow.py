@@ -92,8 +92,6 @@ def _loop(session: Session, workload: Workload, limits: Limits, job: Job) -> boo
                 return True
     except KeyboardInterrupt:
         workload.interrupt()
-        if sys.stderr.isatty():
-            sys.stderr.write("\n")
     return False
 
 

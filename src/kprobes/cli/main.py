@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from kprobes.errors import CompileError, KprobesError, UsageError
+from kprobes.errors import CompileError, InternalError, KprobesError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output is gone: say nothing, and keep the interpreter from trying again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a bug of ours: it is shown as one, not as the user's
+        if os.environ.get("KPROBES_DEBUG"):
+            raise
+        _report(InternalError(f"{type(error).__name__}: {error} (KPROBES_DEBUG=1 shows where)"))
+        return 1
 
 
 def _dispatch(words: list[str]) -> int:

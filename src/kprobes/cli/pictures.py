@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from kprobes.events.distribution import Distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from kprobes.render.histogram import Picture
     from kprobes.render.terminal import Terminal
@@ -71,8 +71,11 @@ def _picture(title: str, value: Distribution, unit: str) -> Picture:
 def _sums(name: str, value: dict[object, object]) -> str:
     from kprobes.render.escape import escape
 
-    number: Callable[[object], int] = lambda one: one if isinstance(one, int) else 0  # noqa: E731
-    ranked = sorted(value.items(), key=lambda item: -number(item[1]))
-    wide = max((len(key_text(key)) for key in value), default=0)
-    lines = [f"  {escape(key_text(key)):<{wide}}  {escape(str(one)):>10}" for key, one in ranked]
-    return "\n".join([f"{name}: {len(value)} keys" if value else f"{name}: nothing", *lines]) + "\n"
+    if not value:
+        return f"{escape(name)}: nothing\n"
+    if all(isinstance(one, int) for one in value.values()):
+        from kprobes.render.counts import counts
+
+        return counts([(key_text(key), cast("int", one)) for key, one in value.items()], titles=(name, "SUM"))
+    lines = [f"  {escape(key_text(key))}: {escape(str(one))}" for key, one in value.items()]
+    return "\n".join([f"{escape(name)}: {len(value)} keys", *lines]) + "\n"

@@ -97,7 +97,9 @@ class LineTrace:
 
         self._session = session
         self._start: int | None = None
-        self._timed = any(field.name == "_duration" for layout in session.plan.events for field in layout.fields)
+        names = {field.name for layout in session.plan.events for field in layout.fields}
+        self._timed = "_duration" in names
+        self._stacks = "_stack" in names
         widest = max((len(site.name) for site in session.plan.sites), default=8)
         columns = [
             Column("time", "time"),
@@ -114,13 +116,14 @@ class LineTrace:
 
     def write(self, events: list[Event]) -> None:
         """Write *events*."""
-        for event in events:
-            fields = event.fields
-            self._table.write([self._row(event.site, fields)])
-            if "_stack" in fields:
-                self._table.write_lines(self._session.stack(fields["_stack"]))
-        if events:
-            self._stream.flush()
+        if not events:
+            return
+        if not self._stacks:
+            self._table.write([self._row(event.site, event.fields) for event in events])
+        for event in events if self._stacks else ():
+            self._table.write([self._row(event.site, event.fields)])
+            self._table.write_lines(self._session.stack(event["_stack"]))
+        self._stream.flush()
 
     def _row(self, site: str, fields: dict[str, Any]) -> list[object]:
         time_ns = fields["_time"]
