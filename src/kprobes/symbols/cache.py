@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Files beyond these counts are removed, oldest first, when one of the same kind is written.
-KEEP = 8
+# Of each kind so many files and bytes are kept, the newest first.
+KEEP = 200
+KEEP_BYTES = 200 << 20
 
 
 def cache_directory() -> str | None:
@@ -105,11 +106,17 @@ def _trim(directory: str, kind: str) -> None:
     aged = []
     try:
         with os.scandir(directory) as entries:
-            aged = [(e.stat(follow_symlinks=False).st_mtime, e.path) for e in entries if e.name.startswith(f"{kind}-")]
+            for entry in entries:
+                if entry.name.startswith(f"{kind}-"):
+                    found = entry.stat(follow_symlinks=False)
+                    aged.append((found.st_mtime, found.st_size, entry.path))
     except OSError:
         return
-    for _, path in sorted(aged)[:-KEEP]:
-        _remove(path)
+    total = 0
+    for place, (_, size, path) in enumerate(sorted(aged, reverse=True)):
+        total += size
+        if place >= KEEP or (place and total > KEEP_BYTES):
+            _remove(path)
 
 
 def _remove(path: str) -> None:

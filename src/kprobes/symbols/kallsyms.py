@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kprobes.errors import AmbiguousSymbolError, FormatError, SymbolNotFoundError
@@ -42,7 +43,7 @@ class KernelSymbol:
 
     @property
     def is_text(self) -> bool:
-        """Return whether it names code."""
+        """Return whether it is marked as code; `Kallsyms.is_code` knows better."""
         return self.kind in TEXT_KINDS
 
     @property
@@ -91,6 +92,27 @@ class Kallsyms:
         """Return whether addresses are hidden: all zero for want of CAP_SYSLOG, or by `kptr_restrict`."""
         return re.search(rb"^0*[1-9a-fA-F]", self._data, re.MULTILINE) is None
 
+    def is_code(self, symbol: KernelSymbol) -> bool:
+        """Return whether *symbol* names code.
+
+        Since Linux 7.0 the table of the kernel proper calls data `T` too, so the address must lie in a text section.
+        """
+        if not symbol.is_text or symbol.module or not symbol.address:
+            return symbol.is_text
+        end = self._text_end
+        return symbol.address < end or end == 0 or self.init_text[0] <= symbol.address < self.init_text[1]
+
+    @cached_property
+    def init_text(self) -> tuple[int, int]:
+        """Return the addresses (from, to below) of code that is freed once the kernel has booted; zeros if unknown."""
+        first, last = self._last_named("_sinittext"), self._last_named("_einittext")
+        return (first.address, last.address) if first and last else (0, 0)
+
+    @cached_property
+    def _text_end(self) -> int:
+        found = self.lookup("_etext", "")
+        return found[0].address if found else 0
+
     def lookup(self, name: str, module: str | None = None) -> list[KernelSymbol]:
         """Return every symbol called exactly *name*, in any module; or in *module* only (empty: vmlinux).
 
@@ -119,14 +141,14 @@ class Kallsyms:
 
     def choose(self, name: str, found: list[KernelSymbol]) -> KernelSymbol:
         """Return the one that *name* means of the symbols *found* for it; raises as `one`."""
-        code = [s for s in found if s.is_text] or found
+        code = [s for s in found if self.is_code(s)] or found
         if not code:
             raise SymbolNotFoundError(name, nearest=self.nearest(name), where="the kernel")
         if len(code) > 1 and (code[0].address == 0 or len({s.address for s in code}) > 1):
             raise AmbiguousSymbolError(name, tuple(_spellings(code)))
         return code[0]
 
-    def last_named(self, name: str) -> KernelSymbol | None:
+    def _last_named(self, name: str) -> KernelSymbol | None:
         """Return the last symbol of the kernel proper called *name*: quick for what stands near the end."""
         end = self._modules_start
         at = self._data.rfind(b" " + name.encode() + b"\n", 0, end)
@@ -161,7 +183,7 @@ class Kallsyms:
         """Return the copies that the compiler made of *name*: `name.isra.0`, `name.constprop.0`, `name.cold` ..."""
         needle = b" " + name.encode() + b"."
         found = (parse_line(line) for line in self._lines_with(needle))
-        return [s for s in found if s.is_text and s.name.startswith(f"{name}.")]
+        return [s for s in found if s.name.startswith(f"{name}.") and self.is_code(s)]
 
     def kallsyms_lookup_name(self, name: str) -> int:
         """Return the address of *name* (`name` or `module:name`, data too), 0 where addresses are hidden.

@@ -38,7 +38,9 @@ _PREFIXES = {
     "__pfx_": "it is padding before a function",
     "__cfi_": "it is the type check before a function",
     "__ftrace_invalid_address__": "it was left out by the linker",
+    "__SCT__": "it is the trampoline of a static call, which the kernel rewrites",
 }
+_NO_FUNCTIONS = tuple(_PREFIXES)
 # Names of copies: `vfs_read.isra.0` is a function of its own, `.cold` the unlikely half of one.
 _COLD = re.compile(r"\.cold(\.\d+)?$")
 
@@ -120,20 +122,20 @@ class KernelSymbols:
         found = self.table.lookup(name)
         if not found:
             raise self._not_found(name)
-        if not any(symbol.is_text for symbol in found):
+        if not any(self.table.is_code(symbol) for symbol in found):
             raise UnprobeableError(name, "it is data, not a function")
         return self.table.choose(name, found)
 
     def refusal(self, symbol: KernelSymbol, offset: int = 0) -> str:
         """Return why no probe can go to *symbol* + *offset*, empty where nothing is known against it."""
-        if not symbol.is_text:
+        if not self.table.is_code(symbol):
             return "it is data, not code"
         for prefix, reason in _PREFIXES.items():
             if symbol.name.startswith(prefix):
                 return reason
         if self._is_blacklisted(symbol, offset):
             return "the kernel blacklists it (a probe there could recurse or hang)"
-        if self._init_text[0] <= symbol.address < self._init_text[1]:
+        if self.table.init_text[0] <= symbol.address < self.table.init_text[1]:
             return "it is init code, freed once the kernel has booted"
         return ""
 
@@ -164,6 +166,10 @@ class KernelSymbols:
                 name,
                 "the compiler left only changed copies of it",
                 hint=f"probe {', '.join(dict.fromkeys(copies))} (arguments may have moved: name registers)",
+            )
+        if colon and self.table.lookup(plain, ""):
+            return SymbolNotFoundError(
+                name, where="the kernel", hint=f"{module} is built into this kernel: write {plain}"
             )
         if colon and module not in ("vmlinux", "kernel") and module.replace("-", "_") not in self.table.modules():
             return SymbolNotFoundError(
@@ -205,14 +211,16 @@ class KernelSymbols:
     def _left_out(self, symbol: KernelSymbol, seen: set[tuple[str, str, int]]) -> str | None:
         """Return why a glob leaves *symbol* out: a reason to count, empty for none, None for what no one would miss."""
         identity = (symbol.name, symbol.module, symbol.address)
-        if symbol.name.startswith(tuple(_PREFIXES)) or _COLD.search(symbol.name) or symbol.module == "bpf":
+        if symbol.name.startswith(_NO_FUNCTIONS) or _COLD.search(symbol.name) or symbol.module == "bpf":
+            return None
+        if not self.table.is_code(symbol):
             return None
         if identity in seen:
             return "of the same name" if not symbol.address else None
         seen.add(identity)
         if self._is_blacklisted(symbol, 0):
             return "blacklisted"
-        if self._init_text[0] <= symbol.address < self._init_text[1]:
+        if self.table.init_text[0] <= symbol.address < self.table.init_text[1]:
             return "init code"
         return "notrace" if self.is_traceable(symbol) is False else ""
 
@@ -234,11 +242,6 @@ class KernelSymbols:
         address = symbol.address + offset
         at = bisect_right(spans, (address, 1 << 64)) - 1
         return at >= 0 and bool(symbol.address) and spans[at][0] <= address < spans[at][1]
-
-    @cached_property
-    def _init_text(self) -> tuple[int, int]:
-        ends = [self.table.last_named(name) for name in ("_sinittext", "_einittext")]
-        return (ends[0].address, ends[1].address) if ends[0] and ends[1] else (0, 0)
 
     @cached_property
     def _traceable(self) -> frozenset[str] | None:

@@ -1,6 +1,7 @@
 import os
 
-from kprobes.symbols.cache import KEEP, cache_directory, read_cached, write_cached
+from kprobes.symbols import cache
+from kprobes.symbols.cache import cache_directory, read_cached, write_cached
 from kprobes.symbols.kallsyms import PROC, Kallsyms
 
 
@@ -39,14 +40,15 @@ def test_no_home_means_no_cache(monkeypatch):
     assert cache_directory() is None
 
 
-def test_only_the_newest_of_a_kind_are_kept(own_cache):
-    for number in range(KEEP + 3):
+def test_only_the_newest_of_a_kind_are_kept(own_cache, monkeypatch):
+    monkeypatch.setattr(cache, "KEEP", 4)
+    for number in range(7):
         write_cached(f"test-{number}", (b"x",))
         os.utime(own_cache / f"test-{number}", (number, number))
     write_cached("other-0", (b"x",))
     kept = {p.name for p in own_cache.iterdir()}
-    assert len(kept) == KEEP + 1
-    assert f"test-{KEEP + 2}" in kept
+    assert len(kept) == 5
+    assert "test-6" in kept
     assert "test-0" not in kept
 
 
@@ -65,3 +67,12 @@ def test_cut_copy_of_the_symbol_table_is_made_anew(own_cache):
     copy.write_bytes(b"")
     assert Kallsyms.load(PROC).one("vfs_read")
     assert copy.read_bytes() == whole
+
+
+def test_large_files_of_a_kind_are_limited_by_bytes(own_cache, monkeypatch):
+    monkeypatch.setattr(cache, "KEEP_BYTES", 250)
+    for number in range(4):
+        write_cached(f"test-{number}", (bytes(100),))
+        os.utime(own_cache / f"test-{number}", (number, number))
+    write_cached("test-4", (bytes(300),))
+    assert [p.name for p in own_cache.iterdir()] == ["test-4"]
