@@ -110,8 +110,8 @@ class Kallsyms:
 
     @cached_property
     def _text_end(self) -> int:
-        found = self.lookup("_etext", "")
-        return found[0].address if found else 0
+        at = self._data.find(b" _etext\n")
+        return self._address_at(self._data.rfind(b"\n", 0, at) + 1) if at >= 0 else 0
 
     def lookup(self, name: str, module: str | None = None) -> list[KernelSymbol]:
         """Return every symbol called exactly *name*, in any module; or in *module* only (empty: vmlinux).

@@ -20,11 +20,14 @@ def read_source(path: str, limit: int) -> bytes:
     total = 0
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
+            # A file that tells its size comes in one piece, except from /sys.
+            size = max(min(os.fstat(file.fileno()).st_size, limit) + 1, CHUNK)
+            while chunk := file.read(size):
                 chunks.append(chunk)
+                size = CHUNK
                 total += len(chunk)
                 if total > limit:
                     raise FormatError(f"{path} is larger than {limit >> 10} KiB, the most that is read of such a file")
     except OSError as problem:
         raise FormatError(f"{path} can't be read: {problem.strerror}") from None
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
