@@ -103,16 +103,19 @@ class World:
         return any(start <= address < start + len(code) for start, code in self.writes)
 
     def _go(self, machine: unicorn.Uc, mapped: dict[int, bytes]) -> Outcome:
-        steps, hits = 0, Counter[int]()
+        steps, last, hits = 0, 0, Counter[int]()
         sites = set(self.watched) if not self.detours else set()
+        # The emulator reports each round of a string instruction; a probe is hit once.
+        strings = {item.address for item in self.function.instructions if item.code[0] in (0xF2, 0xF3)}
 
         def watch(engine: unicorn.Uc, address: int, _size: int, _data: object) -> None:
-            nonlocal steps
+            nonlocal steps, last
             steps += 1
             if steps > LIMIT * (40 if self.detours else 1) or not self._inside(address):
                 engine.emu_stop()
-            elif address in sites:
+            elif address in sites and not (address == last and address in strings):
                 hits[address] += 1
+            last = address
 
         def on_demand(engine: unicorn.Uc, _kind: int, address: int, size: int, _value: int, _data: object) -> bool:
             for page in {address & -PAGE, (address + size - 1) & -PAGE}:
@@ -150,7 +153,7 @@ class World:
             for page in mapped
             if page not in own
             and page != HANDLER
-            and not STACK <= page < STACK + STACK_SIZE
+            and not STACK - 2**24 <= page < STACK + STACK_SIZE
             and not SLIDE <= page < SLIDE + 2**32
         }
         memory[STACK] = bytes(machine.mem_read(STACK, STACK_SIZE))

@@ -95,7 +95,7 @@ def _walk(image: Image, extent: tuple[int, int], start: tuple[int, int], budget:
             if budget < 0:
                 unknown |= mask
                 break
-            reads, kills = _effects(item)
+            reads, kills = _effects(item) if mask & _REGISTERS else _flag_effects(item)
             live |= mask & reads
             mask &= ~(reads | kills)
             flow = flow_of(item)
@@ -135,7 +135,7 @@ def _effects(item: Native) -> tuple[int, int]:
         return _EVERYTHING, 0
     if item.mnemonic == Mnemonic.SYSCALL:
         return _SYSTEM_CALL_READS, _SYSTEM_CALL_KILLS
-    reads, kills = item.rflags_read << _FLAGS_SHIFT, 0
+    reads, kills = _flag_effects(item)
     for used in _INFO.info(item).used_registers():
         register = used.register
         if not RegisterExt.is_gpr(register):
@@ -145,9 +145,16 @@ def _effects(item: Native) -> tuple[int, int]:
             reads |= bit
         elif used.access == OpAccess.WRITE:
             kills |= bit
-    if not _may_keep_flags(item):
-        kills |= (item.rflags_modified & _ARITHMETIC) << _FLAGS_SHIFT
     return reads & _EVERYTHING, kills & ~reads
+
+
+def _flag_effects(item: Native) -> tuple[int, int]:
+    """Return the same as `_effects`, of the flags alone."""
+    modified = item.rflags_modified & _ARITHMETIC
+    reads = (item.rflags_read & _ARITHMETIC) << _FLAGS_SHIFT
+    if not modified:
+        return (_FLAGS, 0) if item.mnemonic in _OPAQUE else (reads, 0)
+    return reads, 0 if _may_keep_flags(item) else modified << _FLAGS_SHIFT & ~reads
 
 
 # Writing 32 bits clears the upper half; writing 8 or 16 keeps the rest, which so is read.

@@ -171,12 +171,15 @@ def _jump_or_call(
 def _call_patch(arming: Arming, function: Function, region: tuple[Instruction, ...], site: int) -> Patch | str:
     """Return a call to the detour that ends where the moved call ended, and so pushes the same return address.
 
-    What moves with the call runs when the return address is on the stack already, so it must leave the stack alone.
+    What moves with the call runs when the return address is on the stack already, so it must leave the stack alone
+    and not branch away.
     """
     start, end = region[0].address, region[-1].end
     size = end - start
-    if Tactic.CALL in arming.exclude or size > 2 * JUMP or any(touches_stack(item) for item in region[:-1]):
-        return "what stands before the call uses the stack"
+    if Tactic.CALL in arming.exclude or size > 2 * JUMP:
+        return "excluded, or too long"
+    if any(item.flow != Flow.NEXT or touches_stack(item) for item in region[:-1]):
+        return "what stands before the call branches, or uses the stack"
     if any(place in function.entered for place in range(start + 1, end)):
         return "something jumps between"
     reach = _in_room(arming, reach_of((*region, _way_back(region)), end))
