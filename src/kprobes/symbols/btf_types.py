@@ -16,8 +16,8 @@ from kprobes.symbols.ctypes_builtin import builtin_type, canonical_int_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from kprobes.engines.port import Facts
     from kprobes.model.ctype import CType
+    from kprobes.model.facts import Facts
 
 # Bounds on what one type may be made of; kernels stay far below.
 CHAIN_LIMIT = 64

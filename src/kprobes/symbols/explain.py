@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kprobes.engines.port import Facts
+    from kprobes.model.facts import Facts
     from kprobes.symbols.btf_types import KernelTypes
     from kprobes.symbols.kernel import KernelSymbols
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kprobes.engines.port import Facts
+    from kprobes.model.facts import Facts
     from kprobes.symbols.elf_symbols import ElfSymbols
     from kprobes.symbols.kallsyms import Kallsyms
     from kprobes.symbols.maps import Mapping

@@ -26,7 +26,7 @@ from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.engines.port import Facts
+    from kprobes.model.facts import Facts
 
 PLACE = re.compile(r"(?:(?P<module>[\w*?\[\]!-]+):)?(?P<name>[^\s:+]+)(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z")
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{1,16}\Z")

@@ -18,8 +18,8 @@ from kprobes.model.ctype import Array, CType, Enum, Int, Pointer, Void, sizeof
 from kprobes.symbols.ctypes_builtin import CHAR, builtin_type
 
 if TYPE_CHECKING:
-    from kprobes.engines.port import Facts
     from kprobes.model.ctype import Types
+    from kprobes.model.facts import Facts
 
 FIELD_LIMIT = 512
 _FIELD = re.compile(
