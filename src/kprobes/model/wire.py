@@ -159,8 +159,7 @@ class _Decoder:
             inner = self._reader(annotation.removesuffix(" | None"))
             return lambda data: None if data is None else inner(data)
         if annotation.startswith("tuple["):
-            element = self._reader(annotation.removeprefix("tuple[").removesuffix(", ...]"))
-            return lambda data: tuple(map(element, _expect(list, data)))
+            return self._tuple_reader(_split_types(annotation[6:-1]))
         if annotation == "bytes":
             return self._blob
         kind = TYPES.get(annotation)
@@ -169,11 +168,39 @@ class _Decoder:
         plain = {"int": int, "str": str, "bool": bool}[annotation]
         return lambda data: _expect(plain, data)
 
+    def _tuple_reader(self, types: list[str]) -> Reader:
+        """Return the reader of `tuple[X, ...]`, or of a tuple with a type for each place."""
+        if types[-1] == "...":
+            element = self._reader(types[0])
+            return lambda data: tuple(map(element, _expect(list, data)))
+        readers = [self._reader(kind) for kind in types]
+
+        def read(data: object) -> object:
+            parts = _expect(list, data)
+            if len(parts) != len(readers):
+                raise FormatError(f"an encoded tuple has {len(parts)} parts, not {len(readers)}")
+            return tuple(reader(part) for reader, part in zip(readers, parts, strict=True))
+
+        return read
+
     def _blob(self, data: object) -> bytes:
         number = _expect(int, data)
         if not 0 <= number < len(self._blobs):
             raise FormatError("an encoded plan names a blob that isn't there")
         return self._blobs[number]
+
+
+def _split_types(text: str) -> list[str]:
+    """Split the types of a tuple at its own commas, not at those of tuples inside."""
+    types = [""]
+    depth = 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and not depth:
+            types.append("")
+        else:
+            types[-1] += character
+    return [kind.strip() for kind in types]
 
 
 def _expect(kind: type[T], data: object) -> T:

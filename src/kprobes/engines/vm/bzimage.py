@@ -91,12 +91,16 @@ def _decompress_plain(payload: bytes, size: int) -> bytes | None:
 
     try:
         if payload.startswith(b"\x1f\x8b"):
-            return zlib.decompressobj(31).decompress(payload, size)
-        if payload.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
-            return lzma.LZMADecompressor().decompress(payload, size)
+            unpacked = zlib.decompressobj(31).decompress(payload, size)
+        elif payload.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+            unpacked = lzma.LZMADecompressor().decompress(payload, size)
+        else:
+            return None
     except (zlib.error, lzma.LZMAError) as error:
         raise FormatError(f"the kernel image's payload is broken: {error}") from error
-    return None
+    if len(unpacked) != size:
+        raise FormatError("the kernel image's payload is broken: it ends too early")
+    return unpacked
 
 
 def _unzstd(body: bytes, size: int) -> bytes | None:
