@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, find_room
+from kprobes.engines.process.patch import Resume
 from kprobes.engines.process.registry import Patch
 from kprobes.engines.process.stubs import FIND_BLOCK_SIZE, LONGEST_COUNT, Counting
 from kprobes.errors import UnsupportedError
@@ -45,11 +46,12 @@ class CodeArea:
 
 @dataclass(slots=True)
 class Detours:
-    """All detours of one attach: their code, the bytes to write for them, and where threads move to."""
+    """All detours of one attach: their code, the bytes to write for them, where threads move to, and back from."""
 
     areas: list[CodeArea] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
     moves: dict[int, int] = field(default_factory=dict)
+    resume: dict[int, Resume] = field(default_factory=dict)
     routines: list[int] = field(default_factory=list)
 
 
@@ -190,7 +192,7 @@ class Builder:
             for jump in jumps:
                 area.content += INT3 * (-len(area.content) % ALIGNMENT)
                 where[id(jump)] = area.start + len(area.content)
-                self._add_detour(jump, area, counting, result.moves)
+                self._add_detour(jump, area, counting, result)
         for _, jumps in settled:
             for jump in jumps:
                 result.patches += self._patches(jump, where)
@@ -205,7 +207,7 @@ class Builder:
         result.routines.append(area.start)
         return area.start
 
-    def _add_detour(self, jump: Jump, area: CodeArea, counting: Counting, moves: dict[int, int]) -> None:
+    def _add_detour(self, jump: Jump, area: CodeArea, counting: Counting, result: Detours) -> None:
         from kprobes.arch.x86_64.detour import build
 
         slow: list[tuple[int, Slow]] = []
@@ -227,7 +229,9 @@ class Builder:
             counting.finish(code, at, body_at, later)
         area.content += code
         for offset in sorted(detour.resume):
-            moves[detour.resume[offset]] = at + offset
+            original = detour.resume[offset]
+            result.moves[original] = at + offset
+            result.resume[at + offset] = Resume(original, 8 if detour.pushed else 0)
 
     def _patches(self, jump: Jump, where: dict[int, int]) -> list[Patch]:
         victim = where[id(jump.victim)] if jump.victim is not None else 0

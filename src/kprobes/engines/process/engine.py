@@ -108,3 +108,15 @@ class ProcessEngine:
         if self._watch >= 0:
             os.close(self._watch)
             self._watch = -1
+
+
+def detach_process(pid: int) -> int:
+    """Take away the probes that a dead controller left in the process *pid*; return how many places were restored.
+
+    Raises:
+        TargetError: a living controller probes it, or it can't be restored now.
+        PrivilegeError, UnsupportedError: as `ProcessEngine`.
+    """
+    target, owner = identify(pid), myself()
+    with Hand(lambda: TargetService(target, owner, forked=True)) as hand:
+        return int(hand.call("clean"))

@@ -78,26 +78,30 @@ class _Regions:
         return patch if address < patch.end else None
 
 
-def move_threads(
-    threads: StoppedThreads, memory: ProcessMemory, standing: Sequence[Place], sends: Mapping[Place, int]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a place goes on instead, with *pop* bytes taken off its stack."""
+
+    address: int
+    pop: int = 0
+
+
+def move_threads(threads: StoppedThreads, memory: ProcessMemory, sends: Mapping[Place, Resume]) -> None:
     """Send each place in *sends* to another address, as found by `ways_out` or `ways_back`."""
-    for place in standing:
-        to = sends.get(place)
-        if to is None:
-            continue
-        to += place.ip - place.first
+    for place, to in sends.items():
+        address = to.address + place.ip - place.first
         if place.stored_at:
-            memory.write(place.stored_at, struct.pack("<Q", to))
-        else:
-            values = threads.registers[place.tid]
-            values.ip = to
-            ptrace.set_registers(place.tid, values)
+            memory.write(place.stored_at, struct.pack("<Q", address))
+            continue
+        values = threads.registers[place.tid]
+        values.ip = address
+        values.sp += to.pop
+        ptrace.set_registers(place.tid, values)
 
 
 def ways_out(
     threads: StoppedThreads, standing: Sequence[Place], patches: Sequence[Patch], moves: Mapping[int, int]
-) -> dict[Place, int]:
+) -> dict[Place, Resume]:
     """Return where to send those who stand where *patches* will be written; *moves* leads from an instruction to its
     copy.
 
@@ -113,15 +117,24 @@ def ways_out(
         to = moves.get(place.first)
         if to is None or not _movable(threads, place):
             raise UnsafeSiteError(f"{patch.address:#x}", f"a thread stands inside of it, at {place.first:#x}")
-        sends[place] = to
+        sends[place] = Resume(to)
     return sends
 
 
-def ways_back(threads: StoppedThreads, standing: Sequence[Place], patches: Sequence[Patch]) -> dict[Place, int] | None:
-    """Return where to send those who stand on a jump that will be taken away, or None where one can't be moved now."""
-    hops = {patch.address: patch.head for patch in patches if patch.head != patch.address}
+def ways_back(
+    threads: StoppedThreads, standing: Sequence[Place], patches: Sequence[Patch], resume: Mapping[int, Resume]
+) -> dict[Place, Resume] | None:
+    """Return where to send those who stand on a jump that will be taken away, or at a place in a detour that *resume*
+    knows; None where one can't be moved now."""
+    hops = {patch.address: Resume(patch.head) for patch in patches if patch.head != patch.address}
     sends = {place: hops[place.ip] for place in standing if place.ip in hops}
-    return sends if all(_movable(threads, place) for place in sends) else None
+    if not all(_movable(threads, place) for place in sends):
+        return None
+    for place in standing:
+        back = resume.get(place.first)
+        if back is not None and _movable(threads, place) and not (back.pop and place.stored_at):
+            sends[place] = back
+    return sends
 
 
 def _movable(threads: StoppedThreads, place: Place) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process import procfs, ptrace
 from kprobes.engines.process.hand import leave_terminal
 from kprobes.engines.process.registry import Identity
+from kprobes.engines.process.release import clean, is_alive
+from kprobes.engines.process.threads import procfs_alive
 from kprobes.engines.process.worker import Worker
 from kprobes.errors import KprobesError, TargetError
 
@@ -23,12 +25,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
-def _ending(pid: int) -> Iterator[None]:
-    """Turn a /proc file that is not there any more into words."""
+def _ending(target: Identity) -> Iterator[None]:
+    """Turn what fails because the process has ended into just that."""
     try:
         yield
-    except (FileNotFoundError, ProcessLookupError):
-        raise TargetError(f"process {pid} ended") from None
+    except (OSError, KprobesError) as error:
+        if is_alive(target) or procfs_alive(target.pid):
+            raise
+        raise TargetError(f"process {target.pid} ended") from error
 
 
 class TargetService:
@@ -67,7 +71,7 @@ class TargetService:
         if self._worker is not None:
             raise TargetError(f"process {self._target.pid} is probed by this session already")
         held = self._child if self._status is None and not self._running else 0
-        with _ending(self._target.pid):
+        with _ending(self._target):
             worker = Worker(self._target, plan, self._owner, held=held)
             try:
                 outcome = worker.attach()
@@ -91,11 +95,18 @@ class TargetService:
         if self._worker is None:
             return []
         try:
-            with _ending(self._worker.target.pid):
+            with _ending(self._worker.target):
                 return [patch.address for patch in self._worker.detach()]
         finally:
             self._worker.close()
             self._worker = None
+
+    def clean(self) -> int:
+        """Undo what a dead controller left in the target; return the number of places restored."""
+        if self._target is None:
+            raise TargetError("there is no target")
+        with _ending(self._target):
+            return clean(self._target)
 
     def status(self) -> int | None:
         """Return the wait status of the program that was started, None while it lives."""
@@ -117,8 +128,7 @@ class TargetService:
         self._look_for_end()
         if self._worker is None:
             return False
-        self._worker.reap()
-        return bool(self._worker.lingering)
+        return not self._worker.reap()
 
     def watch(self) -> list[int]:
         """See `hand.Service`."""

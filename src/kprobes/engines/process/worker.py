@@ -14,22 +14,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
-from kprobes.engines.process.area import Area, choose_thread, map_area, unmap_area
+from kprobes.engines.process.area import Area, map_area
 from kprobes.engines.process.arming import Armed, Objects, arrange
 from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
-from kprobes.engines.process.inject import RemoteCalls, find_syscall
 from kprobes.engines.process.layout import SharedLayout
 from kprobes.engines.process.memory import ProcessMemory, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
-from kprobes.engines.process.patch import move_threads, places, ways_back, ways_out, write_patches
+from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.registry import Identity, Registry, format_journal, format_registry
+from kprobes.engines.process.release import check_free, clean, free, leftovers, restore
+from kprobes.engines.process.stops import Stops
 from kprobes.engines.process.stubs import find_block
-from kprobes.engines.process.threads import StoppedThreads
 from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kprobes.engines.process.procfs import Mapping
     from kprobes.engines.process.registry import Patch
     from kprobes.model.plan import Plan
 
@@ -60,13 +61,11 @@ class Worker:
         self.target = target
         self.plan = plan
         self.owner = owner
-        self.lead = procfs.live_thread(target.pid)
-        self.memory = ProcessMemory(self.lead)
-        self.held = StoppedThreads(target.pid, held=held) if held else None
+        self.memory = ProcessMemory(procfs.live_thread(target.pid))
+        self.stops = Stops(target, self.memory, held=held)
         self.area: Area | None = None
         self.detours = Detours()
         self.outcome = Outcome()
-        self.lingering: list[StoppedThreads] = []
         self.attached = False
 
     def attach(self) -> Outcome:
@@ -76,7 +75,7 @@ class Worker:
             UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
         """
         pid = self.target.pid
-        mappings = procfs.read_maps(self.lead)
+        mappings = self._clean_mappings()
         rooms = free_rooms(mappings)
         wanted = range(len(self.plan.sites))
         arrangement = arrange(self.plan, wanted, Objects(pid, mappings), self.memory, rooms)
@@ -103,38 +102,26 @@ class Worker:
         self.outcome.armed = arrangement.armed
         self.outcome.mode = threads_known.mode
         self.outcome.layout = layout
-        self.run()
+        self.outcome.pauses_ms = self.stops.pauses_ms
+        self.stops.run()
         return self.outcome
 
-    def _stopped(self) -> StoppedThreads:
-        if procfs.read_start_time(self.target.pid) != self.target.start_time:
-            raise TargetError(f"process {self.target.pid} ended", hint="another process has its number now")
-        return self.held or StoppedThreads(self.target.pid)
-
-    def run(self) -> None:
-        """Let a program that was held run."""
-        if self.held is not None:
-            held, self.held = self.held, None
-            held.let_run()
-
-    def _let_go(self, threads: StoppedThreads, pauses: list[float] | None = None) -> None:
-        threads.release()
-        if pauses is not None:
-            pauses.append((time.monotonic() - threads.stopped_at) * 1000)
-        if threads.lingering:
-            self.lingering.append(threads)
+    def _clean_mappings(self) -> list[Mapping]:
+        """Return the target's mappings, after undoing what a dead controller left behind."""
+        mappings = self.stops.mappings()
+        found = leftovers(self.memory, mappings)
+        if not found:
+            return mappings
+        check_free(self.target, found)
+        clean(self.target)
+        return self.stops.mappings()
 
     def _map(self, area: Area, pages: Sequence[tuple[int, int]]) -> ThreadPointers:
-        with self._stopped() as threads:
-            tid = choose_thread(threads, self.memory)
-            gadget = find_syscall(self.memory, procfs.read_maps(self.lead))
-            filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
-            with RemoteCalls(tid, gadget, no_seccomp=filtered) as calls:
+        with self.stops.stopped() as threads:
+            with self.stops.calls(threads) as (calls, tid):
                 map_area(calls, tid, self.memory, area, pages)
             bases = {one: values.fs_base for one, values in threads.registers.items()}
-            found = choose_mode(bases, self.memory, wiped=area.wiped)
-            self._let_go(threads, self.outcome.pauses_ms)
-        return found
+            return choose_mode(bases, self.memory, wiped=area.wiped)
 
     def _write_registry(self, area: Area) -> None:
         patches = self.detours.patches
@@ -146,8 +133,8 @@ class Worker:
 
     def _arm(self, area: Area) -> None:
         for attempt in range(TRIES):
-            with self._stopped() as threads:
-                standing = list(places(threads, self.memory, procfs.read_maps(self.lead)))
+            with self.stops.stopped() as threads:
+                standing = list(places(threads, self.memory, self.stops.mappings()))
                 try:
                     sends = ways_out(threads, standing, self.detours.patches, self.detours.moves)
                 except UnsafeSiteError:
@@ -156,66 +143,37 @@ class Worker:
                 else:
                     give_blocks(threads, self.memory, area)
                     write_patches(self.memory, self.detours.patches, check_only=True)
-                    move_threads(threads, self.memory, standing, sends)
+                    move_threads(threads, self.memory, sends)
                     write_patches(self.memory, self.detours.patches)
-                    self._let_go(threads, self.outcome.pauses_ms)
                     return
-                self._let_go(threads)
             time.sleep(RETRY_S)
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
         if not self.attached or self.area is None:
             return []
-        left = self._restore()
+        left = restore(self.stops, self.detours.patches, self.detours.resume)
         self.attached = False
         self._unmap(self.area)
         self.area.close()
         return left
 
-    def _restore(self) -> list[Patch]:
-        while True:
-            with self._stopped() as threads:
-                standing = list(places(threads, self.memory, procfs.read_maps(self.lead)))
-                sends = ways_back(threads, standing, self.detours.patches)
-                if sends is not None:
-                    move_threads(threads, self.memory, standing, sends)
-                    left = write_patches(self.memory, self.detours.patches[::-1], undo=True)
-                    self._let_go(threads)
-                    return left
-                self._let_go(threads)
-            time.sleep(RETRY_S)
-
     def _unmap(self, area: Area) -> bool:
         """Unmap our memory once nobody is in it; tell whether that could be done."""
-        for _ in range(TRIES):
-            with self._stopped() as threads:
-                mappings = procfs.read_maps(self.lead)
-                inside = [place for place in places(threads, self.memory, mappings) if _is_in(area, place.ip)]
-                if not inside:
-                    tid = choose_thread(threads, self.memory)
-                    filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
-                    with RemoteCalls(tid, find_syscall(self.memory, mappings), no_seccomp=filtered) as calls:
-                        unmap_area(calls, area)
-                    self._let_go(threads)
-                    return True
-                self._let_go(threads)
-            time.sleep(RETRY_S)
-        return False
+        others = [piece for piece in area.pieces if piece not in area.code]
+        if area.base:
+            others.append((area.base, area.layout.size))
+        return free(self.stops, area.code, others)
 
-    def reap(self) -> None:
-        """Let go of threads that could not be let go before."""
-        self.lingering = [threads for threads in self.lingering if not threads.reap()]
+    def reap(self) -> bool:
+        """Let go of threads that could not be let go before; tell whether none is left."""
+        return self.stops.reap()
 
     def close(self) -> None:
         """Close what the worker holds; the target stays as it is."""
         if self.area is not None:
             self.area.close()
         self.memory.close()
-
-
-def _is_in(area: Area, address: int) -> bool:
-    return any(start <= address < start + size for start, size in area.code)
 
 
 def myself() -> Identity:

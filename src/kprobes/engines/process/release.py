@@ -1,0 +1,152 @@
+"""Undoing: restore the code, then free our memory once nobody is in it. For detach, and to clean up after the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process import inject, procfs
+from kprobes.engines.process.layout import JOURNAL_ENTRY, REGISTRY_SIZE
+from kprobes.engines.process.memory import ProcessMemory
+from kprobes.engines.process.patch import move_threads, places, ways_back, write_patches
+from kprobes.engines.process.registry import MAPPED_AS, parse_journal, parse_registry, registries
+from kprobes.engines.process.stops import Stops
+from kprobes.errors import FormatError, TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kprobes.engines.process.patch import Resume
+    from kprobes.engines.process.procfs import Mapping as Memory
+    from kprobes.engines.process.registry import Identity, Patch, Registry
+
+TRIES = 50
+RETRY_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A shared memory of ours found in a process: where it is mapped, and what its registry says."""
+
+    start: int
+    end: int
+    registry: Registry
+
+
+def restore(stops: Stops, patches: Sequence[Patch], resume: Mapping[int, Resume]) -> list[Patch]:
+    """Put the original bytes back; return the patches that somebody else has changed since.
+
+    *resume*: what an address in a detour stands for; threads there go back to it at once.
+
+    Raises:
+        TargetError: a thread stands where it can't be moved away, and doesn't go on.
+    """
+    for _ in range(TRIES):
+        with stops.stopped() as threads:
+            standing = list(places(threads, stops.memory, stops.mappings()))
+            sends = ways_back(threads, standing, patches, resume)
+            if sends is not None:
+                left = write_patches(stops.memory, patches[::-1], undo=True)
+                move_threads(threads, stops.memory, sends)
+                return left
+        time.sleep(RETRY_S)
+    raise TargetError(f"a thread of process {stops.target.pid} stands on a probe and doesn't go on", hint="try again")
+
+
+def free(stops: Stops, code: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
+    """Unmap *code* and *others*, (start, size) each, once no thread is in *code*; tell whether that could be done."""
+    for _ in range(TRIES):
+        with stops.stopped() as threads:
+            found = places(threads, stops.memory, stops.mappings())
+            inside = any(start <= place.ip < start + size for place in found for start, size in code)
+            if not inside and threads.registers:
+                with stops.calls(threads) as (calls, _):
+                    for start, size in (*code, *others):
+                        calls.call("unmapping", inject.SYS_MUNMAP, start, size)
+                return True
+        time.sleep(RETRY_S)
+    return False
+
+
+def leftovers(memory: ProcessMemory, mappings: Sequence[Memory]) -> list[Leftover]:
+    """Return the shared memories of ours in a process; those that the target has overwritten are left out."""
+    found = []
+    for mapping in registries(mappings):
+        with contextlib.suppress(FormatError, TargetError):
+            registry = parse_registry(memory.read(mapping.start, REGISTRY_SIZE))
+            found.append(Leftover(mapping.start, _end_of(mapping, mappings), registry))
+    return found
+
+
+def _end_of(first: Memory, mappings: Sequence[Memory]) -> int:
+    """Return where the file ends that *first* begins to show."""
+    end = first.end
+    for mapping in mappings:
+        if mapping.start == end and mapping.path == MAPPED_AS and mapping.inode == first.inode:
+            end = mapping.end
+    return end
+
+
+def is_alive(identity: Identity) -> bool:
+    """Tell whether that very process still runs."""
+    try:
+        return procfs.read_start_time(identity.pid) == identity.start_time and (
+            procfs.read_status(identity.pid).state not in "ZX"
+        )
+    except OSError:
+        return False
+
+
+def check_free(target: Identity, found: Sequence[Leftover]) -> None:
+    """Make sure that nobody alive probes *target*.
+
+    Raises:
+        TargetError: somebody does.
+    """
+    for leftover in found:
+        owner = leftover.registry.owner
+        if leftover.registry.target == target and is_alive(owner):
+            raise TargetError(
+                f"process {target.pid} is probed already, by process {owner.pid}",
+                hint="end that session first, or put all probes into one",
+            )
+
+
+def clean(target: Identity) -> int:
+    """Undo what a dead controller left in *target*; return the number of places that were restored.
+
+    Raises:
+        TargetError: a living controller probes it, or it can't be restored now.
+    """
+    restored = 0
+    with ProcessMemory(procfs.live_thread(target.pid)) as memory:
+        stops = Stops(target, memory)
+        found = leftovers(memory, stops.mappings())
+        check_free(target, found)
+        for leftover in found:
+            restored += _clean_one(stops, leftover)
+    return restored
+
+
+def _clean_one(stops: Stops, leftover: Leftover) -> int:
+    registry = leftover.registry
+    size = min(registry.entries * JOURNAL_ENTRY, max(leftover.end - leftover.start - registry.journal_at, 0))
+    mappings = stops.mappings()
+    code = [one for one in mappings if one.executable]
+    patches = [
+        patch
+        for patch in parse_journal(stops.memory.read_some(leftover.start + registry.journal_at, size))
+        if any(one.start <= patch.address and patch.end <= one.end for one in code)
+    ]
+    left = restore(stops, patches, {})
+    # What the registry calls ours is taken for it only where it looks it: whole anonymous mappings.
+    anonymous = {(one.start, one.end - one.start) for one in mappings if not one.inode and not one.path}
+    ours = [area for area in registry.areas if area in anonymous]
+    executable = {one.start for one in code}
+    others = [area for area in ours if area[0] not in executable]
+    others.append((leftover.start, leftover.end - leftover.start))
+    if not free(stops, [area for area in ours if area[0] in executable], others):
+        raise TargetError(f"a thread of process {stops.target.pid} is still inside a detour", hint="try again")
+    return len(patches) - len(left)

@@ -1,0 +1,78 @@
+"""Standstills of one target: each checks that it is still the same process, and none leaves a thread behind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process import procfs
+from kprobes.engines.process.area import choose_thread
+from kprobes.engines.process.inject import RemoteCalls, find_syscall
+from kprobes.engines.process.threads import StoppedThreads
+from kprobes.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kprobes.engines.process.memory import ProcessMemory
+    from kprobes.engines.process.procfs import Mapping
+    from kprobes.engines.process.registry import Identity
+
+
+class Stops:
+    """Brings *target* to a standstill again and again. `pauses_ms` are the times it stood still.
+
+    *held* is the only thread of a program that has just been started: it stays stopped until `run`.
+    """
+
+    def __init__(self, target: Identity, memory: ProcessMemory, *, held: int = 0) -> None:
+        self.target = target
+        self.memory = memory
+        self.pauses_ms: list[float] = []
+        self._held = StoppedThreads(target.pid, held=held) if held else None
+        self._lingering: list[StoppedThreads] = []
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[StoppedThreads]:
+        """Stop every thread for as long as the block runs.
+
+        Raises:
+            TargetError: the process ended, or a thread doesn't stop.
+        """
+        if procfs.read_start_time(self.target.pid) != self.target.start_time:
+            raise TargetError(f"process {self.target.pid} ended", hint="another process has its number now")
+        threads = self._held or StoppedThreads(self.target.pid)
+        try:
+            with threads:
+                yield threads
+        finally:
+            self.pauses_ms.append((time.monotonic() - threads.stopped_at) * 1000)
+            if threads.lingering:
+                self._lingering.append(threads)
+
+    @contextlib.contextmanager
+    def calls(self, threads: StoppedThreads) -> Iterator[tuple[RemoteCalls, int]]:
+        """Borrow one of the stopped *threads* for system calls; give it with its id.
+
+        A seccomp filter of the thread is lifted meanwhile, which needs CAP_SYS_ADMIN.
+        """
+        tid = choose_thread(threads, self.memory)
+        filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
+        with RemoteCalls(tid, find_syscall(self.memory, self.mappings()), no_seccomp=filtered) as calls:
+            yield calls, tid
+
+    def mappings(self) -> list[Mapping]:
+        """Return the mappings of the target."""
+        return procfs.read_maps(self.memory.pid)
+
+    def run(self) -> None:
+        """Let a program that was held run."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.let_run()
+
+    def reap(self) -> bool:
+        """Let go of threads that could not be let go before; tell whether none is left."""
+        self._lingering = [threads for threads in self._lingering if not threads.reap()]
+        return not self._lingering

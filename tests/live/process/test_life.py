@@ -1,0 +1,171 @@
+"""The controller's death, two controllers at once, the target's end: the target always lives on, or says its last."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from process_harness import attached, code_of, counts, plan_for
+
+from kprobes.engines.process.engine import detach_process
+from kprobes.engines.process.procfs import read_maps
+from kprobes.engines.process.registry import registries
+from kprobes.engines.process.target import Process
+from kprobes.errors import TargetError
+
+pytestmark = pytest.mark.process
+CONTROLLER = Path(__file__).parent / "controller.py"
+
+
+def start_controller(pid: int, program: Path, *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, CONTROLLER, str(pid), program, "work", *more], stdout=subprocess.PIPE)
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def hands_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def test_after_the_controller_is_killed_the_probes_go_by_themselves(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+        time.sleep(0.05)
+        code = code_of(target.pid, program)
+        with start_controller(target.pid, program, "once") as controller:
+            assert controller.stdout
+            assert controller.stdout.readline() == b"starting\n"
+            assert controller.stdout.readline() == b"attached\n"
+            assert code_of(target.pid, program) != code
+            controller.kill()
+        assert wait_until(lambda: code_of(target.pid, program) == code)
+        assert wait_until(lambda: not registries(read_maps(target.pid)))
+        target.terminate()
+        assert b"wrong" not in target.communicate(timeout=60)[0]
+
+
+def test_controller_killed_at_random_instants_leaves_a_sound_target(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    chance = random.Random(1)
+    with subprocess.Popen([program, "3"], stdout=subprocess.PIPE) as target:
+        time.sleep(0.05)
+        code, mappings = code_of(target.pid, program), len(read_maps(target.pid))
+        for _ in range(12):
+            with start_controller(target.pid, program) as controller:
+                assert controller.stdout
+                assert controller.stdout.readline() == b"starting\n"
+                time.sleep(chance.uniform(0, 0.15))
+                controller.kill()
+            assert target.poll() is None
+            assert wait_until(lambda: code_of(target.pid, program) == code)
+            assert wait_until(lambda: len(read_maps(target.pid)) == mappings)
+        target.terminate()
+        output = target.communicate(timeout=60)[0]
+        assert output.startswith(b"calls ")
+        assert b"wrong" not in output
+
+
+def test_what_a_killed_hand_leaves_runs_on_and_can_be_cleaned(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+        time.sleep(0.05)
+        code, mappings = code_of(target.pid, program), len(read_maps(target.pid))
+        with start_controller(target.pid, program, "once") as controller:
+            assert controller.stdout
+            controller.stdout.readline()
+            assert controller.stdout.readline() == b"attached\n"
+            hands = hands_of(controller.pid)
+            assert hands
+            for pid in (controller.pid, *hands):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+        assert target.poll() is None
+        assert code_of(target.pid, program) != code
+        assert detach_process(target.pid) == 1
+        assert code_of(target.pid, program) == code
+        assert len(read_maps(target.pid)) == mappings
+        assert detach_process(target.pid) == 0
+        target.terminate()
+        assert b"wrong" not in target.communicate(timeout=60)[0]
+
+
+def test_leftovers_of_the_dead_are_cleaned_by_the_next_attach(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+        time.sleep(0.05)
+        code = code_of(target.pid, program)
+        with start_controller(target.pid, program, "once") as controller:
+            assert controller.stdout
+            controller.stdout.readline()
+            controller.stdout.readline()
+            for pid in (controller.pid, *hands_of(controller.pid)):
+                os.kill(pid, signal.SIGKILL)
+        with attached(Process(target.pid), plan) as (_, found):
+            assert wait_until(lambda: counts(plan, found)["work"] > 0)
+            assert len(registries(read_maps(target.pid))) == 1
+        assert code_of(target.pid, program) == code
+        target.terminate()
+        assert b"wrong" not in target.communicate(timeout=60)[0]
+
+
+def test_a_second_controller_is_refused_with_the_first_ones_number(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as target:
+        with start_controller(target.pid, program, "once") as controller:
+            assert controller.stdout
+            controller.stdout.readline()
+            controller.stdout.readline()
+            with pytest.raises(TargetError, match=f"probed already, by process {controller.pid}"):
+                attached(Process(target.pid), plan).__enter__()
+            with pytest.raises(TargetError, match="probed already"):
+                detach_process(target.pid)
+            controller.kill()
+        target.terminate()
+
+
+def test_counts_survive_the_end_of_the_target(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with (
+        subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target,
+        attached(Process(target.pid), plan) as (engine, found),
+    ):
+        assert wait_until(lambda: counts(plan, found)["work"] > 1000)
+        target.kill()
+        assert engine.wait(10)
+        assert counts(plan, found)["work"] > 1000
+        found.detach()
+        assert counts(plan, found)["work"] > 1000
+
+
+def test_target_that_ends_during_attach_gives_a_message(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    chance = random.Random(2)
+    for _ in range(15):
+        with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+            time.sleep(0.02)
+            with subprocess.Popen(["sh", "-c", f"sleep {chance.uniform(0, 0.04):.3f}; kill -9 {target.pid}"]):
+                try:
+                    with attached(Process(target.pid), plan):
+                        pass
+                except TargetError as error:
+                    assert error.what
+            target.wait(10)
