@@ -28,13 +28,15 @@ _NOTE = struct.Struct("<III")
 SECTION_LIMIT = 1 << 16
 READ_LIMIT = 1 << 30
 NOTE_LIMIT = 1 << 16
+STRINGS_LIMIT = 64 << 20
 
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
 PF_X = 1
 SHT_SYMTAB, SHT_NOBITS, SHT_DYNSYM, SHT_VERSIONS = 2, 8, 11, 0x6FFFFFFF
 NT_GNU_BUILD_ID = 3
-DT_SONAME, DT_FLAGS_1, DF_1_PIE = 14, 0x6FFFFFFB, 0x08000000
+DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 5, 10, 14, 15, 29
+DT_FLAGS_1, DF_1_PIE = 0x6FFFFFFB, 0x08000000
 MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64", 22: "s390x"}
 
 
@@ -180,19 +182,39 @@ class ElfFile:
             return "exec"
         if self.type != ET_DYN:
             return "other"
-        tags = self._dynamic_tags()
+        tags = dict(self._dynamic)
         interpreted = any(segment.type == PT_INTERP for segment in self.segments)
         # Before binutils 2.26 nothing marked a PIE; libc.so.6 has an interpreter too, but a name of its own.
         if tags.get(DT_FLAGS_1, 0) & DF_1_PIE or (interpreted and DT_SONAME not in tags):
             return "pie" if interpreted else "static-pie"
         return "shared"
 
-    def _dynamic_tags(self) -> dict[int, int]:
+    @property
+    def needed(self) -> list[str]:
+        """Return the names of the libraries it is linked with (DT_NEEDED)."""
+        return self._dynamic_strings(DT_NEEDED)
+
+    @property
+    def search_path(self) -> list[str]:
+        """Return the directories where it has its libraries looked up first (DT_RUNPATH or DT_RPATH), as written."""
+        texts = self._dynamic_strings(DT_RUNPATH) or self._dynamic_strings(DT_RPATH)
+        return [directory for text in texts for directory in text.split(":") if directory]
+
+    @cached_property
+    def _dynamic(self) -> tuple[tuple[int, int], ...]:
         for segment in self.segments:
             if segment.type == PT_DYNAMIC:
                 data = self.read(segment.offset, min(segment.file_size, NOTE_LIMIT) & ~15)
-                return dict(struct.iter_unpack("<QQ", data))
-        return {}
+                return tuple((tag, value) for tag, value in struct.iter_unpack("<QQ", data))
+        return ()
+
+    def _dynamic_strings(self, wanted: int) -> list[str]:
+        tags = dict(self._dynamic)
+        start = self.offset_of(tags.get(DT_STRTAB, 0))
+        if start is None or tags.get(DT_STRSZ, 0) > STRINGS_LIMIT:
+            return []
+        strings = self.read(start, tags.get(DT_STRSZ, 0))
+        return [_string(strings, value) for tag, value in self._dynamic if tag == wanted]
 
     @cached_property
     def build_id(self) -> str:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
 from kprobes.errors import SymbolNotFoundError
+from kprobes.symbols.elf import ElfFile
 from kprobes.symbols.ldcache import load_ldcache
 from kprobes.symbols.maps import Mapping, file_of, load_maps
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 GLOB = re.compile(r"[*?\[]")
+MOST_LIBRARIES = 500
+# A script may be run by a script; the kernel goes as deep.
+SCRIPT_DEPTH = 5
 _SEARCHED = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 
 
@@ -48,6 +52,9 @@ class Objects(Protocol):
     def main(self) -> Object | None:
         """Return the program itself, where there is one."""
 
+    def all(self) -> list[Object]:
+        """Return the program and all libraries it has or will load at its start; none without a program."""
+
 
 class MachineObjects:
     """Objects of this machine: `libc` is what the loader takes for it, `bash` what the shell does."""
@@ -71,8 +78,41 @@ class MachineObjects:
         return list({os.path.realpath(one.path): one for one in reversed(found)}.values())[::-1]
 
     def main(self) -> Object | None:
-        """Return the program given, if any."""
-        return self.find(self._program)[0] if self._program else None
+        """Return the program given, if any: of a script, its interpreter."""
+        name = self._program
+        for _ in range(SCRIPT_DEPTH if name else 0):
+            path = name if "/" in name else next(_in_path(name), "")
+            if not path or not _is_file(path):
+                raise _unknown(name, (), "this machine")
+            interpreter = _interpreter(path)
+            if not interpreter:
+                return Object(os.path.realpath(path).rpartition("/")[2], path)
+            name = interpreter
+        return None
+
+    def all(self) -> list[Object]:
+        """Return the program given and the libraries that it is linked with, theirs included."""
+        main = self.main()
+        found = {os.path.realpath(main.path): main} if main else {}
+        pending = list(found.values())
+        while pending and len(found) < MOST_LIBRARIES:
+            with ElfFile(pending.pop(0).path) as elf:
+                for name in elf.needed:
+                    path = self._loaded_for(name, elf)
+                    if path and os.path.realpath(path) not in found:
+                        found[os.path.realpath(path)] = library = Object(name, path)
+                        pending.append(library)
+        return list(found.values())
+
+    def _loaded_for(self, name: str, elf: ElfFile) -> str:
+        """Return the file that the loader takes for the library *name* of *elf*, empty where there is none."""
+        if "/" in name:
+            return name if _is_file(name) else ""
+        origin = os.path.realpath(elf.path).rpartition("/")[0]
+        own = [d.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for d in elf.search_path]
+        known = dict(reversed(self._known())).get(name)
+        paths = [*(f"{d}/{name}" for d in own), *([known] if known else ()), *(f"{d}/{name}" for d in _SEARCHED)]
+        return next((path for path in paths if _is_file(path)), "")
 
     def _known(self) -> list[tuple[str, str]]:
         if self._libraries is None:
@@ -80,12 +120,10 @@ class MachineObjects:
         return self._libraries
 
     def _by_name(self, name: str) -> Iterator[Object]:
-        likely = (name, f"lib{name}")
-        yield from (Object(k, path) for k, path in self._known() if k.startswith(likely) and _is_short(k, name))
-        for directory in os.environ.get("PATH", "").split(":"):
-            path = f"{directory}/{name}"
-            if directory.startswith("/") and os.access(path, os.X_OK) and _is_file(path):
-                yield Object(name, path)
+        known = [(key, path) for key, path in self._known() if key.startswith((name, f"lib{name}"))]
+        yield from (Object(key, path) for key, path in known if name in (key, short_name(key)))
+        yield from (Object(name, path) for path in _in_path(name))
+        yield from (Object(key, path) for key, path in known if _is_short(key, name))
         for directory in _SEARCHED:
             try:
                 entries = sorted(os.listdir(directory))  # noqa: PTH208 - pathlib is slow to import
@@ -150,6 +188,30 @@ def short_name(name: str) -> str:
     return re.sub(r"(-[\d.]+)?\.so(\.[\w.]*)?$", "", name)
 
 
+def _in_path(name: str) -> Iterator[str]:
+    """Return the programs that a shell would run for *name*, the first being the one."""
+    for directory in os.environ.get("PATH", os.defpath).split(":"):
+        path = f"{directory}/{name}"
+        if directory.startswith("/") and os.access(path, os.X_OK) and _is_file(path):
+            yield path
+
+
+def _interpreter(path: str) -> str:
+    """Return the interpreter that runs the script *path*, empty for what is no script."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb", buffering=0) as file:
+            line = file.read(256).partition(b"\n")[0]
+    except OSError:
+        return ""
+    words = line[2:].split()
+    if not line.startswith(b"#!") or not words:
+        return ""
+    # `#!/usr/bin/env [-S] python3`
+    if words[0].endswith(b"/env"):
+        words = [word for word in words[1:] if not word.startswith(b"-") and b"=" not in word] or words
+    return words[0].decode("utf-8", "surrogateescape")
+
+
 def _is_short(key: str, name: str) -> bool:
     """Return whether *name* (may be a glob, may lack `lib`) means the object called *key*."""
     if name == key:
@@ -163,7 +225,9 @@ def _is_short(key: str, name: str) -> bool:
 def _is_meant(one: Object, name: str) -> bool:
     if "/" in name:
         path = one.mappings[0].path
-        return fnmatchcase(path, name) if GLOB.search(name) else path == os.path.abspath(name) or path == name  # noqa: PTH100
+        if GLOB.search(name):
+            return fnmatchcase(path, name)
+        return path in (name, os.path.abspath(name)) or one.path == name  # noqa: PTH100
     return _is_short(one.name, name)
 
 

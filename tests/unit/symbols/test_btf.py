@@ -312,7 +312,7 @@ def exercise(data):
     types.nearest_types("struct hodler")
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 1445), st.integers(0, 255)), min_size=1, max_size=6))
 @example([(27, 0xFF)])
 def test_scribbled_blob_gives_an_error_or_an_answer(edits):

@@ -126,6 +126,39 @@ def test_program_is_found_in_path_and_by_path():
     assert MachineObjects().find(f"{GOLDEN}/libsample*.so")[0].path.endswith(".so")
 
 
+def test_program_comes_with_the_libraries_it_is_linked_with():
+    names = [one.name for one in MachineObjects(shutil.which("sh")).all()]
+    assert names[0] == Path(shutil.which("sh")).resolve().name or names[0] == "sh"
+    assert "libc.so.6" in names
+    assert MachineObjects().all() == []
+
+
+def test_program_of_a_script_is_its_interpreter(tmp_path):
+    script = tmp_path / "script"
+    for line, program in (("#!/bin/sh -e", "/bin/sh"), ("#!/usr/bin/env -S sh -e", shutil.which("sh"))):
+        script.write_text(f"{line}\n:\n")
+        assert MachineObjects(str(script)).main().path == program
+
+
+def test_program_comes_before_a_library_that_only_begins_alike(tmp_path, monkeypatch):
+    program = tmp_path / "crypto"
+    program.write_bytes(Path(LIBRARY).read_bytes())
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert MachineObjects().find("crypto")[0].path == str(program)
+    assert MachineObjects("crypto").main().path == str(program)
+
+
+def test_program_that_is_not_there_is_refused():
+    with pytest.raises(SymbolNotFoundError):
+        MachineObjects("no-such-program").main()
+
+
+def test_object_of_a_process_is_found_by_the_path_that_opens_it():
+    libc = ProcessObjects(os.getpid()).find("libc")[0]
+    assert ProcessObjects(os.getpid()).find(libc.path) == [libc]
+
+
 def test_short_names_drop_versions():
     names = ("libc.so.6", "libfoo-1.2.so", "libpython3.11.so.1.0", "bash", "libstdc++.so.6")
     assert [short_name(name) for name in names] == ["libc", "libfoo", "libpython3.11", "bash", "libstdc++"]
