@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import unicorn
 from unicorn import x86_const as x86
 
+from kprobes.arch.x86_64.decode import Flow
 from kprobes.arch.x86_64.detour import Body, Call, CallPolicy, Flags, build, counter, full_policy, handler_call
 from kprobes.arch.x86_64.image import Function, Image
 from kprobes.arch.x86_64.liveness import dead_at
@@ -65,6 +66,8 @@ class World:
     watched: dict[int, int] = field(default_factory=dict)  # site -> counter
 
     def run(self, state: State) -> Outcome:
+        if any(item.flow == Flow.TRANSACTION for item in self.function.instructions):
+            raise Unrunnable("the emulator takes xbegin for a mov")
         machine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         machine.ctl_set_cpu_model(x86.UC_CPU_X86_HASWELL)
         mapped: dict[int, bytes] = {}

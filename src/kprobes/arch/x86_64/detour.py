@@ -310,10 +310,10 @@ def build(patch: Patch, at: int, before: Mapping[int, Body], after: Mapping[int,
 
 
 def _check_target(patch: Patch, item: Instruction) -> None:
-    if item.target is None or item.flow in CALLS or not patch.start < item.target < patch.end:
+    if item.target is None or not patch.overwrites(item.target):
         return
     if not any(one.address == item.target for one in patch.instructions):
-        raise UnsafeSiteError(f"{item.address:#x}", "it jumps into the middle of an instruction that moves")
+        raise UnsafeSiteError(f"{item.address:#x}", "it jumps into bytes that the patch takes")
 
 
 def _add_with_body(copy: Copy, item: Instruction, body: Body, pushed: bool) -> None:

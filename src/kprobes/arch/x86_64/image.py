@@ -85,7 +85,7 @@ class Image:
                 raise FormatError(f"function at {start:#x} lies outside the code at {base:#x}-{self.end:#x}")
             extents[start] = max(extents.get(start, 0), min(end, self.end))
         self.starts = sorted(extents)
-        following = [*self.starts[1:], self.end]
+        following = [*self.starts, self.end][1:]
         self.ends = [
             extents[start] if start < extents[start] else after
             for start, after in zip(self.starts, following, strict=True)

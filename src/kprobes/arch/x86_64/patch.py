@@ -102,6 +102,13 @@ class Patch:
         offset = assemble.distance(self.at + len(self.lead) + 4, detour).to_bytes(4, "little", signed=True)
         return (*before, Write(self.at, self.lead + offset[: self.free]), *self.extra)
 
+    def overwrites(self, address: int) -> bool:
+        """Tell whether the original byte at *address* is gone while the patch is in place."""
+        if self.tactic == Tactic.BREAKPOINT:
+            return address == self.at
+        spans = [(self.at, len(self.lead) + self.free), *((write.address, len(write.code)) for write in self.extra)]
+        return any(start <= address < start + size for start, size in spans)
+
     def touched(self) -> list[range]:
         """Return the addresses whose bytes are written, moved, or relied on: no other patch may write there."""
         offset_size = 0 if self.tactic == Tactic.BREAKPOINT else 4

@@ -168,9 +168,10 @@ def plan_site(
     *,
     room: tuple[range, ...] | None = None,
     exclude: frozenset[str] = frozenset(),
+    emulate_calls: bool = True,
 ) -> SitePlan:
     """Return how the one instruction at *address* can be armed, best tactic first, or why it can't."""
-    return Arming(image, room, exclude).add(address)
+    return Arming(image, room, exclude, emulate_calls=emulate_calls).add(address)
 
 
 def plan_sites(
@@ -179,8 +180,11 @@ def plan_sites(
     *,
     room: tuple[range, ...] | None = None,
     exclude: frozenset[str] = frozenset(),
+    emulate_calls: bool = True,
 ) -> dict[int, SitePlan]:
     """Return how each of *addresses* can be armed, planned together; by the address that was asked for.
+
+    *room*, *exclude*, *emulate_calls*: as in `Arming`.
 
     Sites that are close to each other share one patch. When sites are added or taken away later, plan all sites of the
     functions concerned again.
@@ -188,6 +192,6 @@ def plan_sites(
     wanted = sorted(set(addresses))
     if len(wanted) >= _MANY:
         image.known_targets()
-    arming = Arming(image, room, exclude, frozenset(wanted))
+    arming = Arming(image, room, exclude, frozenset(wanted), emulate_calls)
     effective = {address: arming.add(address).address for address in wanted}
     return {address: arming.plans[site] for address, site in effective.items()}

@@ -373,8 +373,11 @@ def _sites_among(arming: Arming, region: tuple[Instruction, ...]) -> bool:
 
 def why_no_jump(arming: Arming, function: Function, site: int) -> str:
     """Return why nothing better than a breakpoint will do: what stood in the way of the plain jump."""
-    found = jump(arming, function, site)
-    return found if isinstance(found, str) else "the better tactics were excluded"
+    region = _region(arming, function, site, JUMP)
+    if isinstance(region, str):
+        return region
+    patch = _jump_patch(arming, Tactic.JUMP, region, site)
+    return patch if isinstance(patch, str) else "the better tactics were excluded"
 
 
 ORDER: tuple[Callable[[Arming, Function, int], Patch | str], ...] = (
