@@ -23,7 +23,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from kprobes.version import VERSION as __version__
+
 
 _HOMES = {
     "kprobes.decorators": "kprobe kretprobe uprobe uretprobe tracepoint",

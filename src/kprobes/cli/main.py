@@ -69,9 +69,9 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(_overview())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from kprobes import __version__
+        from kprobes.version import VERSION
 
-        sys.stdout.write(f"kprobes {__version__}\n")
+        sys.stdout.write(f"kprobes {VERSION}\n")
         return 0
     if words[0] not in COMMANDS:
         raise UsageError(f"no command {words[0]!r}", hint=_nearest(words[0]))

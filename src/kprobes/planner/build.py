@@ -21,7 +21,7 @@ from kprobes.planner.ways import Demand, Ways, candidates
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.engines.port import Facts
+    from kprobes.model.facts import Facts
     from kprobes.model.features import Features
     from kprobes.model.layout import EventLayout, MapLayout
     from kprobes.model.mapspec import MapSpec

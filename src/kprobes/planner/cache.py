@@ -15,21 +15,22 @@ from dataclasses import astuple, replace
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-import kprobes
 from kprobes.errors import FormatError
 from kprobes.model.mapspec import Count, HashMap, Histogram
 from kprobes.model.probe import AutoHandler, HandlerSource, Probe
 from kprobes.model.wire import plan_from_bytes, plan_to_bytes
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.symbols.cache import read_cached, write_cached
+from kprobes.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kprobes.engines.port import Facts
+    from kprobes.model.facts import Facts
     from kprobes.model.plan import Plan
 
 FILE_KINDS = frozenset({"uprobe", "uretprobe"})
+_ROOT = __file__.rpartition("/planner/")[0]
 _WORD = re.compile(r"[^\W\d]\w*")
 _PLAIN = (int, str, bool, bytes, type(None))
 _MAPS = (Count, Histogram, HashMap)
@@ -171,9 +172,9 @@ def _is_plain(value: object) -> bool:
 
 def code_stamp() -> str:
     """Return a text that changes with the code of kprobes: its version and its newest file."""
-    root = kprobes.__path__[0]
+    root = _ROOT
     newest = 0
     for part in ("compiler/front", "compiler/back", "compiler/ir", "planner", "symbols", "model"):
         with os.scandir(f"{root}/{part}") as entries:
             newest = max(newest, max(entry.stat().st_mtime_ns for entry in entries if entry.name.endswith(".py")))
-    return f"{kprobes.__version__} {newest}"
+    return f"{VERSION} {newest}"

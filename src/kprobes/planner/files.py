@@ -57,7 +57,5 @@ def _resolve(place: str, objects: Objects) -> FileResolution:
 
 
 def _libraries(objects: Objects) -> list[str]:
-    if isinstance(objects, ProcessObjects):
-        main = objects.main()
-        return [one.path for one in objects.all() if main is None or one.path != main.path]
-    return ["libc"]
+    main = objects.main()
+    return [one.path for one in objects.all() if main is None or one.path != main.path]
