@@ -23,13 +23,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from kprobes.version import VERSION as __version__
+from kprobes.version import VERSION
 
+__version__ = VERSION
 
 _HOMES = {
     "kprobes.decorators": "kprobe kretprobe uprobe uretprobe tracepoint",
     "kprobes.model.mapspec": "Count Histogram HashMap Stack String Symbol Unsigned UserStack",
-    "kprobes.model.words": "arg cast cgroup comm cpu deref emit gid log now pid random regs retval stack string symbol tid uid user_stack",
+    "kprobes.model.words": (
+        "arg cast cgroup comm cpu deref emit gid log now pid random regs retval stack string symbol tid uid user_stack"
+    ),
     "kprobes.session": "Session attach kallsyms_lookup_name",
     "kprobes.engines.targets": "Kernel Machine",
     "kprobes.errors": "CompileError KprobesError",

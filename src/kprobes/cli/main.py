@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output is gone: say nothing, and keep the interpreter from trying again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - a bug of ours: it is shown as one, not as the user's
+    except Exception as error:
         if os.environ.get("KPROBES_DEBUG"):
             raise
         _report(InternalError(f"{type(error).__name__}: {error} (KPROBES_DEBUG=1 shows where)"))

@@ -19,8 +19,8 @@ from kprobes.symbols.tracepoint import RecordField, load_tracepoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.model.facts import Facts
     from kprobes.model.ctype import CType, Member, Types
+    from kprobes.model.facts import Facts
 
 # A glob of more functions than this gets one handler without arguments rather than a handler a prototype.
 MOST_PROTOTYPES = 40
