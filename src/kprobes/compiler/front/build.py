@@ -59,6 +59,7 @@ class Builder:
         self.blocks: list[OpenBlock] = []
         self._values = 0
         self._constants: dict[int, int] = {}
+        self._widened: dict[int, Value] = {}
         self._labels = 0
         self.current = self.new_block("start")
         self.current.reached = True
@@ -134,8 +135,13 @@ class Builder:
             return source
         if kind.bits > 1 and source.number in self._constants:
             return self.const(place, self._constants[source.number], kind)
+        origin = self._widened.get(source.number)
+        if origin is not None and kind.bits <= origin.type.bits:
+            return self.convert(place, origin, kind)  # no way there and back
         to = self.value(kind)
         self.add(Convert(place, to, source))
+        if kind.bits >= source.type.bits:
+            self._widened[to.number] = source
         return to
 
     def negate(self, place: Place, truth: Value) -> Value:

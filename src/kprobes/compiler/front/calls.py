@@ -7,7 +7,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import builtins, events, inline, maps, names, texts
-from kprobes.compiler.front.builtins import PYTHON, ROWS, WORDS, Given
+from kprobes.compiler.front.builtins import ROWS, Given
 from kprobes.compiler.front.terms import Literal, Map, Outside, Pointer, Term, Word, describe
 from kprobes.compiler.front.text import did_you_mean
 
@@ -160,6 +160,5 @@ def has_effect(ctx: Context, node: ast.Call) -> bool:
     seen = ctx.frame.names.get(name)
     if seen is None or names.word_of(seen):
         word = names.word_of(seen) or name
-        row = ROWS.get(word)
-        return row.effect if row else word in WORDS and word not in PYTHON
+        return ROWS[word].effect if word in ROWS else True
     return True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.front import conditions, expressions, parts, statements
 from kprobes.compiler.front.context import Context, Frame
 from kprobes.compiler.front.parameters import Parameters
-from kprobes.compiler.front.scan import count_stores, top_level_once
+from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
 from kprobes.compiler.front.surroundings import RecordField, Surroundings
 from kprobes.compiler.front.text import SourceText
 from kprobes.errors import InternalError
@@ -44,12 +44,16 @@ def compile_handler(
     types: dict[str, Variable] = {}
     shared = maps if maps is not None else {}
     helpers: dict[object, SourceText] = {}
+    last_try = False
     for _ in range(MOST_PASSES):
         ctx = Context(text, surroundings, types, shared)
         ctx.helpers = helpers
+        ctx.last_try = last_try
+        before = dict(types)
         handler = _compile_once(ctx)
         if handler is not None:
             return handler
+        last_try = types == before  # nothing more will be learned: what is unknown now is an error
     raise InternalError(f"the types of {source.name} do not settle")
 
 
@@ -57,6 +61,7 @@ def _compile_once(ctx: Context) -> Handler | None:
     ctx.lower = lambda node: expressions.lower(ctx, node)
     ctx.find_name = lambda node: expressions.find_name(ctx, node)
     ctx.truth = lambda node, term: conditions.truth(ctx, node, term)
+    ctx.links = lambda node: expressions.links(ctx, node)
     ctx.run = lambda body: statements.run(ctx, body)
     ctx.parameters = Parameters(ctx)
     definition = ctx.text.definition
@@ -69,6 +74,7 @@ def _compile_once(ctx: Context) -> Handler | None:
             scope="",
             names=ctx.text.source.names,
             stores=stores,
+            loads=count_loads(definition.body),
             bindable=top_level_once(definition.body, stores, names),
             crossing=parts.crossing_names(before, after),
             arguments_word=definition.args.kwarg.arg if definition.args.kwarg else "",

@@ -72,6 +72,11 @@ def branch_on(ctx: Context, node: ast.expr, yes: OpenBlock, no: OpenBlock) -> No
         branch_on(ctx, node.values[-1], yes, no)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         branch_on(ctx, node.operand, no, yes)
+    elif isinstance(node, ast.Compare):
+        links = ctx.links(node)
+        if links.negated:
+            yes, no = no, yes
+        _jump_on(ctx, node, links.makers, (yes, no), stop=links.stop)
     else:
         _go(ctx, node, truth(ctx, node, ctx.lower(node)), yes, no)
 
@@ -100,14 +105,20 @@ def _short_circuit(ctx: Context, node: ast.AST, makers: Makers, *, stop: bool) -
     if len(makers) == 1:
         return truth(ctx, node, makers[0]())
 
-    def jumps(yes: OpenBlock, no: OpenBlock) -> None:
-        for make in makers[:-1]:
-            more = ctx.build.new_block("more")
-            _go(ctx, node, truth(ctx, node, make()), yes if stop else more, more if stop else no)
-            ctx.build.place_block(more)
-        _go(ctx, node, truth(ctx, node, makers[-1]()), yes, no)
+    return _settled(ctx, node, lambda yes, no: _jump_on(ctx, node, makers, (yes, no), stop=stop))
 
-    return _settled(ctx, node, jumps)
+
+def _jump_on(ctx: Context, node: ast.AST, makers: Makers, ways: tuple[OpenBlock, OpenBlock], *, stop: bool) -> None:
+    """End the current block by what *makers* give, one after the other: *ways* are those for true and for false."""
+    yes, no = ways
+    if not makers:
+        ctx.build.jump(ctx.place(node), no if stop else yes)
+        return
+    for make in makers[:-1]:
+        more = ctx.build.new_block("more")
+        _go(ctx, node, truth(ctx, node, make()), yes if stop else more, more if stop else no)
+        ctx.build.place_block(more)
+    _go(ctx, node, truth(ctx, node, makers[-1]()), yes, no)
 
 
 def _settled(ctx: Context, node: ast.AST, jumps: Callable[[OpenBlock, OpenBlock], None]) -> Constant | Number:

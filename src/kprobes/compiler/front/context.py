@@ -28,6 +28,18 @@ class TypeUnknownError(Exception):
 
 
 @dataclass(slots=True)
+class Links:
+    """The links of a comparison, each made when the ones before it let it: `a < b < c`, `x in (a, b)`.
+
+    With *stop* the whole is true as soon as one link is, else false as soon as one isn't; *negated* turns it over.
+    """
+
+    makers: list[Callable[[], Term]]
+    stop: bool = False
+    negated: bool = False
+
+
+@dataclass(slots=True)
 class Loop:
     """Where `continue` and `break` go, and the names that the body assigns."""
 
@@ -40,14 +52,16 @@ class Loop:
 class Frame:
     """One function under compilation: the handler, or a helper that is inlined.
 
-    *scope* prefixes the keys of its variables; *names* are the Python names it sees. *stores* counts the assignments of
-    each local. *bindings* are locals that stand for one term throughout. *results* gathers what a helper returns.
+    *scope* prefixes the keys of its variables; *names* are the Python names it sees. *stores* and *loads* count
+    the assignments and the uses of each local. *bindings* are locals that stand for one term throughout. *results*
+    gathers what a helper returns.
     """
 
     text: SourceText
     scope: str
     names: Mapping[str, object]
     stores: Mapping[str, int]
+    loads: Mapping[str, int]
     call: ast.AST | None = None
     bindings: dict[str, Term] = field(default_factory=dict)
     loops: list[Loop] = field(default_factory=list)
@@ -73,6 +87,7 @@ class Context:
         self.frames: list[Frame] = []
         self.assigned: set[str] = set()
         self.settled = True
+        self.last_try = False
         self.turns = 1
         self.inlined = 0
         self._temporaries = 0
@@ -80,6 +95,7 @@ class Context:
         self.lower: Callable[[ast.expr], Term]
         self.find_name: Callable[[ast.Name], Term]
         self.truth: Callable[[ast.AST, Term], Term]
+        self.links: Callable[[ast.Compare], Links]
         self.run: Callable[[Sequence[ast.stmt]], None]
         self.handler_parameters: frozenset[str] = frozenset()
         self.helpers: dict[object, SourceText] = {}
@@ -151,10 +167,17 @@ class Context:
         if key not in self.assigned and not any(name in loop.names for loop in self.frame.loops):
             raise self.error(node, f"{name} is used before it is assigned")
         known = self.types.get(key)
-        if known is None:
+        if known is None and self.last_try:
+            raise self.error(node, f"{name} is used before it is assigned")
+        if known is None or (not self.last_try and self._may_become_typed(known, name)):
             self.settled = False
             raise TypeUnknownError(name)
         return variables.read(self, node, key, known)
+
+    def _may_become_typed(self, known: Variable, name: str) -> bool:
+        """Tell whether *name* is only known as `None` so far, and a loop goes on to assign it."""
+        untyped = isinstance(known, variables.PointerVariable) and known.target is None
+        return untyped and any(name in loop.names for loop in self.frame.loops)
 
     def merge(self, node: ast.AST, ways: list[tuple[OpenBlock, Term]]) -> Term:
         """Join blocks that each end with a term of their own; continue in a new block with the term of all.

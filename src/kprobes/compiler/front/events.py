@@ -103,7 +103,7 @@ def emit(ctx: Context, node: ast.Call, *, log: bool) -> Term:
             raise ctx.error(argument, "* can't be used here", "name the values one by one, or emit(**arguments)")
         if isinstance(argument, ast.JoinedStr):
             raise ctx.error(argument, "an f-string stands alone", 'write emit(f"...") or log(f"...")')
-        record.add(ctx, argument, _name_of(argument, len(record.names)), ctx.lower(argument))
+        record.add(ctx, argument, _name_of(ctx, argument, len(record.names)), ctx.lower(argument))
     for keyword in node.keywords:
         if keyword.arg is None:
             _everything(ctx, keyword.value, record)
@@ -146,7 +146,7 @@ def _send(ctx: Context, node: ast.Call, record: Record, template: str) -> Term:
 # Names and templates.
 
 
-def _name_of(node: ast.expr, index: int) -> str:
+def _name_of(ctx: Context, node: ast.expr, index: int) -> str:
     """Return the name of a positional value: its text, without the call of a bare word or of `.string()`."""
     while isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("string", "user_string"):
@@ -159,7 +159,7 @@ def _name_of(node: ast.expr, index: int) -> str:
             break
     if isinstance(node, ast.Constant):
         return f"field{index + 1}"
-    return ast.unparse(node)
+    return ctx.frame.text.segment(node)
 
 
 _WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool"})
@@ -176,7 +176,7 @@ def _template(ctx: Context, node: ast.JoinedStr, record: Record) -> str:
         if isinstance(term, Literal) and not piece.format_spec:
             parts.append(term.text.replace("{", "{{").replace("}", "}}"))
             continue
-        plain = re.sub(r"\W+", "_", _name_of(piece.value, len(record.names))).strip("_")
+        plain = re.sub(r"\W+", "_", _name_of(ctx, piece.value, len(record.names))).strip("_")
         plain = plain if plain[:1].isalpha() else f"value{plain}"  # a digit would be a position to str.format
         name = record.add(ctx, piece.value, plain, term)
         conversion = "" if piece.conversion == -1 else f"!{chr(piece.conversion)}"

@@ -10,6 +10,7 @@ from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
 from kprobes.compiler.front import conditions, integers, maps, names, pointers, texts
 from kprobes.compiler.front.builtins import ROWS, is_bare
 from kprobes.compiler.front.calls import call
+from kprobes.compiler.front.context import Links
 from kprobes.compiler.front.terms import (
     Constant,
     Everything,
@@ -274,23 +275,30 @@ def _opposite(ctx: Context, node: ast.AST, term: Term) -> Term:
 
 
 def _compare(ctx: Context, node: ast.Compare) -> Term:
-    makers = comparison_steps(ctx, node)
-    return makers[0]() if len(makers) == 1 else conditions.all_of(ctx, node, makers)
+    found = links(ctx, node)
+    if len(found.makers) == 1:
+        result = found.makers[0]()
+    else:
+        result = (conditions.any_of if found.stop else conditions.all_of)(ctx, node, found.makers)
+    return _opposite(ctx, node, result) if found.negated else result
 
 
-def comparison_steps(ctx: Context, node: ast.Compare) -> list[Callable[[], Term]]:
-    """Return what makes the truth of each link of `a < b < c`; each side is evaluated once, when its link is."""
+def links(ctx: Context, node: ast.Compare) -> Links:
+    """Return the links of a comparison; each side is evaluated once, when its link is made."""
     last = [(lower(ctx, node.left), node.left)]
+    if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn):
+        steps = _membership(ctx, node, last[0], node.comparators[0])
+        return Links(steps, stop=True, negated=isinstance(node.ops[0], ast.NotIn))
 
     def step(operator: ast.cmpop, right_node: ast.expr) -> Term:
         if isinstance(operator, ast.In | ast.NotIn):
-            found = _contains(ctx, node, last[0], right_node)
+            found = conditions.any_of(ctx, node, _membership(ctx, node, last[0], right_node))
             return _opposite(ctx, node, found) if isinstance(operator, ast.NotIn) else found
         left, last[0] = last[0], (lower(ctx, right_node), right_node)
         return compare(ctx, node, operator, left, last[0])
 
     pairs = zip(node.ops, node.comparators, strict=True)
-    return [partial(step, operator, right) for operator, right in pairs]
+    return Links([partial(step, operator, right) for operator, right in pairs])
 
 
 def compare(
@@ -356,18 +364,18 @@ def _equal(ctx: Context, node: ast.AST, left: tuple[Term, ast.AST], right: tuple
     return compare(ctx, node, ast.Eq(), left, right)
 
 
-def _contains(ctx: Context, node: ast.AST, item: tuple[Term, ast.AST], where: ast.expr) -> Term:
+def _membership(ctx: Context, node: ast.AST, item: tuple[Term, ast.AST], where: ast.expr) -> list[Callable[[], Term]]:
+    """Return what makes the truth of `item in where`: one look into a map, or a comparison with each of a tuple."""
     owner = lower(ctx, where)
     if isinstance(owner, Map):
-        return maps.contains(ctx, node, owner, item[0], item[1])
-    if isinstance(owner, Items):
-        term = item[0]
-        if isinstance(term, Text) and term.slot is None:
-            term = Text(term.size, texts.buffer(ctx, item[1], term))
-        same = [partial(_equal, ctx, node, (term, item[1]), (one, where)) for one in owner.items]
-        return conditions.any_of(ctx, node, same)
-    hint = "strings take ==, != and .startswith()" if texts.is_text(owner) else "write a tuple: x in (1, 2, 3)"
-    raise ctx.error(where, f"`in` looks into maps and tuples, this is {describe(owner)}", hint)
+        return [partial(maps.contains, ctx, node, owner, item[0], item[1])]
+    if not isinstance(owner, Items):
+        hint = "strings take ==, != and .startswith()" if texts.is_text(owner) else "write a tuple: x in (1, 2, 3)"
+        raise ctx.error(where, f"`in` looks into maps and tuples, this is {describe(owner)}", hint)
+    term = item[0]
+    if isinstance(term, Text) and term.slot is None:
+        term = Text(term.size, texts.buffer(ctx, item[1], term))
+    return [partial(_equal, ctx, node, (term, item[1]), (one, where)) for one in owner.items]
 
 
 # Choices.

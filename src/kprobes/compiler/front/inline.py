@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import names, texts
 from kprobes.compiler.front.context import Frame, repointed
-from kprobes.compiler.front.scan import count_stores, top_level_once
+from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
 from kprobes.compiler.front.source import source_of
 from kprobes.compiler.front.terms import Constant, Literal, Nothing, Outside, Term, Text
 from kprobes.compiler.front.text import SourceText, did_you_mean
@@ -46,6 +46,7 @@ def call_function(ctx: Context, node: ast.Call, function: FunctionType, shown: s
         scope=f"{definition.name}#{ctx.inlined}.",
         names=text.source.names,
         stores={**stores, **{name: stores[name] + 1 for name in arguments if name in stores}},
+        loads=count_loads(definition.body),
         call=node,
         bindings={name: term for name, (term, _) in arguments.items() if name not in stores},
         bindable=top_level_once(definition.body, stores, tuple(arguments)),

@@ -209,6 +209,10 @@ def _divide(ctx: Context, node: ast.AST, op: str, left: Number, right: Number) -
     """Divide; both sides get one type where that keeps their values."""
     if right.low == right.high == 0:
         raise ctx.error(node, "division by zero")
+    if left.low >= 0 and right.low >= 0:
+        return _divide_unsigned(ctx, ctx.place(node), op, left, right)
+    if right.low == right.high and right.low > 0 and right.low & (right.low - 1) == 0:
+        return _divide_by_power(ctx, ctx.place(node), op, left, right.low)
     for kind in (I64, U64):
         low, high = limits(kind)
         if low <= left.low and left.high <= high and low <= right.low and right.high <= high:
@@ -228,6 +232,23 @@ def _divide_alike(ctx: Context, place: Place, op: str, left: Number, right: Numb
         else:
             known = (min(left.low, left.low // right.low), max(left.high // right.low, 0))
     return _ranged(result, known)
+
+
+def _divide_unsigned(ctx: Context, place: Place, op: str, left: Number, right: Number) -> Number:
+    """Divide where neither side is negative: unsigned division is the cheaper one, and the only one of old BPF."""
+    quotient = _divide_alike(ctx, place, op, left, right, U64)
+    if U64 in (left.value.type, right.value.type):
+        return quotient
+    return Number(ctx.build.convert(place, quotient.value, I64), "int", quotient.low, min(quotient.high, I64_MAX))
+
+
+def _divide_by_power(ctx: Context, place: Place, op: str, left: Number, divisor: int) -> Number:
+    """An arithmetic shift rounds down as Python does, and a mask gives the rest, also of negative numbers."""
+    by = divisor.bit_length() - 1 if op == "div" else divisor - 1
+    operator = "shr" if op == "div" else "and"
+    value = ctx.build.binary(place, operator, left.value, ctx.build.const(place, by, left.value.type))
+    known = (left.low // divisor, left.high // divisor) if op == "div" else (0, divisor - 1)
+    return _ranged(value, known)
 
 
 def _divide_signed_by_unsigned(ctx: Context, place: Place, op: str, left: Value, right: Value) -> Number:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.front import integers
 from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import Loop, TypeUnknownError
-from kprobes.compiler.front.scan import count_stores
-from kprobes.compiler.front.terms import Constant, Items, Map, Number, Outside, Term, Word, describe, limits
+from kprobes.compiler.front.scan import count_loads, count_stores
+from kprobes.compiler.front.terms import Constant, Items, Map, Number, Outside, Term, Text, Word, describe, limits
 from kprobes.compiler.ir.nodes import I64, U64, Fault, Value
 
 if TYPE_CHECKING:
@@ -120,7 +120,10 @@ def _unrolled(ctx: Context, node: ast.For, term: Items) -> None:
     for item in term.items:
         following = build.new_block("next")
         ctx.frame.loops.append(Loop(following, after))
-        assign_to(ctx, node.target, item, node.iter)
+        if isinstance(node.target, ast.Name) and not isinstance(item, Text):
+            _number_turn(ctx, node, node.target.id, item)
+        else:
+            assign_to(ctx, node.target, item, node.iter)
         ctx.run(node.body)
         ctx.frame.loops.pop()
         build.jump(place, following)
@@ -149,11 +152,20 @@ def _range_loop(ctx: Context, node: ast.For, call: ast.Call) -> None:
         more = integers.compare(ctx, call, "lt" if step > 0 else "gt", index, stop)
         _go(ctx, loop, more, turn)
         ctx.build.place_block(turn)
-    ctx.assign(node, node.target.id, index)
+    _number_turn(ctx, node, node.target.id, index)
     ctx.run(node.body)
     ctx.frame.loops.pop()
     _leave(ctx, bound)
     loop.close(node)
+
+
+def _number_turn(ctx: Context, node: ast.For, name: str, item: Term) -> None:
+    """Give the loop's variable its value for this turn; one that only the body reads needs no slot."""
+    frame = ctx.frame
+    if frame.stores[name] == 1 and frame.loads.get(name, 0) == count_loads(node.body).get(name, 0):
+        frame.bindings[name] = item
+    else:
+        ctx.assign(node, name, item)
 
 
 def _go(ctx: Context, loop: Counted, more: Term, turn: OpenBlock) -> None:

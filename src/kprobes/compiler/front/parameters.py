@@ -216,7 +216,7 @@ class Parameters:
         if kind is None or kind.bits > 8 * size:
             raise ctx.error(
                 node,
-                f"the field {field.name} is a {format_ctype(ctype)}",
+                f"the field {field.name} is of type {format_ctype(ctype)}",
                 "only integers, pointers and strings can be read",
             )
         return pointers.extended(ctx, place, ctx.build.context(place, "record", offset, kind=kind), ctype)
@@ -232,8 +232,8 @@ class Parameters:
         if field.location or element is None:
             raise ctx.error(
                 node,
-                f"the field {field.name} is a {format_ctype(ctype)} of its own place in the record",
-                "only arrays of char can be read from there",
+                f"the field {field.name} can't be read: it is an array of {format_ctype(ctype.element)}",
+                "of such arrays only those of char can",
             )
         return RecordArray(offset, element, ctype.count)
 

@@ -7,6 +7,7 @@ by liveness on the exit's finished code. It is kept per call by `SaveCall` and c
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.build import Builder
@@ -14,7 +15,7 @@ from kprobes.compiler.front.flow import acts, live_at_start, returns_early
 from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yields
 from kprobes.compiler.front.statements import assign_to
 from kprobes.compiler.front.terms import is_static
-from kprobes.compiler.ir.nodes import Block, Function, Handler, RestoreCall, SaveCall, Slot
+from kprobes.compiler.ir.nodes import Block, Emit, Function, Handler, RestoreCall, SaveCall, Slot
 from kprobes.compiler.ir.operands import slots_written
 from kprobes.model.layout import Field, pack_fields
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.compiler.front.context import Context
-    from kprobes.compiler.ir.nodes import Operand, Place
+    from kprobes.compiler.ir.nodes import Node, Operand, Place
+    from kprobes.model.layout import EventLayout
 
 
 def split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]]:
@@ -184,6 +186,29 @@ def _restoring(last: Function, slots: tuple[Slot, ...], place: Place) -> Functio
 def _handler(ctx: Context, entry: Function | None, exit_: Function | None, fields: tuple[Field, ...]) -> Handler:
     source = ctx.text.source
     maps = tuple(term.layout for term in ctx.used_maps.values())
-    return Handler(
-        source.name, entry, exit_, maps, tuple(ctx.events), fields, source.file, dict(sorted(ctx.lines.items()))
-    )
+    events, numbers = _events_sent(ctx, [part for part in (entry, exit_) if part])
+    if numbers:
+        entry, exit_ = _renumbered(entry, numbers), _renumbered(exit_, numbers)
+    lines = dict(sorted(ctx.lines.items()))
+    return Handler(source.name, entry, exit_, maps, events, fields, source.file, lines)
+
+
+def _events_sent(ctx: Context, functions: list[Function]) -> tuple[tuple[EventLayout, ...], dict[int, int]]:
+    """Return the events that are still sent, and their new numbers where some are not: numbers have no gaps."""
+    sent = {n.event for function in functions for block in function.blocks for n in block.nodes if isinstance(n, Emit)}
+    kept = [event for event in ctx.events if event.id in sent]
+    if len(kept) == len(ctx.events):
+        return tuple(kept), {}
+    numbers = {event.id: ctx.around.first_event_id + index for index, event in enumerate(kept)}
+    return tuple(replace(event, id=numbers[event.id]) for event in kept), numbers
+
+
+def _renumbered(function: Function | None, numbers: dict[int, int]) -> Function | None:
+    if function is None:
+        return None
+
+    def renumbered(node: Node) -> Node:
+        return replace(node, event=numbers[node.event]) if isinstance(node, Emit) else node
+
+    blocks = tuple(replace(block, nodes=tuple(map(renumbered, block.nodes))) for block in function.blocks)
+    return replace(function, blocks=blocks)

@@ -83,7 +83,7 @@ def field(ctx: Context, node: ast.AST, pointer: Pointer, name: str) -> Term:
         CompileError: there is no such field, or it can't be read.
     """
     struct = pointer.target
-    if not isinstance(struct, Struct):
+    if not isinstance(struct, Struct) or pointer.count is not None:
         raise _fieldless(ctx, node, pointer, name)
     member = ctx.around.types.member(struct, name)
     if member is None:

@@ -30,9 +30,18 @@ def count_stores(body: Sequence[ast.stmt]) -> dict[str, int]:
     return counts
 
 
+def count_loads(body: Iterable[ast.AST]) -> dict[str, int]:
+    """Return how often *body* reads each name."""
+    counts: dict[str, int] = {}
+    for node in walk(body):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            counts[node.id] = counts.get(node.id, 0) + 1
+    return counts
+
+
 def names_read(body: Iterable[ast.AST]) -> frozenset[str]:
     """Return the names that *body* reads."""
-    found = {node.id for node in walk(body) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    found = set(count_loads(body))
     return frozenset(
         found | {n.target.id for n in walk(body) if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)}
     )

@@ -122,13 +122,14 @@ def _annotated(ctx: Context, node: ast.AnnAssign) -> None:
 def _bind(ctx: Context, node: ast.AST, target: ast.expr, term: Term) -> None:
     """Let a name that is assigned once stand for *term*; it also gets a slot if it is needed after the yield."""
     assert isinstance(target, ast.Name)
-    if isinstance(term, Pointer) and texts.is_text(term):
-        term = texts.string_at(ctx, node, term, texts.size_of(term))
-    if isinstance(term, Text) and term.slot is None:
-        term = Text(term.size, texts.buffer(ctx, node, term))
-    ctx.frame.bindings[target.id] = term
-    if target.id in ctx.frame.crossing and not is_static(term):
+    crosses = target.id in ctx.frame.crossing and not is_static(term)
+    if crosses:
         ctx.assign(target, target.id, term)
+    if texts.is_text(term) and not is_static(term):
+        if crosses:
+            return  # it is in its slot, and read from there
+        term = Text(texts.size_of(term), texts.buffer(ctx, node, term))
+    ctx.frame.bindings[target.id] = term
 
 
 def assign_to(ctx: Context, target: ast.expr, term: Term, value: ast.AST) -> None:

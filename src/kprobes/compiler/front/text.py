@@ -23,13 +23,21 @@ class SourceText:
         self.definition = self._parse()
 
     def place(self, node: ast.AST) -> Place:
-        """Return where *node* begins in the user's file."""
-        line = getattr(node, "lineno", 1)
-        column = getattr(node, "col_offset", 0)
+        """Return where *node* stands in the user's file: its beginning, for `a.b.c` that of the last name."""
+        line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+        if isinstance(node, ast.Attribute) and node.end_lineno and node.end_col_offset:
+            line, column = node.end_lineno, node.end_col_offset - len(node.attr.encode())
         text = self.lines[line - 1] if line <= len(self.lines) else ""
         if not text.isascii():  # ast counts bytes of UTF-8, people count characters
             column = len(text.encode()[:column].decode("utf-8", "replace"))
         return Place(self.source.line + line - 1, self.source.indent + column)
+
+    def segment(self, node: ast.expr) -> str:
+        """Return the text of *node* as it was written, on one line."""
+        line = self.lines[node.lineno - 1]
+        if node.end_lineno != node.lineno or not line.isascii():
+            return ast.unparse(node)
+        return line[node.col_offset : node.end_col_offset]
 
     def error(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
         """Return the error that points at *node*."""
