@@ -1,7 +1,7 @@
 """Commands in the guest: started with files copied in before, their output streamed, their status reported."""
 
 # No pathlib: an emulated CPU takes 0.1 s to import it.
-# ruff: noqa: PTH101, PTH103, PTH112, PTH120, PTH123
+# ruff: noqa: PTH101, PTH103, PTH112, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Command:
         if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
             raise UsageError("a command for the guest is a list of words")
         environment = {**ENVIRONMENT, **_words(arguments.get("environment"))}
-        program = _find_program(argv[0], environment["PATH"])
         directory = str(options.get("directory") or "/root")
+        program = _find_program(argv[0], environment["PATH"], directory)
         self._open_ends(wants_input=bool(options.get("input")))
         self.pid = self._start(program, argv, environment, directory)
         Thread(target=self._pump, daemon=True).start()
@@ -172,13 +172,13 @@ def _words(value: object) -> dict[str, str]:
     return {str(name): str(word) for name, word in value.items()} if isinstance(value, dict) else {}
 
 
-def _find_program(name: str, path: str) -> str:
-    """Return the file that *name* means.
+def _find_program(name: str, path: str, directory: str) -> str:
+    """Return the file that *name* means to a command that starts in *directory*.
 
     Raises:
         UsageError: there is no such program in the guest.
     """
-    candidates = [name] if "/" in name else [f"{directory}/{name}" for directory in path.split(":")]
+    candidates = [os.path.join(directory, name)] if "/" in name else [f"{place}/{name}" for place in path.split(":")]
     for candidate in candidates:
         if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
             return candidate
