@@ -39,7 +39,7 @@ def sample(seed: int, count: int) -> list[Function]:
 def test_one_armed_site_changes_nothing_but_its_count(body: MakeBody) -> None:
     ran, hits = Counter[str](), 0
     rng = random.Random(7)
-    for number, function in enumerate(sample(BODIES.index(body), 110)):
+    for number, function in enumerate(sample(BODIES.index(body), 50)):
         item = rng.choice(function.instructions[:24])
         plan = plan_site(image()[0], item.address)
         if plan.tactic not in IN_PROCESS:
@@ -49,13 +49,13 @@ def test_one_armed_site_changes_nothing_but_its_count(body: MakeBody) -> None:
         except Unrunnable:
             continue
         ran[plan.tactic] += 1
-    assert ran[Tactic.JUMP] > 20
-    assert hits > 20
+    assert ran[Tactic.JUMP] > 12
+    assert hits > 10
 
 
 def test_every_instruction_of_a_function_armed_at_once_is_counted() -> None:
     hits, tactics = 0, Counter[str]()
-    for number, function in enumerate(sample(99, 60)):
+    for number, function in enumerate(sample(99, 25)):
         plans = list(plan_sites(image()[0], [item.address for item in function.instructions]).values())
         armed = [plan for plan in plans if plan.tactic in IN_PROCESS]
         try:
@@ -63,7 +63,7 @@ def test_every_instruction_of_a_function_armed_at_once_is_counted() -> None:
         except Unrunnable:
             continue
         tactics.update(plan.tactic for plan in plans)
-    assert hits > 300
+    assert hits > 100
     assert tactics[Tactic.BREAKPOINT] + tactics[Tactic.REFUSED] < sum(tactics.values()) / 20
 
 
@@ -71,7 +71,7 @@ def test_every_instruction_of_a_function_armed_at_once_is_counted() -> None:
 def test_each_tactic_leaves_the_outcome_as_it_was(tactic: str) -> None:
     """Look for sites that take *tactic*, near the beginning of functions so that they are reached."""
     ran = hits = 0
-    for number, function in enumerate(sample(5, 900)):
+    for number, function in enumerate(sample(5, 500)):
         for item in function.instructions[:14]:
             plan = plan_site(image()[0], item.address)
             if plan.tactic == tactic:
@@ -83,6 +83,6 @@ def test_each_tactic_leaves_the_outcome_as_it_was(tactic: str) -> None:
         except Unrunnable:
             continue
         ran, hits = ran + 1, hits + found
-        if hits >= 12:
+        if hits >= 5:
             break
-    assert hits >= 4, f"{ran} functions ran"
+    assert hits >= 2, f"{ran} functions ran"

@@ -292,7 +292,9 @@ def _pun(arming: Arming, function: Function, site: int, least_free: int) -> Patc
     item = function.instructions[function.index[site]]
     for place in range(site, item.end):
         if place in arming.taken:
-            return f"overlaps the probe at {_owner(arming, place):#x}"
+            return f"the jump would overlap that of the probe at {_owner(arming, place):#x}"
+        if place in function.entered and place != site:
+            return f"something jumps to {place:#x}, into the bytes of the jump"
     for patch in puns(arming, site):
         if patch.free >= least_free:
             return patch
