@@ -157,7 +157,7 @@ def test_nothing_heavy_is_imported_for_it(tmp_path):
     code = f"""
 import sys
 sys.path[:0] = {[*sys.path, str(tmp_path)]!r}
-import kprobes.model.probe, script
+import kprobes.errors, kprobes.model.probe, script
 before = set(sys.modules)
 from kprobes.compiler.front.source import source_of
 source_of(script.h)
