@@ -61,7 +61,8 @@ class Detour:
 class CallPolicy:
     """What a body saves around the call of a handler.
 
-    *keep*: the registers to put back afterwards: those that the handler clobbers and that aren't dead here.
+    *keep*: the registers to put back afterwards: those that the handler clobbers and that aren't dead here. ax, di and
+    si, which the call itself uses, are lost like the others if they are not among them.
     *show*: the fields of pt_regs that the handler reads. *flags*: `Flags.DEAD` where nobody reads them any more.
     *writable*: the handler may change registers, so all of *show* is loaded back. *skips*: a handler that returns
     non-zero has changed the instruction pointer; everything is then taken from pt_regs. *red_zone*: memory below the
@@ -155,13 +156,7 @@ def handler_call(call: Call) -> Body:
     policy = call.policy
     if policy.skips and not (policy.writable and policy.show >= EVERYTHING):
         raise InternalError("a handler that changes the instruction pointer needs all of pt_regs")
-    if not {"ax", "di", "si"} <= set(policy.keep) | _lost(policy):
-        raise InternalError("the call itself uses ax, di and si")
     return lambda at: _handler_call(at, call)
-
-
-def _lost(policy: CallPolicy) -> set[str]:
-    return set(CALLER_SAVED) - set(policy.keep)
 
 
 def _handler_call(at: int, call: Call) -> bytes:
