@@ -32,9 +32,7 @@ BASE = 0x1000
         ("62f1fe486f0510000000", Flow.NEXT, None, 0x101A),
     ],
 )
-def test_an_instruction_says_where_control_and_data_go(
-    raw: str, flow: str, target: int | None, data: int | None
-) -> None:
+def test_an_instruction_says_where_it_leads(raw: str, flow: str, target: int | None, operand: int | None) -> None:
     (item,) = decode(bytes.fromhex(raw), BASE)
     assert (item.flow, item.target, item.data) == (flow, target, operand)
     assert (item.address, item.end) == (BASE, BASE + len(raw) // 2)
