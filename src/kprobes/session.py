@@ -91,7 +91,7 @@ def _attach(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[
             return plan, engine.attach(plan)
         except (UnprobeableError, UnsupportedError, SyscallError, VerifierError) as error:
             taken = {way for probe in plan.probes for way in probe.ways}
-            remaining = frozenset().union(*FALLBACKS) & taken
+            remaining = (frozenset().union(*FALLBACKS) & taken) - avoid  # a way that the user forces is taken again
             if not remaining:
                 raise error from refused
             refused = error

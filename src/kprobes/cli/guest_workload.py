@@ -35,11 +35,11 @@ class GuestWorkload:
         else:
             self._running = self._machine.workload()
 
-    def poll(self) -> bool:
-        """Return whether the user's command has ended; the small workload never does."""
+    def poll(self, timeout_s: float = 0) -> bool:
+        """Return whether the user's command has ended within *timeout_s*; the small workload never does."""
         if self._running is None:
             return False
-        status = self._running.wait(0)
+        status = self._running.wait(timeout_s)
         if status is None:
             return False
         self.status = status if status >= 0 else 128 - status

@@ -10,11 +10,14 @@ import keyword
 from typing import TYPE_CHECKING
 
 from kprobes.model import words
-from kprobes.model.ctype import Array, Float, Function, Int, Parameter, Pointer, Struct, Void
+from kprobes.model.ctype import Array, Enum, Float, Function, Int, Parameter, Pointer, Struct, Void
 from kprobes.model.probe import AutoHandler, HandlerSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from kprobes.model.ctype import CType
+    from kprobes.symbols.tracepoint import RecordField
 
 HEAD = "_time=now(), _cpu=cpu(), _pid=pid(), _tid=tid(), _comm=comm()"
 # Beyond these a BPF program can't read arguments without walking the stack.
@@ -23,14 +26,16 @@ WORDS = frozenset(name for name in vars(words) if not name.startswith("_"))
 
 
 def write_handler(
-    auto: AutoHandler, *, returns: bool, prototype: Function | None, fields: Sequence[str] = ()
+    auto: AutoHandler, *, returns: bool, prototype: Function | None, fields: Sequence[RecordField] = ()
 ) -> HandlerSource:
     """Return the source of the handler that *auto* asks for.
 
-    *returns*: the probe sits at a return. *fields* are the names of a tracepoint's record instead of a prototype.
+    *returns*: the probe sits at a return. *fields* are those of a tracepoint's record instead of a prototype.
     """
-    parameters = _parameters(prototype) if prototype else [(name, name) for name in fields]
-    named = [name for name, text in parameters if not text.startswith("arg(")]
+    parameters = _parameters(prototype) if prototype else [_field(field) for field in fields if _is_shown(field)]
+    named = [name for name, text in parameters if not text.startswith(("arg(", "_record."))]
+    if fields:
+        named.append("**_record")
     lines = [f"def {auto.action}({', '.join(named)}):"]
     if auto.action == "latency":
         lines += ["    _start = now()", "    _returned = yield"]
@@ -89,11 +94,27 @@ def _parameter(number: int, parameter: Parameter) -> tuple[str, str]:
         return (f"{name}_" if name else f"arg{number}", f"arg({number})")
     if name in WORDS:  # as a parameter it would hide the word, which the head needs
         return (name, f"arg({number})")
-    if isinstance(parameter.type, Pointer):
-        target = parameter.type.target
-        if isinstance(target, Int) and target.kind == "char":
-            return (name, f"{name}.string()")
-    return (name, name)
+    return (name, f"{name}.string()" if _is_text(parameter.type) else name)
+
+
+def _field(field: RecordField) -> tuple[str, str]:
+    """Return (name, expression) of a tracepoint's field; one that would hide a word is reached through the record."""
+    name = field.name
+    plain = f"_record.{name}" if name in WORDS or keyword.iskeyword(name) else name
+    return (name, f"{plain}.string()" if _is_text(field.type) else plain)
+
+
+def _is_text(ctype: CType) -> bool:
+    return isinstance(ctype, Pointer) and isinstance(ctype.target, Int) and ctype.target.kind == "char"
+
+
+def _is_shown(field: RecordField) -> bool:
+    """Return whether a field of a tracepoint's record can be shown: its own numbers, pointers and text can."""
+    if field.is_common:
+        return False
+    if field.location:
+        return field.location == "data" and field.is_string
+    return isinstance(field.type, Int | Enum | Pointer) or field.is_string
 
 
 def _one_line(text: str) -> str:

@@ -97,6 +97,8 @@ class Builder:
             cookie=cookie,
             shards=self.shards,
             argument_count=argument_count,
+            # both came with 5.12 to 5.15; the cookie is the one that can be asked for
+            compare_exchange=bool(self.features.attach_cookie),
         )
         lowered = lower(handler, target)
         self._add_maps([*handler.maps, *lowered.maps])
@@ -132,8 +134,7 @@ class Builder:
         if source is None:
             return _counting(returns=returns)
         if isinstance(source, AutoHandler):
-            fields = [field.name for field in group.record if not field.name.startswith("common_")]
-            source = write_handler(source, returns=returns, prototype=group.prototype, fields=fields)
+            source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
         surroundings = Surroundings(
             kind=probe.kind,
             types=self.places.types_for(probe.kind),

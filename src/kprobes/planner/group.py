@@ -9,19 +9,7 @@ if TYPE_CHECKING:
     from kprobes.model.ctype import Function
     from kprobes.model.plan import Site
     from kprobes.model.probe import Probe
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerField:
-    """A field of a tracepoint's record as the compiler's front takes it (see `front.surroundings.RecordField`)."""
-
-    name: str
-    kind: str
-    offset: int
-    size: int
-    signed: bool
-    ctype: str
-    count: int = 0
+    from kprobes.symbols.tracepoint import RecordField
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +21,4 @@ class Group:
     prototype: Function | None
     traceable: bool = False
     at_entry: bool = True
-    record: tuple[HandlerField, ...] = ()
+    record: tuple[RecordField, ...] = ()

@@ -7,14 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kprobes.errors import TypeNotFoundError, UsageError
-from kprobes.model.ctype import Array, Enum, Function, Int, Pointer, Struct, format_ctype
+from kprobes.model.ctype import Function, Pointer, Struct, format_ctype
 from kprobes.model.plan import Site
 from kprobes.model.probe import AutoHandler, Probe
 from kprobes.model.within import ANYWHERE, Within
-from kprobes.planner.group import Group, HandlerField
+from kprobes.planner.group import Group
 from kprobes.symbols.btf_types import KernelTypes
 from kprobes.symbols.kernel import KernelSymbols, Resolved
-from kprobes.symbols.tracepoint import RecordField, load_tracepoint
+from kprobes.symbols.tracepoint import load_tracepoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,9 +114,8 @@ class Places:
 
     def _tracepoint(self, probe: Probe, place: str) -> Group:
         point = load_tracepoint(place, self._facts, self.types)
-        record = tuple(field for field in map(_handler_field, point.fields) if field is not None)
         name = f"{point.category}:{point.name}"
-        return Group(probe, (Site(0, name, symbol=name),), None, record=record)
+        return Group(probe, (Site(0, name, symbol=name),), None, record=point.fields)
 
 
 def _checked(probe: Probe, resolved: list[Resolved]) -> list[Resolved]:
@@ -160,25 +159,3 @@ def _shape(prototype: Function | None) -> object:
         return None
     parameters = tuple((parameter.name, format_ctype(parameter.type)) for parameter in prototype.parameters)
     return parameters, format_ctype(prototype.returns)
-
-
-def _handler_field(field: RecordField) -> HandlerField | None:
-    """Return *field* for the front, or None where the handler language has no use for its type."""
-    shape = _kind_of(field)
-    if shape is None:
-        return None
-    kind, element, count = shape
-    signed = element.signed if isinstance(element, Int | Enum) else field.signed
-    return HandlerField(field.name, kind, field.offset, field.size, signed, format_ctype(element), count)
-
-
-def _kind_of(field: RecordField) -> tuple[str, CType, int] | None:
-    ctype = field.type
-    if field.location:
-        return ("data_loc", Int("char", 1, True, "char"), 0) if field.location == "data" and field.is_string else None
-    if isinstance(ctype, Array):
-        kind = "chars" if field.is_string else "array"
-        return (kind, ctype.element, ctype.count) if isinstance(ctype.element, Int | Enum | Pointer) else None
-    if isinstance(ctype, Pointer):
-        return "pointer", ctype, 0
-    return ("int", ctype, 0) if isinstance(ctype, Int | Enum) else None
