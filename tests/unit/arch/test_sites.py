@@ -12,7 +12,7 @@ from kprobes.arch.x86_64.decode import decode, is_boundary
 from kprobes.arch.x86_64.detour import build
 from kprobes.arch.x86_64.image import Image
 from kprobes.arch.x86_64.patch import IN_PROCESS, Tactic
-from kprobes.arch.x86_64.sites import SitePlan, plan_site, plan_sites
+from kprobes.arch.x86_64.sites import Arming, SitePlan, plan_site, plan_sites
 from kprobes.errors import InternalError, UnsafeSiteError
 
 from .emulator import PAGE
@@ -241,6 +241,39 @@ def test_sites_close_together_share_one_jump() -> None:
     assert plans[BASE].patch is not None
     assert plans[BASE].patch.sites == (BASE, BASE + 1, BASE + 4)
     assert compare(armed(source, BASE, BASE + 1, BASE + 4), 9) == 3
+
+
+def test_a_later_site_among_instructions_that_made_room_joins_them() -> None:
+    source = specimen(TIGHT)
+    arming = Arming(source, exclude=frozenset({Tactic.JUMP, Tactic.BLOCK, Tactic.PUN}))
+    first = arming.add(BASE + 5)
+    assert first.patch is not None
+    assert first.patch.victim is not None
+    moved = first.patch.victim.instructions[1].address
+    second = arming.add(moved)
+    assert (second.tactic, second.reason) == (Tactic.EVICTION, f"moved along with the probe at {BASE + 5:#x}")
+    assert second.patch is not None
+    assert second.patch.victim is not None
+    assert second.patch.victim.sites == (moved,)
+    assert arming.plans[BASE + 5].patch is second.patch
+
+
+def test_a_later_site_whose_bytes_another_jump_relies_on_is_busy() -> None:
+    source = specimen(TIGHT)
+    arming = Arming(source, exclude=frozenset({Tactic.JUMP, Tactic.BLOCK, Tactic.ISLAND, Tactic.EVICTION}))
+    assert arming.add(BASE + 5).tactic == Tactic.PUN
+    later = arming.add(BASE + 7)
+    assert (later.tactic, later.error) == (Tactic.REFUSED, "EBUSY")
+    together = plan_sites(source, [BASE + 5, BASE + 7])
+    assert all(plan.patch is not None for plan in together.values())
+
+
+def test_a_block_grows_to_take_in_a_site_behind_it() -> None:
+    source = specimen("4883c408 5b 5d 415c c3", "90")
+    plans = plan_sites(source, [BASE, BASE + 8])
+    assert plans[BASE].patch is plans[BASE + 8].patch
+    assert plans[BASE + 8].tactic == Tactic.BLOCK
+    assert compare(armed(source, BASE, BASE + 8), 12) == 2
 
 
 def test_all_instructions_at_once_are_counted_each() -> None:

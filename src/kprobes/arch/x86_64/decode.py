@@ -6,10 +6,13 @@ boundary is only known by a linear sweep from a place that surely is one: the fu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from iced_x86 import ConstantOffsets, Decoder, FastFormatter, FlowControl, Mnemonic, OpKind, Register
 from iced_x86 import Instruction as Native
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ENDBR64 = b"\xf3\x0f\x1e\xfa"
 LONGEST = 15
@@ -249,7 +252,7 @@ def skip_endbr(code: bytes, start: int) -> int:
     return start + len(ENDBR64) if code.startswith(ENDBR64) else start
 
 
-def exits(instructions: list[Instruction], start: int, end: int) -> list[Instruction]:
+def exits(instructions: Sequence[Instruction], start: int, end: int) -> list[Instruction]:
     """Return the instructions by which control leaves the function `[start, end)` for good.
 
     Returns, and jumps to other functions (tail calls): direct ones that go outside, and indirect ones; whether an

@@ -111,19 +111,28 @@ class Patch:
 
     def touched(self) -> list[range]:
         """Return the addresses whose bytes are written, moved, or relied on: no other patch may write there."""
-        offset_size = 0 if self.tactic == Tactic.BREAKPOINT else 4
-        found = [range(self.at, self.at + len(self.lead) + offset_size), range(self.start, self.end)]
+        jump_end = self.at + len(self.lead) + (0 if self.tactic == Tactic.BREAKPOINT else 4)
+        if self.at == self.start and not self.extra:
+            return [range(self.at, max(jump_end, self.end))]
+        found = [range(self.at, jump_end), range(self.start, self.end)]
         found += [range(write.address, write.address + len(write.code)) for write in self.extra]
         return found + self.victim.touched() if self.victim else found
 
 
-def reach_of(instructions: Iterable[Instruction], jump_end: int | None) -> Range | None:
+def reach_of(instructions: Iterable[Instruction], *anchors: int) -> Range | None:
     """Return where a copy of *instructions* may begin: within 2 GiB of all that it refers to, or None if nowhere.
 
-    *jump_end*: the end of the jump that leads to the copy, or None where nothing jumps to it.
+    *anchors*: further addresses that must be in reach: the end of the jump that leads to the copy, and where it leads
+    back to.
     """
-    places = [item.target or item.data for item in instructions if item.flow != "next" or item.operand_at]
-    known = [place for place in (*places, jump_end) if place is not None]
-    low = max([LOWEST, *(place + assemble.NEAR_LOW + DETOUR_LIMIT for place in known)])
-    high = min([HIGHEST - DETOUR_LIMIT, *(place + assemble.NEAR_HIGH - DETOUR_LIMIT for place in known)])
+    places = list(anchors)
+    for item in instructions:
+        if item.target is not None:
+            places.append(item.target)
+        elif item.data is not None:
+            places.append(item.data)
+    if not places:
+        return Range(LOWEST, HIGHEST - DETOUR_LIMIT)
+    low = max(max(places) + assemble.NEAR_LOW + DETOUR_LIMIT, LOWEST)
+    high = min(min(places) + assemble.NEAR_HIGH, HIGHEST) - DETOUR_LIMIT
     return Range(low, high) if low <= high else None

@@ -136,7 +136,7 @@ class Arming:
         item = tactics.instruction_at(self.image, address)
         function = self.image.function(address)
         why = tactics.why_no_jump(self, function, address) if function else "no symbol says where its function begins"
-        reach = reach_of([item], None)
+        reach = reach_of([item])
         if reach is None or Tactic.BREAKPOINT in self.exclude:
             return SitePlan(address, Tactic.REFUSED, why, error="EOPNOTSUPP")
         patch = Patch(Tactic.BREAKPOINT, (item,), (address,), reach, address, BREAKPOINT_BYTE, 0)

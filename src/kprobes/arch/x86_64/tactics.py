@@ -82,15 +82,18 @@ def _cut(
         if item.refusal:
             return f"{item.text}: {item.refusal}"
         region.append(item)
-        if item.end >= room.stop:
+        item_end = item.end
+        if item_end >= room.stop:
             break
         if item.flow in CALLS:
             return "a call returns into the bytes that the jump takes"
-        padded = arming.image.padding_end(item.end) if not item.falls_through or item.end >= end else room.stop
-        if padded < room.stop:
-            return "another block begins in the bytes of the jump" if item.end < end else "too short, without padding"
-        if not item.falls_through:
-            break
+        if not item.falls_through or item_end >= end:
+            if arming.image.padding_end(item_end) < room.stop:
+                return (
+                    "another block begins in the bytes of the jump" if item_end < end else "too short, without padding"
+                )
+            if not item.falls_through:
+                break
     for place in arming.taken.keys() & range(room.start, max(room.stop, region[-1].end)):
         if arming.taken[place] is not joining:
             return f"the jump would overlap that of the probe at {_owner(arming, place):#x}"
@@ -127,13 +130,8 @@ def _region(
 
 def _jump_patch(arming: Arming, tactic: str, region: tuple[Instruction, ...], site: int) -> Patch | str:
     start = region[0].address
-    reach = _in_room(arming, reach_of((*region, _way_back(region)), start + JUMP))
+    reach = _in_room(arming, reach_of(region, start + JUMP, region[-1].end))
     return Patch(tactic, region, (site,), reach, start) if reach else "no free memory within 2 GiB"
-
-
-def _way_back(region: tuple[Instruction, ...]) -> Instruction:
-    """Return a stand-in for the jump back, so that its target counts in what must be in reach."""
-    return Instruction(region[-1].end, b"", Flow.JUMP, region[-1].end)
 
 
 def _in_room(arming: Arming, reach: Range | None) -> Range | None:
@@ -182,7 +180,7 @@ def _call_patch(arming: Arming, function: Function, region: tuple[Instruction, .
         return "what stands before the call branches, or uses the stack"
     if any(place in function.entered for place in range(start + 1, end)):
         return "something jumps between"
-    reach = _in_room(arming, reach_of((*region, _way_back(region)), end))
+    reach = _in_room(arming, reach_of(region, end))
     if reach is None:
         return "no free memory within 2 GiB"
     lead = _PREFIX * (size - JUMP) + CALL_OPCODE
@@ -256,7 +254,7 @@ def puns(arming: Arming, site: int) -> Iterator[Patch]:
             continue
         base = at_offset + 4 + int.from_bytes(bytes(free) + fixed, "little", signed=True)
         window = Range(base, base + 256**free - 1)
-        reach = reach_of((item, _way_back((item,))), at_offset + 4)
+        reach = reach_of((item,), at_offset + 4, item.end)
         meet = _in_room_window(arming, reach.meet(window) if reach else None)
         if meet:
             yield Patch(Tactic.PUN, (item,), (site,), meet, site, _PREFIX * prefixes + JUMP_OPCODE, free)
@@ -336,7 +334,7 @@ def _by_island(
     arming: Arming, tactic: str, region: tuple[Instruction, ...], at: int, victim: Patch | None
 ) -> Patch | str:
     site = region[0].address
-    reach = _in_room(arming, reach_of((*region, _way_back(region)), at + JUMP))
+    reach = _in_room(arming, reach_of(region, at + JUMP, region[-1].end))
     if reach is None:
         return "no free memory within 2 GiB"
     hop = Write(site, assemble.short_jump(site, at))
