@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kprobes.arch.x86_64.image import Image
-from kprobes.arch.x86_64.liveness import NOTHING, dead_at
+from kprobes.arch.x86_64.liveness import NOTHING, dead_at, may_set_direction
 
 BASE = 0x40_0000
 
@@ -78,3 +78,11 @@ def test_a_walk_that_takes_too_long_proves_nothing() -> None:
 
 def test_outside_of_every_function_nothing_is_dead() -> None:
     assert dead_at(Image(BASE, b"\x31\xc0\xc3", []), BASE) == NOTHING
+
+
+@pytest.mark.parametrize(("code", "expected"), [("31c0 c3", False), ("fd f3a4 fc c3", True), ("9d c3", True)])
+def test_only_std_and_popf_may_set_the_direction_flag(code: str, expected: bool) -> None:
+    raw = bytes.fromhex(code)
+    function = Image(BASE, raw, [(BASE, BASE + len(raw))]).function(BASE)
+    assert function is not None
+    assert may_set_direction(function) is expected

@@ -67,7 +67,7 @@ class CallPolicy:
     *writable*: the handler may change registers, so all of *show* is loaded back. *skips*: a handler that returns
     non-zero has changed the instruction pointer; everything is then taken from pt_regs. *red_zone*: memory below the
     stack pointer is in use (it isn't at a function's entry). *align*: the handler wants its stack aligned to 16 bytes.
-    *clear_direction*: the direction flag might be set here. *pushed*: as in `Patch`.
+    *clear_direction*: the direction flag might be set here (see `liveness.may_set_direction`). *pushed*: as in `Patch`.
     """
 
     keep: tuple[str, ...] = CALLER_SAVED
@@ -84,10 +84,19 @@ class CallPolicy:
 EVERYTHING = frozenset({*GENERAL, "orig_ax", "ip", "cs", "flags", "sp", "ss"})
 
 
-def full_policy(*, skips: bool = True, pushed: bool = False) -> CallPolicy:
-    """Return the policy that shows all registers and lets the handler change each of them."""
+def full_policy(*, skips: bool = True, pushed: bool = False, clear_direction: bool = False) -> CallPolicy:
+    """Return the policy that shows all registers and lets the handler change each of them.
+
+    Of the flags it may change the arithmetic ones; all, if it returns non-zero.
+    """
     return CallPolicy(
-        keep=GENERAL, show=EVERYTHING, writable=True, skips=skips, align=True, clear_direction=True, pushed=pushed
+        keep=GENERAL,
+        show=EVERYTHING,
+        writable=True,
+        skips=skips,
+        align=True,
+        clear_direction=clear_direction,
+        pushed=pushed,
     )
 
 
@@ -245,9 +254,10 @@ def _stores_flags(policy: CallPolicy) -> bool:
 def _restore(policy: CallPolicy) -> bytes:
     """Return the code that puts flags, registers and stack back."""
     code = bytearray()
-    if (policy.writable and "flags" in policy.show) or policy.clear_direction:
+    kept = policy.flags == Flags.KEPT or policy.writable
+    if policy.clear_direction:
         code += _PUSH_FLAGS_FIELD + assemble.POP_FLAGS
-    elif policy.flags == Flags.KEPT and _stores_flags(policy):
+    elif kept and _stores_flags(policy):
         code += _FLAGS_FROM_FIELD
     elif policy.flags == Flags.KEPT:
         code += assemble.load("ax", REGISTERS["flags"]) + assemble.RESTORE_ARITHMETIC_FLAGS

@@ -21,7 +21,7 @@ from kprobes.arch.x86_64.decode import CALLS, Flow, flow_of, skip_endbr
 from kprobes.arch.x86_64.registers import SYSCALL_ARGUMENTS
 
 if TYPE_CHECKING:
-    from kprobes.arch.x86_64.image import Image
+    from kprobes.arch.x86_64.image import Function, Image
 
 # Instructions looked at, in all; what is still open then is live.
 _BUDGET = 48
@@ -71,6 +71,14 @@ def dead_at(image: Image, address: int, *, flags_only: bool = False, budget: int
     dead = wanted & _REGISTERS & ~(live | unknown)
     names = frozenset(name for name, number in NUMBERS.items() if dead >> number & 1) if dead else _NONE
     return Dead(names, not flags_in_doubt & _FLAGS)
+
+
+_SET_DIRECTION, _POP_FLAGS = b"\xfd", b"\x9d"
+
+
+def may_set_direction(function: Function) -> bool:
+    """Tell whether the direction flag might be set somewhere in *function*; elsewhere the ABI says that it is clear."""
+    return any(item.code in (_SET_DIRECTION, _POP_FLAGS) for item in function.instructions)
 
 
 def _walk(image: Image, extent: tuple[int, int], start: tuple[int, int], budget: int) -> tuple[int, int]:
