@@ -7,7 +7,7 @@ size and a key of its provider, and `Types.member` finds one member at a time. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -59,10 +59,13 @@ class Struct:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pointer (8 bytes). *user* is true where the type says `__user`."""
+    """A pointer (8 bytes). *user* is true where the type says `__user`, *const* where it says that nothing is
+    written through
+    it: a `char *` without is as likely a buffer to fill as a string. Pointers that differ in *const* are equal."""
 
     target: CType
     user: bool = False
+    const: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

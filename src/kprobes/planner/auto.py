@@ -105,7 +105,8 @@ def _field(field: RecordField) -> tuple[str, str]:
 
 
 def _is_text(ctype: CType) -> bool:
-    return isinstance(ctype, Pointer) and isinstance(ctype.target, Int) and ctype.target.kind == "char"
+    """Return whether *ctype* is a string: `const char *`."""
+    return isinstance(ctype, Pointer) and ctype.const and isinstance(ctype.target, Int) and ctype.target.kind == "char"
 
 
 def _is_shown(field: RecordField) -> bool:

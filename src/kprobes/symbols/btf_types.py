@@ -29,6 +29,7 @@ _STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
 _ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
 _NAMED = frozenset({Kind.TYPEDEF, Kind.INT, Kind.FLOAT})
 _TRANSPARENT = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
+_USER, _CONST = 1, 2
 _SPELLING = re.compile(r"\s*((?:\w+\s+)*?\w+)\s*((?:\*\s*)*)((?:\[\s*\d+\s*\]\s*)?)\Z")
 _QUALIFIERS = frozenset({"const", "volatile", "__user", "restrict"})
 
@@ -230,14 +231,14 @@ class KernelTypes:
             wrappers, record = self._unwrap(number, type_id)
             ctype: CType = self._plain(number, record, depth) if record else Void()
             for kind, value in reversed(wrappers):
-                ctype = Pointer(ctype, user=bool(value)) if kind == Kind.PTR else Array(ctype, value)
+                ctype = _pointer(ctype, value) if kind == Kind.PTR else Array(ctype, value)
             self._decoded[key] = ctype
         return self._decoded[key]
 
     def _unwrap(self, number: int, type_id: int) -> tuple[list[tuple[int, int]], Record | None]:
         """Return the pointers and arrays around a type, outermost first, and what they hold (None: void).
 
-        A pointer comes with whether it is `__user`, an array with its count.
+        A pointer comes with its flags (_USER, _CONST), an array with its count.
         """
         btf = self._blob(number)
         wrappers: list[tuple[int, int]] = []
@@ -251,8 +252,11 @@ class KernelTypes:
                 wrappers.append((Kind.ARRAY, record.words[2]))
             elif record.kind not in _TRANSPARENT:
                 return wrappers, record
-            if record.kind == Kind.TYPE_TAG and wrappers and btf.string(record.name_offset) == "user":
-                wrappers[-1] = (wrappers[-1][0], wrappers[-1][1] or int(wrappers[-1][0] == Kind.PTR))
+            flag = _CONST if record.kind == Kind.CONST else 0
+            if record.kind == Kind.TYPE_TAG and btf.string(record.name_offset) == "user":
+                flag = _USER
+            if flag and wrappers and wrappers[-1][0] == Kind.PTR:
+                wrappers[-1] = (Kind.PTR, wrappers[-1][1] | flag)
             type_id = record.words[0] if record.kind == Kind.ARRAY else record.value
         raise FormatError(f"a BTF type is nested more than {CHAIN_LIMIT} deep")
 
@@ -331,6 +335,10 @@ class KernelTypes:
             if width != 8 * record.value:
                 return Member(name, ctype, bit_offset + shift, width)
         return Member(name, ctype, bit_offset)
+
+
+def _pointer(target: CType, flags: int) -> Pointer:
+    return Pointer(target, user=bool(flags & _USER), const=bool(flags & _CONST))
 
 
 def _integer(name: str, record: Record) -> Int:

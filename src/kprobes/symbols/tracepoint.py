@@ -29,7 +29,7 @@ _FIELD = re.compile(
 )
 _DECLARATION = re.compile(r"(?P<type>.*?[\s*])(?P<name>\w+)(?P<array>(?:\s*\[[^\]]*\])*)\Z", re.DOTALL)
 _LOCATIONS = {"__data_loc": "data", "__rel_loc": "relative"}
-_QUALIFIERS = re.compile(r"\b(?:const|volatile|__user|__rcu|restrict)\b")
+_QUALIFIERS = re.compile(r"\b(?:volatile|__user|__rcu|restrict)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,11 @@ def _plain_type(spelled: str, array: str, size: int, rest: tuple[bool, Types | N
 
 
 def _named(spelled: str, types: Types | None) -> CType | None:
-    plain = spelled.strip()
+    plain = re.sub(r"\bconst\b", " ", spelled)
+    constant = plain != spelled
+    plain = plain.strip()
     if plain.endswith("*"):
         target = _named(plain[:-1], types) if plain.count("*") < 4 else None
-        return Pointer(target if target is not None else Void())
+        return Pointer(target if target is not None else Void(), const=constant)
     found = builtin_type(plain)
     return found if found is not None or types is None else types.typename(plain)

@@ -23,8 +23,9 @@ def test_every_argument_is_shown_by_its_name():
     assert "file=file, count=count" in written
 
 
-def test_a_char_pointer_is_shown_as_a_string():
-    assert "name=name.string()" in text(AutoHandler("trace"), prototype=prototype(("name", Pointer(CHAR))))
+def test_a_const_char_pointer_is_shown_as_a_string_and_a_buffer_is_not():
+    string, buffer = ("name", Pointer(CHAR, const=True)), ("buf", Pointer(CHAR))
+    assert "name=name.string(), buf=buf" in text(AutoHandler("trace"), prototype=prototype(string, buffer))
 
 
 def test_parameters_that_python_or_the_language_needs_go_by_number():

@@ -29,6 +29,8 @@ LOOK_AGAIN_S = 10.0
 def main() -> None:
     """Run as process 1; never returns."""
     system.set_up()
+    with open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123 - so that traces tell who it is
+        comm.write("kprobes-agent")
     from kprobes.engines.kernel.engine import KernelEngine
     from kprobes.engines.vm.guest.serve import Session, serve
 
