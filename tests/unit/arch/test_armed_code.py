@@ -7,13 +7,14 @@ from collections import Counter
 
 import pytest
 
+from kprobes.arch.x86_64.decode import Flow
 from kprobes.arch.x86_64.image import Function
 from kprobes.arch.x86_64.patch import IN_PROCESS, Tactic
 from kprobes.arch.x86_64.sites import SitePlan, plan_site, plan_sites
 
-from .emulator import PAGE
+from .emulator import PAGE, arbitrary
 from .libc import SLIDE, image
-from .world import BODIES, MakeBody, Unrunnable, arm, called, compare, counted
+from .world import BODIES, MakeBody, Unrunnable, World, arm, called, compare, counted
 
 
 def content(page: int) -> bytes:
@@ -86,3 +87,25 @@ def test_each_tactic_leaves_the_outcome_as_it_was(tactic: str) -> None:
         if hits >= 5:
             break
     assert hits >= 2, f"{ran} functions ran"
+
+
+def test_control_arrives_only_where_the_analysis_says() -> None:
+    """Jump tables and all: an arrival that is not foreseen could hit the middle of a patch."""
+    arrivals, switches = 0, 0
+    for function in sample(3, 800):
+        switch = any(item.flow == Flow.JUMP_INDIRECT for item in function.instructions)
+        if not switch and arrivals > 160:
+            continue
+        world = World(function, content)
+        for seed in range(12 if switch else 1):
+            state = arbitrary(seed)
+            state.registers |= {name: (seed * 7 + number) % 40 for number, name in enumerate(("di", "si", "dx"))}
+            try:
+                world.run(state)
+            except Unrunnable:
+                continue
+        inside = {address for address in world.arrivals if function.start <= address < function.end}
+        assert inside <= function.entered, f"{function.start - SLIDE:#x}"
+        arrivals, switches = arrivals + len(inside), switches + (switch and bool(inside))
+    assert arrivals > 150
+    assert switches >= 2

@@ -55,6 +55,41 @@ Content = Callable[[int], bytes]
 MakeBody = Callable[[Image, int, int, bool], Body]
 
 
+def _system_call(engine: unicorn.Uc, _data: object) -> None:
+    # As a kernel does it, but for rcx, where the copy's address would be instead of the original's.
+    for name in ("ax", "cx", "r11"):
+        engine.reg_write(_IDS[name], 0)
+
+
+class Trace:
+    """Follows a run, and ends it where the function is left. Unarmed, it counts hits and notes where jumps arrive."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.hits = Counter[int]()
+        self.armed = bool(world.detours)
+        self._left = LIMIT * (40 if self.armed else 1)
+        self._last = 0
+        self._ends = {item.address: item.end for item in world.function.instructions}
+        # The emulator reports each round of a string instruction; a probe is hit once.
+        self._strings = {item.address for item in world.function.instructions if item.code[0] in (0xF2, 0xF3)}
+
+    def step(self, engine: unicorn.Uc, address: int, _size: int, _data: object) -> None:
+        self._left -= 1
+        if self._left < 0 or not self.world.inside(address):
+            engine.emu_stop()
+        if not self.armed:
+            self._note(address)
+        self._last = address
+
+    def _note(self, address: int) -> None:
+        again = address == self._last and address in self._strings
+        if address != self._ends.get(self._last, address) and not again:
+            self.world.arrivals.add(address)
+        if address in self.world.watched and not again:
+            self.hits[address] += 1
+
+
 @dataclass
 class World:
     """A function of the image in an emulator: its pages, patches over them, and detours; other memory on demand."""
@@ -63,6 +98,7 @@ class World:
     content: Content  # what a page holds at first
     writes: list[tuple[int, bytes]] = field(default_factory=list)
     detours: dict[int, bytes] = field(default_factory=dict)
+    arrivals: set[int] = field(default_factory=set)  # where an unarmed run has jumped to
     watched: dict[int, int] = field(default_factory=dict)  # site -> counter
 
     def run(self, state: State) -> Outcome:
@@ -98,7 +134,7 @@ class World:
         machine.mem_write(page, content)
         mapped[page] = content
 
-    def _inside(self, address: int) -> bool:
+    def inside(self, address: int) -> bool:
         if self.function.start <= address < self.function.end or HANDLER <= address < HANDLER + len(HANDLER_CODE):
             return True
         if any(start <= address < start + len(code) for start, code in self.detours.items()):
@@ -106,19 +142,7 @@ class World:
         return any(start <= address < start + len(code) for start, code in self.writes)
 
     def _go(self, machine: unicorn.Uc, mapped: dict[int, bytes]) -> Outcome:
-        steps, last, hits = 0, 0, Counter[int]()
-        sites = set(self.watched) if not self.detours else set()
-        # The emulator reports each round of a string instruction; a probe is hit once.
-        strings = {item.address for item in self.function.instructions if item.code[0] in (0xF2, 0xF3)}
-
-        def watch(engine: unicorn.Uc, address: int, _size: int, _data: object) -> None:
-            nonlocal steps, last
-            steps += 1
-            if steps > LIMIT * (40 if self.detours else 1) or not self._inside(address):
-                engine.emu_stop()
-            elif address in sites and not (address == last and address in strings):
-                hits[address] += 1
-            last = address
+        trace = Trace(self)
 
         def on_demand(engine: unicorn.Uc, _kind: int, address: int, size: int, _value: int, _data: object) -> bool:
             for page in {address & -PAGE, (address + size - 1) & -PAGE}:
@@ -126,22 +150,17 @@ class World:
                     self._map(engine, mapped, page, self.content(page))
             return len(mapped) < 64
 
-        def system_call(engine: unicorn.Uc, _data: object) -> None:
-            # As a kernel does it, but for rcx, where the copy's address would be instead of the original's.
-            for name in ("ax", "cx", "r11"):
-                engine.reg_write(_IDS[name], 0)
-
-        machine.hook_add(unicorn.UC_HOOK_INSN, system_call, aux1=x86.UC_X86_INS_SYSCALL)
-        machine.hook_add(unicorn.UC_HOOK_CODE, watch)
+        machine.hook_add(unicorn.UC_HOOK_INSN, _system_call, aux1=x86.UC_X86_INS_SYSCALL)
+        machine.hook_add(unicorn.UC_HOOK_CODE, trace.step)
         machine.hook_add(unicorn.UC_HOOK_MEM_READ_UNMAPPED | unicorn.UC_HOOK_MEM_WRITE_UNMAPPED, on_demand)
         try:
             machine.emu_start(self.function.start, 0)
         except unicorn.UcError as error:
             if error.errno != unicorn.UC_ERR_FETCH_UNMAPPED:
                 raise Unrunnable(str(error)) from error
-        if self._inside(machine.reg_read(x86.UC_X86_REG_RIP)):
+        if self.inside(machine.reg_read(x86.UC_X86_REG_RIP)):
             raise Unrunnable("too long")
-        return self._outcome(machine, mapped, hits)
+        return self._outcome(machine, mapped, trace.hits)
 
     def _outcome(self, machine: unicorn.Uc, mapped: dict[int, bytes], hits: Counter[int]) -> Outcome:
         registers = {name: machine.reg_read(number) for name, number in _IDS.items()}
