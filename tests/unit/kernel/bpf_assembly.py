@@ -115,3 +115,17 @@ def emit(code, ring, size=40):
     body = [put(4, R0, 0, 1), put(4, R0, 4, 0), store(8, R0, 8, R7), store(8, R0, 16, R6), *words]
     body += [mov(R1, R0), movi(R2, 0), call(RING_SUBMIT)]
     return code.add(jeqi(R0, 0, len(body)), *body)
+
+
+def type_information(name, lines):
+    """Return (btf, func_info, line_info) of a program called *name*; *lines* are (instruction, line number, text)."""
+    texts = b"\0"
+    places = {}
+    for text in ("int", name, "probe.py", *(text for _, _, text in lines)):
+        places[text] = len(texts)
+        texts += text.encode() + b"\0"
+    types = struct.pack("<4I", places["int"], 1 << 24, 4, 1 << 24 | 32)
+    types += struct.pack("<3I", 0, 13 << 24, 1) + struct.pack("<3I", places[name], 12 << 24 | 1, 2)
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(texts))
+    records = [struct.pack("<4I", at, places["probe.py"], places[text], number << 10 | 5) for at, number, text in lines]
+    return head + types + texts, struct.pack("<II", 0, 3), b"".join(records)

@@ -124,7 +124,7 @@ class Producer:
         body += [call(RING_SUBMIT), movi(R0, 1), EXIT]
         code.add(jnei(R0, 0, 2), movi(R0, 0), EXIT, *body)
         instructions = relocate(code.program("uprobe"), {"ring": kernel_map.fd}, 0)
-        self.fd, log = syscall.prog_load(syscall.ProgramRequest("ring", SOCKET_FILTER, instructions, "GPL"), 1 << 16)
+        self.fd, log = syscall.prog_load(syscall.ProgramRequest("ring", SOCKET_FILTER, instructions, "GPL"), 1, 1 << 16)
         assert self.fd >= 0, log
         self.packet = syscall.buffer(64)
 

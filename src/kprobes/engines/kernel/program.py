@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.engines.kernel import syscall
-from kprobes.engines.kernel.syscall import AttachType, ProgramRequest, ProgramType
+from kprobes.engines.kernel.syscall import AttachType, LogLevel, ProgramRequest, ProgramType
 from kprobes.errors import InternalError
 from kprobes.model.plan import Way
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LD_IMM64 = 0x18
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 
-_LOG_FIRST, _LOG_LAST = 1 << 16, 1 << 24
+_LOG_SIZE = 1 << 20
 
 _TYPES = {
     Way.FENTRY: (ProgramType.TRACING, AttachType.FENTRY),
@@ -84,17 +84,16 @@ class Loader:
         """
         request = self._request(program, binding)
         result, _ = syscall.prog_load(request)
-        size = _LOG_FIRST
-        log = ""
-        while result < 0 and size <= _LOG_LAST:
-            code = -result
-            result, log = syscall.prog_load(request, size)
-            if result != -errno.ENOSPC:
-                break
-            size *= 16
-        if result < 0:
-            raise _refusal(program, code if result == -errno.ENOSPC else -result, log)
-        return result
+        if result >= 0:
+            return result
+        # The words alone first: a program that takes too many steps would write each of them, for minutes if emulated.
+        again, log = syscall.prog_load(request, LogLevel.WORDS, _LOG_SIZE)
+        if -again not in (errno.E2BIG, errno.EPERM) and again < 0:
+            again, steps = syscall.prog_load(request, LogLevel.INSTRUCTIONS, _LOG_SIZE)
+            log = log if -again == errno.ENOSPC else steps
+        if again < 0:
+            raise _refusal(program, -result, log)
+        return again
 
     def _request(self, program: Program, binding: Binding) -> ProgramRequest:
         kind, attach_type = _TYPES.get(program.way, (ProgramType.KPROBE, AttachType.NONE))

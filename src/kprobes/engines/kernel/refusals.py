@@ -17,7 +17,7 @@ from kprobes.errors import (
     UnprobeableError,
     UnsupportedError,
 )
-from kprobes.model.plan import RETURN_WAYS
+from kprobes.model.plan import MULTI_WAYS, RETURN_WAYS
 
 if TYPE_CHECKING:
     from kprobes.errors import KprobesError
@@ -60,6 +60,8 @@ def kernel_refusal(site: Site, way: str, number: int) -> KprobesError:
     place = place_of(site)
     if number in (errno.EPERM, errno.EACCES):
         return _no_right(f"attaching a {way} to {place}", number)
+    if way in MULTI_WAYS and number in (errno.EINVAL, errno.ESRCH, errno.ENOENT):
+        return UnprobeableError(place, "it is not the beginning of a function that ftrace can trace")
     if number == errno.ENOENT:
         if site.symbol:
             return SymbolNotFoundError(site.symbol, where=f"module {site.module}" if site.module else "this kernel")

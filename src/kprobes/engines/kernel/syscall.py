@@ -231,8 +231,16 @@ class ProgramRequest(NamedTuple):
     attach_btf: int = 0
 
 
-def prog_load(request: ProgramRequest, log_size: int = 0) -> tuple[int, str]:
-    """Load a program; return its descriptor, or minus the errno, and the verifier's log (empty without *log_size*)."""
+class LogLevel:
+    """How much the verifier writes: each instruction that it walks, or only what is wrong."""
+
+    NOTHING = 0
+    INSTRUCTIONS = 1
+    WORDS = 4  # BPF_LOG_STATS: the statistics, with what is wrong before them
+
+
+def prog_load(request: ProgramRequest, level: int = LogLevel.NOTHING, log_size: int = 0) -> tuple[int, str]:
+    """Load a program; return its descriptor, or minus the errno, and the verifier's log of at most *log_size* bytes."""
     text, license_text = buffer(request.instructions), buffer(request.license.encode() + b"\0")
     log = buffer(max(log_size, 1))
     functions, lines = buffer(request.func_info), buffer(request.line_info)
@@ -240,7 +248,7 @@ def prog_load(request: ProgramRequest, log_size: int = 0) -> tuple[int, str]:
         struct.pack(
             "<IIQQIIQII16sIIIIQIIQII",
             *(request.type, len(request.instructions) // 8, ctypes.addressof(text), ctypes.addressof(license_text)),
-            *(1 if log_size else 0, log_size, ctypes.addressof(log) if log_size else 0, 0, 0),
+            *(level, log_size, ctypes.addressof(log) if log_size else 0, 0, 0),
             *(object_name(request.name), 0, request.attach_type, request.btf),
             *(8 if request.func_info else 0, ctypes.addressof(functions) if request.func_info else 0),
             *(len(request.func_info) // 8, 16 if request.line_info else 0),

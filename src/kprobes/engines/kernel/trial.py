@@ -37,7 +37,7 @@ _QUIET = ("bpf_fentry_test1", "bpf_modify_return_test", "kernel_halt", "kernel_p
 _NOT_ASKED = (errno.EPERM, errno.EACCES)
 _NO_SUCH_FUNCTION = (errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 
-_LAST_TYPE_ID = 1 << 22
+_LAST_TYPE_ID = 0xFFFFF  # BTF_MAX_TYPE
 _FUNCTION_ATTEMPTS = 48
 
 
@@ -150,29 +150,29 @@ def _load_fentry() -> tuple[int, bool | None]:
     """Return an fentry program of some function, or -1 and the answer.
 
     The kernel says of each type id whether it is beyond the last one, not a function, or good. Functions stand together
-    near the end of the ids, so the last id is found by halving, and a function by growing steps back from it.
+    near the end of the ids, so the last id is found by halving (which may meet a function already), and a function by
+    growing steps back from it.
     """
-    code, log = _try_function(1)
-    if "is not a function" not in log:
-        return -1, (None if -code in _NOT_ASKED else False)
+    result, log = _try_function(1)
+    if result < 0 and "is not a function" not in log:
+        return -1, (None if -result in _NOT_ASKED else False)
     low, high = 1, _LAST_TYPE_ID
-    while high - low > 1:
+    while result < 0 and high - low > 1:
         middle = (low + high) // 2
-        if "is invalid" in _try_function(middle)[1]:
+        result, log = _try_function(middle)
+        if "is invalid" in log:
             high = middle
         else:
             low = middle
     step = 1
     for _ in range(_FUNCTION_ATTEMPTS):
-        result, log = _try_function(low)
-        if result >= 0:
-            return result, True
+        if result >= 0 or low <= step:
+            break
         # Not a function: far off. A function that can't be traced: its neighbours are as good.
         step = step * 2 if "is not a function" in log else 1
         low -= step
-        if low < 1:
-            break
-    return -1, None
+        result, log = _try_function(low)
+    return (result, True) if result >= 0 else (-1, None)
 
 
 def _try_function(number: int) -> tuple[int, str]:
@@ -180,7 +180,7 @@ def _try_function(number: int) -> tuple[int, str]:
     request = ProgramRequest(
         "kprobes_trial", ProgramType.TRACING, _NOTHING, "Dual MIT/GPL", AttachType.FENTRY, attach_btf_id=number
     )
-    return syscall.prog_load(request, 4096)
+    return syscall.prog_load(request, syscall.LogLevel.INSTRUCTIONS, 4096)
 
 
 TRIALS = {
