@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) ")
 _NOISE = re.compile(
-    r"^(\d+: R\d|\d+: safe$|from \d+ to \d+:| ?R\d+(_[a-z]+)?=|;|processed \d+ insns|verification time|stack depth|insns processed \d|"
-    r"-- (BEGIN|END) |func#\d+ @\d+|mark_precise:|parent |regs=|last_idx |first_idx |propagating |Live regs before|"
-    r"(caller|callee)( R\d|:)|(returning )?from (caller|callee)|to caller|frame\d+:|\d+: frame\d+|Func#\d+ is |"
+    r"^(\d+: R\d|\d+: safe$|from \d+ to \d+:| ?R\d+(_[a-z]+)?=|;|processed \d+ insns|verification time|stack depth|"
+    r"insns processed \d|-- (BEGIN|END) |func#\d+ @\d+|mark_precise:|parent |regs=|last_idx |first_idx |propagating |"
+    r"Live regs before|(caller|callee)( R\d|:)|(returning )?from (caller|callee)|to caller|frame\d+:|\d+: frame\d+|Func#\d+ is |"
     r"(cur|old) state:|Validating .* func#|\s*\d+: [.0-9]{10} )"
 )
 _NAMED = re.compile(r"(?:unreachable insn|infinite loop detected at insn|at insn|from insn|insn #?) ?(\d+)")
