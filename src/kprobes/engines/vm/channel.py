@@ -16,16 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ = 1 << 18
+# A fraction of the guest's window (`guest.streams.WINDOW`).
+ACKNOWLEDGE = 1 << 20
 
 Message = tuple[Head, bytes]
 
 
 class Incoming:
-    """One stream from the guest: messages in order. Taking one tells the guest that its window is free again."""
+    """One stream from the guest: messages in order.
+
+    What was taken is told to the guest now and then, to open its window; not for each message, since reading that would
+    be a hit where the guest's `read` is probed.
+    """
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel = channel
         self._number = number
+        self._taken = 0
         self._waiting: deque[Message] = deque()
 
     def put(self, head: Head, blob: bytes) -> None:
@@ -39,8 +46,11 @@ class Incoming:
             TargetError: the guest is gone and nothing is left.
         """
         message = self._channel.wait_for(lambda: self._waiting.popleft() if self._waiting else None, timeout_s)
-        if message is not None and message[1]:
-            self._channel.acknowledge(self._number, len(message[1]))
+        if message is not None:
+            self._taken += len(message[1])
+            if self._taken >= ACKNOWLEDGE:
+                self._channel.acknowledge(self._number, self._taken)
+                self._taken = 0
         return message
 
     def wait(self, timeout_s: float) -> bool:

@@ -12,7 +12,7 @@ while :; do
   n=$((n + 1))
   echo "line $n of the workload" > notes
   cat notes /etc/hosts /proc/self/status 2>/dev/null | grep -c o > count
-  ls -l /usr/bin /proc/self/fd | sort | tail -n 3 > listing
+  ls -l /usr/bin /etc | sort | tail -n 3 > listing
   cp listing copy && mv copy moved && rm -f moved
   dd if=/dev/zero of=block bs=4096 count=32 2>/dev/null && sync -d block 2>/dev/null; rm -f block
   if [ $((n % 4)) = 1 ]; then

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Answer = tuple[object, bytes]
 
 POLL_S = 0.2
+# After each message records may gather: many small ones would keep an emulated CPU busy with sending.
+GATHER_S = 0.004
 
 
 class Link:
@@ -37,14 +39,11 @@ class Link:
         self._thread.start()
 
     def sync(self) -> int:
-        """Forward what the ring holds now, as far as the window goes; return how many records that were."""
-        forwarded = 0
-        while self._stream.wait_for_room(0):
-            count = self._forward()
-            if not count:
-                break
-            forwarded += count
-        return forwarded
+        """Forward what the ring holds now, one batch, as far as the window is open; return how many records.
+
+        Not more than that: where `write` itself is probed, forwarding makes records, and it would never end.
+        """
+        return self._forward() if self._stream.wait_for_room(0) else 0
 
     def close(self) -> None:
         """Detach, and let the thread end. What the ring still holds is gone; `sync` comes before."""
@@ -57,6 +56,7 @@ class Link:
         while not self._stopped.is_set():
             if self._stream.wait_for_room(POLL_S) and self.attached.wait(POLL_S):
                 self._forward()
+                self._stopped.wait(GATHER_S)
 
     def _forward(self) -> int:
         """Send what the ring holds, as it lay there if all records are alike; return how many there were."""
