@@ -41,6 +41,8 @@ def _text_shift(path: Path) -> int:
 def plan_for(path: Path, names: set[str] | None = None, *, without: frozenset[str] = frozenset()) -> Plan:
     """Return a plan that counts the functions called *names* of the program, or all but *without*."""
     functions = functions_of(path)
+    # A cold part is no function: it is only jumped to, and may begin with what can't be moved.
+    functions = [one for one in functions if not one[0].endswith(".cold")]
     wanted = [one for one in functions if (names is None or one[0] in names) and one[0] not in without]
     assert wanted, f"no function of {path} is called {names}"
     sites = tuple(
@@ -74,6 +76,24 @@ def counts(plan: Plan, found: ProcessAttached) -> dict[str, int]:
 
 def code_of(pid: int, path: Path) -> bytes:
     mapping = next(one for one in read_maps(pid) if one.executable and one.path == os.path.realpath(path))
-    with open(f"/proc/{pid}/mem", "rb") as memory:
+    with Path(f"/proc/{pid}/mem").open("rb") as memory:
         memory.seek(mapping.start)
         return memory.read(mapping.end - mapping.start)
+
+
+@contextmanager
+def redirected(out: Path, err: Path) -> Iterator[None]:
+    """Start programs with a line end on standard input and their output in files, as a shell would."""
+    saved = [os.dup(stream) for stream in range(3)]
+    source = out.with_name("in")
+    source.write_bytes(b"\n")
+    opened = [os.open(source, os.O_RDONLY), *(os.open(path, os.O_CREAT | os.O_WRONLY) for path in (out, err))]
+    try:
+        for stream, file in enumerate(opened):
+            os.dup2(file, stream)
+            os.close(file)
+        yield
+    finally:
+        for stream, file in enumerate(saved):
+            os.dup2(file, stream)
+            os.close(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -36,7 +35,7 @@ def test_detach_restores_every_byte_and_frees_the_memory(build: Callable[..., Pa
     with subprocess.Popen([program, "3"], stdout=subprocess.PIPE) as process:
         time.sleep(0.05)
         code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
-        descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
+        descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
         with attached(Process(process.pid), plan) as (_, found):
             assert code_of(process.pid, program) != code
             time.sleep(0.05)
@@ -45,7 +44,7 @@ def test_detach_restores_every_byte_and_frees_the_memory(build: Callable[..., Pa
             assert found.left == ()
             assert code_of(process.pid, program) == code
             assert len(read_maps(process.pid)) == mappings
-            assert len(os.listdir(f"/proc/{process.pid}/fd")) == descriptors
+            assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) == descriptors
             after = counts(plan, found)["work"]
             time.sleep(0.05)
             assert counts(plan, found)["work"] == after

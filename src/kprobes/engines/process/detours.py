@@ -193,9 +193,11 @@ class Builder:
                 area.content += INT3 * (-len(area.content) % ALIGNMENT)
                 where[id(jump)] = area.start + len(area.content)
                 self._add_detour(jump, area, counting, result)
+        victims = {id(jump.victim) for _, jumps in settled for jump in jumps}
         for _, jumps in settled:
             for jump in jumps:
-                result.patches += self._patches(jump, where)
+                if id(jump) not in victims:  # the jump it makes room for writes for both
+                    result.patches += self._patches(jump, where)
         return result
 
     def _routine(self, area: CodeArea, result: Detours) -> int:

@@ -44,6 +44,7 @@ LONGEST_COUNT = 160  # bytes that one counting adds to a detour, at most
 _THREAD_POINTER = {SELF: bytes.fromhex("644c8b1c2500000000"), REGISTER: bytes.fromhex("f3490faec3")}
 _HASH = bytes.fromhex("4589da41c1ea084181e2f01f00004c0315")  # mov, shr 8, and 0x1ff0; add r10, [rip + table]
 _CHECK = bytes.fromhex("4d391a0f85")  # cmp [r10], r11; jne slow
+_CHECK_ZERO = bytes.fromhex("4d85db0f84")  # test r11, r11; jz slow
 _LOAD_BLOCK = bytes.fromhex("4d8b5208")  # mov r10, [r10 + 8]
 _INCREMENT = bytes.fromhex("49ff82")  # inc qword [r10 + x]
 _LOCKED_INCREMENT = bytes.fromhex("f049ff82")
@@ -89,11 +90,16 @@ class Counting:
             pool = self.routine + _POOL_FIRST - (at + len(code) + 7)
             code += _LOAD_SHARED + _i32(pool) + _LOCKED_INCREMENT + _i32(counter) + after
             return None
-        code += _THREAD_POINTER[self.mode] + _HASH
+        holes = []
+        code += _THREAD_POINTER[self.mode]
+        if self.mode == REGISTER:  # a thread without a pointer would match a free entry
+            holes.append(len(code) + len(_CHECK_ZERO))
+            code += _CHECK_ZERO + b"\0\0\0\0"
+        code += _HASH
         code += _i32(self.routine + _POOL_TABLE - (at + len(code) + 4)) + _CHECK
-        hole = len(code)
+        holes.append(len(code))
         code += b"\0\0\0\0" + _LOAD_BLOCK + _INCREMENT + _i32(counter) + after
-        return Slow(hole, len(code) - len(after), counter)
+        return Slow(tuple(holes), len(code) - len(after), counter)
 
     def finish(self, code: bytearray, at: int, begun_at: int, slow: Slow) -> None:
         """Append to *code*, which begins at address *at*, the slow way of what began at address *begun_at*.
@@ -101,8 +107,9 @@ class Counting:
         It calls the routine; the shared block is counted in with a lock prefix.
         """
         here = len(code)
-        hole, after = begun_at - at + slow.hole, begun_at - at + slow.after
-        struct.pack_into("<i", code, hole, here - (hole + 4))
+        after = begun_at - at + slow.after
+        for hole in slow.holes:
+            struct.pack_into("<i", code, begun_at - at + hole, here - (begun_at - at + hole + 4))
         increment = after - len(_INCREMENT) - 4
         code += b"\xe8" + _i32(self.routine - (at + here + 5))
         code += _JE_OVER_JUMP + b"\xe9" + _i32(increment - (here + 12))
@@ -112,9 +119,9 @@ class Counting:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """Where counting code wants its slow way, counted from its begin: the jump's hole, and where the fast one ends."""
+    """Where counting code wants its slow way, counted from its begin: the jumps' holes, and where the fast way ends."""
 
-    hole: int
+    holes: tuple[int, ...]
     after: int
     counter: int
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 _CAP_SYS_PTRACE = 19
 _ELF64, _X86_64 = 2, 62
 _PF_KTHREAD = 0x00200000
+_EXEC_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,9 @@ def identify(pid: int) -> Identity:
             f"process {pid} is traced by process {status.tracer} ({_name(status.tracer)}) already",
             hint="a process has one tracer at a time: end the other first",
         )
-    _check_access(pid, status)
-    _check_architecture(pid)
+    lead = procfs.live_thread(pid)
+    _check_access(lead, status)
+    _check_architecture(lead)
     return Identity(pid, start_time)
 
 
@@ -115,10 +118,14 @@ def _name(pid: int) -> str:
         return "?"
 
 
-def _check_access(pid: int, status: procfs.Status) -> None:
+def _check_access(pid: int, status: procfs.Status, tries: int = 20) -> None:
     try:
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
+        if error.errno == errno.ESRCH and tries and procfs.read_status(pid).state not in "ZX":
+            time.sleep(_EXEC_S)  # it is in the middle of an exec, between two memories
+            _check_access(pid, status, tries - 1)
+            return
         if error.errno in {errno.ENOENT, errno.ESRCH}:
             raise TargetError(f"process {pid} ended") from None
         if error.errno not in {errno.EACCES, errno.EPERM}:
