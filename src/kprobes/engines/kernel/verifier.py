@@ -26,8 +26,8 @@ _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) ")
 _NOISE = re.compile(
     r"^(\d+: R\d|\d+: safe$|from \d+ to \d+:| ?R\d+(_[a-z]+)?=|;|processed \d+ insns|verification time|stack depth|"
     r"insns processed \d|-- (BEGIN|END) |func#\d+ @\d+|mark_precise:|parent |regs=|last_idx |first_idx |propagating |"
-    r"Live regs before|(caller|callee)( R\d|:)|(returning )?from (caller|callee)|to caller|frame\d+:|\d+: frame\d+|Func#\d+ is |"
-    r"(cur|old) state:|Validating .* func#|\s*\d+: [.0-9]{10} )"
+    r"Live regs before|(caller|callee)( R\d|:)|(returning )?from (caller|callee)|to caller|frame\d+:|\d+: frame\d+|"
+    r"Func#\d+ is |(cur|old) state:|Validating .* func#|\s*\d+: [.0-9]{10} )"
 )
 _NAMED = re.compile(r"(?:unreachable insn|infinite loop detected at insn|at insn|from insn|insn #?) ?(\d+)")
 
