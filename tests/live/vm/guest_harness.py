@@ -1,0 +1,114 @@
+"""What the tests do with a guest: run its programs, attach probes, run the command `kprobes` against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import kprobes
+from kprobes.engines.vm.guestcommand import GuestCommand
+from kprobes.engines.vm.machine import Machine
+from kprobes.events.record import Event
+from kprobes.model.probe import Probe
+
+ROOT = Path(__file__).parents[3]
+KPROBES = [sys.executable, "-m", "kprobes.cli.main"]
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, with what it wrote."""
+
+    status: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class Guest:
+    """The running guest of one kernel, shared by all tests."""
+
+    kernel: str
+    machine: Machine
+    programs: Path
+    copied: set[str] = field(default_factory=set)
+
+    @property
+    def target(self) -> kprobes.Machine:
+        """Return what `attach(to=...)` takes; closing the session leaves the guest up."""
+        return kprobes.Machine(self.kernel)
+
+    def attach(self, *probes: Probe) -> kprobes.Session:
+        """Attach *probes* in the guest through a connection of their own."""
+        return kprobes.attach(*probes, to=self.target)
+
+    def start(self, program: str, *arguments: object) -> GuestCommand:
+        """Start one of the tests' programs; it waits for `release` before its first call."""
+        copy = [] if program in self.copied else [str(self.programs / program)]
+        self.copied.add(program)
+        return self.machine.run([f"/root/{program}", "-w", *map(str, arguments)], copy=copy, input=True)
+
+    def call(self, *arguments: object) -> int:
+        """Run the program `calls` to its end; return its process id."""
+        return finish(self.start("calls", *arguments))
+
+    def shell(self, script: str) -> Done:
+        """Run a shell script in the guest."""
+        running = self.machine.run(["sh", "-c", script])
+        status = running.wait(TIMEOUT_S)
+        assert status is not None, f"still running: {script}"
+        return Done(status, running.output.decode(), running.error_output.decode())
+
+    def command(self, name: str, *words: str, status: int | None = 0) -> Done:
+        """Run `kprobes NAME --kernel ... WORDS` against this guest; *status* is how it must end."""
+        return run_kprobes(name, f"--kernel={self.kernel}", *words, status=status)
+
+
+def finish(command: GuestCommand) -> int:
+    """Let a program of `Guest.start` make its calls; return its process id once every call did what it should."""
+    command.write(b"\n")
+    status = command.wait(TIMEOUT_S)
+    assert status == 0, (status, command.error_output)
+    return command.pid
+
+
+def run_kprobes(*words: str, status: int | None = 0, environment: dict[str, str] | None = None) -> Done:
+    """Run the command `kprobes` in a process of its own, in the project's root."""
+    done = subprocess.run(
+        [*KPROBES, *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        cwd=ROOT,
+        env=environment if environment is not None else dict(os.environ),
+        stdin=subprocess.DEVNULL,
+    )
+    assert status is None or done.returncode == status, (words, done.returncode, done.stdout, done.stderr)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def drained(session: kprobes.Session) -> list[Event]:
+    """Detach, and return every event that was recorded before."""
+    session.detach()
+    return list(session.events(0))
+
+
+def hits(session: kprobes.Session) -> int:
+    """Return the hits of all sites of a session after detaching it."""
+    session.detach()
+    return sum(one.hits for one in session.stats)
+
+
+def lossless(session: kprobes.Session) -> bool:
+    """Return whether every hit was handled and every event arrived, as far as this kernel tells."""
+    return all(one.clean for one in session.stats)
+
+
+def texts(events: Sequence[Event], name: str) -> list[str]:
+    """Return one field of *events*."""
+    return [event[name] for event in events]
