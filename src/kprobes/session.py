@@ -63,10 +63,16 @@ def attach(*probes: Probe, to: Target | None = None) -> Session:
     """
     engine = (to or Kernel()).open()
     try:
-        return attach_to(engine, *probes)
+        return attach_to(engine, *probes, within=within_of(engine))
     except BaseException:
         engine.close()
         raise
+
+
+def within_of(engine: Engine) -> Within:
+    """Return the process that *engine* probes natively, if it is one that does."""
+    pid = getattr(engine, "pid", 0) if getattr(engine, "is_native", False) else 0
+    return Within(pid, native=True) if pid else ANYWHERE
 
 
 def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Session:
@@ -81,6 +87,16 @@ def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Sess
 
 
 def _attach(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
+    if within.native:
+        from kprobes.planner.process import plan_process
+
+        plan = plan_process(probes, within)
+        return plan, engine.attach(plan)
+    return _attach_in_kernel(engine, probes, within)
+
+
+def _attach_in_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
+    """Plan and attach, giving up the faster ways one by one where the target refuses them."""
     from kprobes.planner.cache import cached_plan
 
     avoid: frozenset[str] = frozenset()

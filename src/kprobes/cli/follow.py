@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from kprobes.cli.options import Limits, limits_of, target_of
+from kprobes.cli.options import Limits, limits_of, probes_natively, process_of, target_of
 from kprobes.cli.workload import Workload, start_workload
 from kprobes.session import POLL_S, Session, attach_to
 
@@ -53,9 +53,10 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
     miss."""
     limits = limits_of(arguments)
     with output_of(arguments) as stream, _terminated_as_interrupt():
-        engine = target_of(arguments).open()
+        native = probes_natively(arguments, probes)
+        engine = (process_of(arguments) if native else target_of(arguments)).open()
         try:
-            workload = start_workload(engine, arguments)
+            workload = start_workload(engine, arguments, native=native)
             session = attach_to(engine, *probes, within=workload.within)
         except BaseException:
             engine.close()

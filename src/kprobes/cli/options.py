@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.engines.targets import Target
+    from kprobes.model.probe import Probe
 
 ANY_KERNEL = "default"
+USER_KINDS = frozenset({"uprobe", "uretprobe"})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +61,12 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("target", "default: this machine's kernel; `-- CMD ARGS` runs CMD meanwhile")
     group.add_argument("-p", "--pid", type=_pid, metavar="PID", help="a running process")
     group.add_argument("--vm", metavar="KERNEL", help="a kernel in a box: --vm, or --vm=6.1, --vm=PATH of a bzImage")
+    group.add_argument(
+        "--engine",
+        choices=("auto", "process", "uprobe"),
+        default="auto",
+        help="for processes: our own engine (nanoseconds a hit, needs ptrace) or the kernel's uprobes",
+    )
     group.add_argument("--kernel", metavar="KERNEL", help="the same as --vm=KERNEL")
     group.add_argument(
         "--copy", action="append", default=[], metavar="FILE", help="copy FILE into the guest's / before CMD runs there"
@@ -99,6 +107,30 @@ def target_of(arguments: argparse.Namespace) -> Target:
 
         return Machine("" if kernel == ANY_KERNEL else kernel, progress=show_progress)
     return Kernel()
+
+
+def probes_natively(arguments: argparse.Namespace, probes: Sequence[Probe]) -> bool:
+    """Return whether the process engine carries *probes* out, not the kernel's uprobes.
+
+    Raises:
+        UsageError: --engine asks for what the target can't be probed with.
+    """
+    in_process = not (arguments.vm or arguments.kernel) and (arguments.pid is not None or bool(arguments.command))
+    user = all(probe.kind in USER_KINDS for probe in probes)
+    if arguments.engine == "process" and not (in_process and user):
+        raise UsageError("--engine process probes a process", hint="add -p PID or -- CMD, and name its functions")
+    if arguments.engine != "auto":
+        return bool(arguments.engine == "process")
+    return in_process and user and all(probe.kind == "uprobe" and probe.handler is None for probe in probes)
+
+
+def process_of(arguments: argparse.Namespace) -> Target:
+    """Return the process that the options name, for the process engine."""
+    from kprobes.engines.targets import process
+
+    if arguments.pid is not None and arguments.command:
+        raise UsageError("-p names a running process, -- starts one", hint="give one of them")
+    return process(arguments.pid or 0, arguments.command)
 
 
 def _pid(text: str) -> int:

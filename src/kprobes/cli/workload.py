@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kprobes.engines.port import Engine
+    from kprobes.engines.process.engine import ProcessEngine
     from kprobes.engines.vm.machine import Machine
 
 
@@ -47,7 +48,7 @@ class Workload(Protocol):
     ) -> None: ...
 
 
-def start_workload(engine: Engine, arguments: Namespace) -> Workload:
+def start_workload(engine: Engine, arguments: Namespace, *, native: bool = False) -> Workload:
     """Return the workload that the options ask for, not yet running.
 
     Raises:
@@ -55,6 +56,10 @@ def start_workload(engine: Engine, arguments: Namespace) -> Workload:
     """
     if arguments.command and arguments.pid is not None:
         raise UsageError("-p names a running process, -- starts one", hint="give one of them")
+    if native:
+        from kprobes.cli.native_workload import NativeWorkload
+
+        return NativeWorkload(cast("ProcessEngine", engine), arguments.command)
     if arguments.vm or arguments.kernel:
         from kprobes.cli.guest_workload import GuestWorkload
 

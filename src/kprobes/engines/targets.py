@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kprobes.engines.port import Engine
 
@@ -56,3 +56,10 @@ class Machine:
         )
         machine.start()
         return machine
+
+
+def process(pid: int = 0, argv: Sequence[str] = ()) -> Target:
+    """Return the target that is the running process *pid*, or the program *argv* to be started."""
+    from kprobes.engines.process.target import Process
+
+    return Process.spawn(list(argv)) if argv else Process(pid)

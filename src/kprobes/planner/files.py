@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kprobes.errors import SymbolNotFoundError, UsageError
@@ -30,7 +31,7 @@ def group_files(probe: Probe, within: Within) -> tuple[list[Group], list[str]]:
     sites, notes = [], []
     for place in probe.places:
         resolution = _resolve(place, objects)
-        sites += [one.site for one in resolution.found]
+        sites += [replace(one.site, size=one.size) for one in resolution.found]
         if resolution.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in resolution.skipped)
             notes.append(f"{place}: {sum(count for _, count in resolution.skipped)} left out ({reasons})")

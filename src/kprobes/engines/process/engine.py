@@ -27,6 +27,8 @@ class ProcessEngine:
         TargetError, PrivilegeError, UnsupportedError, UsageError: why not.
     """
 
+    is_native = True  # its plans carry native code
+
     def __init__(self, process: Process) -> None:
         self._hand: Hand | None = None
         self._owner = myself()
