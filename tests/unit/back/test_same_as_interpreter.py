@@ -6,10 +6,10 @@ import random
 import struct
 
 import pytest
+from front.cases import GOLDEN, compile_text, read_cases
 
 from back.machine import BpfMachine, own_world, raw_target, run_bpf, run_interpreter
-from back.programs import EDGES, TYPES, P, Build, handler, random_arithmetic, random_hits
-from front.cases import GOLDEN, compile_text, read_cases
+from back.programs import EDGES, TYPES, Build, P, handler, random_arithmetic, random_hits
 from kprobes.compiler.ir.nodes import I64, U64, Block, Const, Function, MapSample, ReadContext, Return, Value
 from kprobes.compiler.ir.verify import verify
 from kprobes.model.layout import Buckets
