@@ -151,3 +151,8 @@ r:other_py_{ours}_4194303_77/x vfs_read
 def test_the_start_time_is_found_behind_any_name():
     assert kretprobe_events.start_time("7 (a) b (c) S 1 " + " ".join(str(n) for n in range(5, 30))) == "22"
     assert kretprobe_events.start_time("") == ""
+
+
+def test_the_misses_of_events_are_read_from_the_profile():
+    profile = "  r0_77                                                      102              9\n  odd line\n  p_x 1 0\n"
+    assert kretprobe_events.parse_profile(profile) == {"r0_77": 9, "p_x": 0}

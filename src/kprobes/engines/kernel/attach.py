@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from kprobes.engines.kernel import links, uprobes
+from kprobes.engines.kernel import counts, links, uprobes
 from kprobes.engines.kernel.links import Events, Place
 from kprobes.engines.kernel.program import Binding, Loader
 from kprobes.errors import InternalError, SymbolNotFoundError, UnsupportedError, UsageError
-from kprobes.model.plan import BTF_WAYS, MULTI_WAYS, Way
+from kprobes.model.plan import BTF_WAYS, MULTI_WAYS, LinkStats, Way
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,6 +78,16 @@ class Programs:
             raise
         finally:
             self._loader.close()
+
+    def stats(self) -> list[LinkStats]:
+        """Return what the kernel counted, one entry for each load of a program."""
+        return [LinkStats(one.program, one.way, tuple(one.sites), self._missed(one)) for one in self.loaded]
+
+    def _missed(self, loaded: Loaded) -> int:
+        told = counts.missed(loaded.fd, loaded.way, loaded.held)
+        if told < 0 and self._kretprobes is not None and loaded.way == Way.KRETPROBE:
+            return max(counts.recursion_misses(loaded.fd), 0) + self._kretprobes.missed()
+        return told
 
     def detach(self) -> None:
         """Take the programs off their sites, the last ones first; they stay loaded. Idempotent."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from kprobes.engines.kernel import counts
 from kprobes.engines.kernel.attach import Programs
 from kprobes.engines.kernel.limits import allow_descriptors
 from kprobes.engines.kernel.maps import KernelMap, parse_stack
 from kprobes.engines.kernel.ring import EMPTY, Ring
 from kprobes.errors import InternalError
-from kprobes.model.plan import LinkStats
 
 if TYPE_CHECKING:
     from kprobes.engines.kernel.attach import Kernel
     from kprobes.engines.kernel.ring import Span
-    from kprobes.model.plan import Plan
+    from kprobes.model.plan import LinkStats, Plan
 
 # How long to leave a record alone that a handler has reserved and not committed yet.
 _BUSY_PAUSE_S = 0.0002
@@ -89,10 +87,7 @@ class KernelAttached:
         """Return what the kernel counted, one entry for each load of a program."""
         if self._last_stats is not None:
             return self._last_stats
-        return [
-            LinkStats(one.program, one.way, tuple(one.sites), counts.missed(one.fd, one.way, one.held))
-            for one in (self._programs.loaded if self._programs else ())
-        ]
+        return self._programs.stats() if self._programs is not None else []
 
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable."""
