@@ -7,9 +7,9 @@ written over several instructions is only safe if none but the first of them is 
 - starts of functions, and the entries that the caller knows of (symbols without size, C++ landing pads);
 - whatever follows an instruction that doesn't fall through: a block without a known way in has an unknown one;
 - what the jump tables of the function lead to. A table is looked for at every address that the function loads by
-  `lea`, as 4-byte offsets from the table and as 8-byte addresses, and read until an entry leaves the object: that
-  gives more than the real targets, never fewer. Where a function jumps indirectly by a scaled index and no table can
-  be found, it is said to be *opaque*, and nothing but its entry is known.
+  `lea`, as 4-byte offsets from the table and as 8-byte addresses, and read until an entry leaves the object or leads
+  into the middle of an instruction: that gives more than the real targets, never fewer. Where a function jumps
+  indirectly by a scaled index and no table can be found, it is said to be *opaque*, and nothing but its entry is known.
 
 An address behind a call is a return address, and a landing pad has no other way in than unwinding; so the rule that
 a patched region holds no call but at its end keeps both out of regions, also where nobody has named them.
@@ -21,6 +21,7 @@ import re
 import struct
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from iced_x86 import Decoder, FlowControl, Mnemonic, OpKind, Register
@@ -30,7 +31,7 @@ from kprobes.arch.x86_64.decode import Flow, Instruction, branch_targets, decode
 from kprobes.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 # What linkers and assemblers fill gaps with: int3, and nops of every length.
 _PADDING = re.compile(rb"(?:\xcc|[\x66\x2e]*(?:\x90|\x0f\x1f(?:\x00|\x40.|\x44..|\x80.{4}|\x84.{5})))*", re.DOTALL)
@@ -177,6 +178,7 @@ class Image:
     def _analyse(self, start: int, end: int) -> Function:
         code = self.bytes_at(start, end - start)
         instructions = tuple(decode(code, start))
+        index = {item.address: number for number, item in enumerate(instructions)}
         known = self.known_targets()
         entered = known.intersection(range(start, end))
         pads: list[tuple[int, int]] = []
@@ -188,13 +190,15 @@ class Image:
                     pads.append((item.end, pad_end))
         opaque = False
         if any(item.flow == Flow.JUMP_INDIRECT for item in instructions):
-            table_targets, opaque = self._follow_tables(code, start)
-            entered |= {target for target in table_targets if start <= target < end}
-        index = {item.address: number for number, item in enumerate(instructions)}
+            table_targets, opaque = self._follow_tables(code, start, index)
+            entered |= table_targets
         return Function(start, end, instructions, index, frozenset(entered), opaque, tuple(pads))
 
-    def _follow_tables(self, code: bytes, start: int) -> tuple[set[int], bool]:
-        """Return the targets of the function's jump tables, and whether there are tables that can't be found."""
+    def _follow_tables(self, code: bytes, start: int, index: Collection[int]) -> tuple[set[int], bool]:
+        """Return where in the function its jump tables lead, and whether there are tables that can't be found.
+
+        *index*: the addresses of the function's instructions.
+        """
         bases: set[int] = set()
         switches = False
         for item in Decoder(64, code, ip=start):
@@ -206,26 +210,23 @@ class Image:
                 switches = switches or _is_switch(item)
         targets: set[int] = set()
         for base in bases:
-            targets |= self._read_table(base)
-        found = any(start <= target < start + len(code) for target in targets)
-        return targets, not found and (switches or (self._read is None and bool(bases)))
+            for table in self._read_table(base):
+                led = takewhile(lambda place: place in index or not start <= place < start + len(code), table)
+                targets |= {place for place in led if place in index}
+        return targets, not targets and (switches or (self._read is None and bool(bases)))
 
-    def _read_table(self, base: int) -> set[int]:
-        """Return what a table at *base* may lead to, in either format; both, if it can be read as both."""
-        if self._read is None:
-            return set()
-        raw = self._read(base, 8 * _TABLE_LIMIT)
+    def _read_table(self, base: int) -> tuple[Iterator[int], Iterator[int]]:
+        """Return what a table at *base* may lead to, as one of offsets and as one of addresses.
+
+        Each ends before the first entry that leads out of the object.
+        """
+        raw = self._read(base, _WORD * _TABLE_LIMIT) if self._read else b""
         offsets = struct.unpack_from(f"<{min(len(raw) // 4, _TABLE_LIMIT)}i", raw)
-        addresses = struct.unpack_from(f"<{len(raw) // 8}Q", raw)
-        return {*self._prefix_in_code(base + offset for offset in offsets), *self._prefix_in_code(addresses)}
+        addresses = struct.unpack_from(f"<{len(raw) // _WORD}Q", raw)
+        return takewhile(self._holds, (base + offset for offset in offsets)), takewhile(self._holds, addresses)
 
-    def _prefix_in_code(self, addresses: Iterable[int]) -> list[int]:
-        found: list[int] = []
-        for address in addresses:
-            if not self.base <= address < self.end:
-                break
-            found.append(address)
-        return found
+    def _holds(self, address: int) -> bool:
+        return self.base <= address < self.end
 
 
 _WORD = 8

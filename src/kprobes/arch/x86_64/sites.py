@@ -101,6 +101,8 @@ class Arming:
         function = image.function(address)
         if function and address not in function.index:
             return SitePlan(address, Tactic.REFUSED, "not the start of an instruction", error="EILSEQ")
+        if function and any(start <= address < end for start, end in function.pads):
+            return SitePlan(address, Tactic.REFUSED, "padding, which nothing runs", error="EINVAL")
         item = tactics.instruction_at(image, address)
         if item.refusal:
             return SitePlan(address, Tactic.REFUSED, item.refusal, error="EOPNOTSUPP")
