@@ -66,7 +66,7 @@ MEMBERS = {
     "flags": {
         "kind": (U32, 0, 3), "level": (INT, 3, 5), "wide": (U64, 64, 40), "on": (BOOL, 104, 1), "low": (U32, 8, 8),
     },
-    "packed": {"before": (INTS["u8"], 0), "across": (U32, 7, 30), "last": (U32, 42, 30)},
+    "packed": {"before": (INTS["u8"], 0), "across": (U32, 9, 30), "last": (U32, 42, 30)},
     "sock": {
         "dport": (INTS["u16"], 0), "sport": (INTS["u16"], 16), "family": (INTS["u16"], 32), "next": (to("sock"), 64),
     },
@@ -119,7 +119,7 @@ FUNCTIONS = {
             "vfs_read", INTS["long"],
             file=to("file"), buf=Pointer(CHAR, True), count=INTS["size_t"], pos=Pointer(INTS["s64"]),
         ),
-        prototype("do_sys_open", INT, dfd=INT, filename=Pointer(CHAR), flags=INT, mode=INTS["u16"]),
+        prototype("do_sys_open", INT, dfd=INT, filename=Pointer(CHAR, const=True), flags=INT, mode=INTS["u16"]),
         prototype("__sys_connect", INT, fd=INT, uservaddr=to("sockaddr"), addrlen=INT),
         prototype("schedule", Void()),
         prototype("do_flags", BOOL, flags=to("flags"), packed=to("packed"), task=to("task_struct"), sk=to("sock")),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts, variables
-from kprobes.compiler.front.terms import Map, Pointer, RecordArray, Term, describe
+from kprobes.compiler.front.terms import Map, RecordArray, Term, describe
 from kprobes.compiler.ir.nodes import U64, IntType, Place, Slot, Value
 from kprobes.errors import CompileError, UsageError
 
@@ -239,11 +239,11 @@ class Context:
         return found
 
     def parameters_for_events(self, node: ast.AST) -> list[tuple[str, Term]]:
-        """Return name and term of each parameter that can be shown; `char *` are read as strings."""
+        """Return name and term of each parameter that can be shown; `const char *` are read as strings."""
         found: list[tuple[str, Term]] = []
         for name in self.parameters.readable():
             term = self.parameters.by_name(node, name)
-            if isinstance(term, Pointer) and texts.is_char(term.target):
+            if self.parameters.is_string(name):
                 term = texts.string_at(self, node, term, texts.DEFAULT_SIZE)
             if not isinstance(term, RecordArray):
                 found.append((name, term))

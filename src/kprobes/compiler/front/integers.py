@@ -1,7 +1,7 @@
 """Integer arithmetic and comparison: what the operators of Python mean on i64 and u64.
 
 - Mixed i64 and u64 give u64; a literal takes the type of the other side. Results wrap at 64 bits.
-- `//` and `%` round as Python's do, also between i64 and u64.
+- `//` and `%` round as Python's do, also between i64 and u64; `//` has the type of its left side, `%` of its right one.
 - Comparisons are those of mathematics: an i64 of -1 is less than any u64.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from kprobes.compiler.front.division import divide
 from kprobes.compiler.front.terms import (
     I64_MAX,
     I64_MIN,
@@ -22,6 +23,7 @@ from kprobes.compiler.front.terms import (
     describe,
     integer,
     limits,
+    ranged,
 )
 from kprobes.compiler.ir.nodes import BOOL, I64, U64, IntType, Place, Value
 
@@ -151,12 +153,14 @@ def arithmetic(ctx: Context, node: ast.AST, op: str, left: Term, right: Term) ->
     if op in ("shl", "shr"):
         return _shift(ctx, node, op, left, right)
     one, other = number(ctx, node, left), number(ctx, node, right)
-    if op in ("div", "mod"):
-        return _divide(ctx, node, op, one, other)
-    kind = _common_type(left, right, one, other)
     place = ctx.place(node)
+    if op in ("div", "mod"):
+        if other.low == other.high == 0:
+            raise ctx.error(node, "division by zero")
+        return divide(ctx, place, op, (one, other), _type_of_division(op, (left, one), (right, other)))
+    kind = _common_type(left, right, one, other)
     first, second = ctx.build.convert(place, one.value, kind), ctx.build.convert(place, other.value, kind)
-    return _ranged(ctx.build.binary(place, op, first, second), _range(op, one, other))
+    return ranged(ctx.build.binary(place, op, first, second), _range(op, one, other))
 
 
 def _common_type(left: Term, right: Term, one: Number, other: Number) -> IntType:
@@ -167,11 +171,11 @@ def _common_type(left: Term, right: Term, one: Number, other: Number) -> IntType
     return U64 if U64 in (one.value.type, other.value.type) else I64
 
 
-def _ranged(value: Value, known: tuple[int, int] | None) -> Number:
-    low, high = limits(value.type)
-    if known and low <= known[0] and known[1] <= high:
-        low, high = known
-    return Number(value, "int" if value.type.signed else "uint", low, high)
+def _type_of_division(op: str, left: tuple[Term, Number], right: tuple[Term, Number]) -> IntType:
+    """Return the type of the left side for `//`, which is no larger, and of the right one for `%`, likewise."""
+    (term, side), (_, other) = (left, right) if op == "div" else (right, left)
+    adapts = isinstance(term, Constant) and 0 <= term.value <= I64_MAX
+    return other.value.type if adapts else side.value.type
 
 
 def _range(op: str, left: Number, right: Number) -> tuple[int, int] | None:
@@ -202,92 +206,7 @@ def _shift(ctx: Context, node: ast.AST, op: str, left: Term, right: Term) -> Num
         known = (one.low * scale, one.high * scale) if op == "shl" else (one.low // scale, one.high // scale)
     elif op == "shr" and one.low >= 0:
         known = (0, one.high)
-    return _ranged(result, known)
-
-
-def _divide(ctx: Context, node: ast.AST, op: str, left: Number, right: Number) -> Number:
-    """Divide; both sides get one type where that keeps their values."""
-    if right.low == right.high == 0:
-        raise ctx.error(node, "division by zero")
-    if left.low >= 0 and right.low >= 0:
-        return _divide_unsigned(ctx, ctx.place(node), op, left, right)
-    if right.low == right.high and right.low > 0 and right.low & (right.low - 1) == 0:
-        return _divide_by_power(ctx, ctx.place(node), op, left, right.low)
-    for kind in (I64, U64):
-        low, high = limits(kind)
-        if low <= left.low and left.high <= high and low <= right.low and right.high <= high:
-            return _divide_alike(ctx, ctx.place(node), op, left, right, kind)
-    if left.value.type == I64:
-        return _divide_signed_by_unsigned(ctx, ctx.place(node), op, left.value, right.value)
-    return _divide_unsigned_by_signed(ctx, ctx.place(node), op, left.value, right.value)
-
-
-def _divide_alike(ctx: Context, place: Place, op: str, left: Number, right: Number, kind: IntType) -> Number:
-    build = ctx.build
-    result = build.binary(place, op, build.convert(place, left.value, kind), build.convert(place, right.value, kind))
-    known = None
-    if right.low > 0:
-        if op == "mod":
-            known = (0, right.high - 1)
-        else:
-            known = (min(left.low, left.low // right.low), max(left.high // right.low, 0))
-    return _ranged(result, known)
-
-
-def _divide_unsigned(ctx: Context, place: Place, op: str, left: Number, right: Number) -> Number:
-    """Divide where neither side is negative: unsigned division is the cheaper one, and the only one of old BPF."""
-    quotient = _divide_alike(ctx, place, op, left, right, U64)
-    if U64 in (left.value.type, right.value.type):
-        return quotient
-    return Number(ctx.build.convert(place, quotient.value, I64), "int", quotient.low, min(quotient.high, I64_MAX))
-
-
-def _divide_by_power(ctx: Context, place: Place, op: str, left: Number, divisor: int) -> Number:
-    """An arithmetic shift rounds down as Python does, and a mask gives the rest, also of negative numbers."""
-    by = divisor.bit_length() - 1 if op == "div" else divisor - 1
-    operator = "shr" if op == "div" else "and"
-    value = ctx.build.binary(place, operator, left.value, ctx.build.const(place, by, left.value.type))
-    known = (left.low // divisor, left.high // divisor) if op == "div" else (0, divisor - 1)
-    return _ranged(value, known)
-
-
-def _divide_signed_by_unsigned(ctx: Context, place: Place, op: str, left: Value, right: Value) -> Number:
-    """floor(a / b) for a < 0 < b is ~(~a / b), so both signs are served by xor with the sign. By zero gives 0."""
-    build = ctx.build
-    sign = build.binary(place, "shr", left, build.const(place, 63, I64))
-    flip = build.convert(place, sign, U64)
-    dividend = build.binary(place, "xor", build.convert(place, left, U64), flip)
-    divisible = build.convert(place, build.compare(place, "ne", right, build.const(place, 0, U64)), U64)
-    mask = build.binary(place, "sub", build.const(place, 0, U64), divisible)
-    quotient = build.binary(place, "xor", build.binary(place, "div", dividend, right), flip)
-    quotient = build.binary(place, "and", quotient, mask)
-    if op == "div":
-        return integer(build.convert(place, quotient, I64))
-    product = build.binary(place, "mul", quotient, right)
-    rest = build.binary(place, "sub", build.convert(place, left, U64), product)
-    return integer(build.binary(place, "and", rest, mask))
-
-
-def _divide_unsigned_by_signed(ctx: Context, place: Place, op: str, left: Value, right: Value) -> Number:
-    """Divide by the absolute value; with a negative divisor the quotient is that of the ceiling, negated."""
-    build = ctx.build
-    sign = build.convert(place, build.binary(place, "shr", right, build.const(place, 63, I64)), U64)
-    flipped = build.binary(place, "xor", build.convert(place, right, U64), sign)
-    absolute = build.binary(place, "sub", flipped, sign)
-    quotient = build.binary(place, "div", left, absolute)
-    rest = build.binary(place, "sub", left, build.binary(place, "mul", quotient, absolute))
-    zero = build.const(place, 0, U64)
-    uneven = build.convert(place, build.compare(place, "ne", rest, zero), U64)
-    divisible = build.convert(place, build.compare(place, "ne", absolute, zero), U64)
-    mask = build.binary(place, "sub", zero, divisible)
-    ceiling = build.binary(place, "add", quotient, build.binary(place, "and", uneven, sign))
-    quotient = build.binary(place, "sub", build.binary(place, "xor", ceiling, sign), sign)
-    quotient = build.binary(place, "and", quotient, mask)
-    if op == "div":
-        return integer(build.convert(place, quotient, I64))
-    product = build.binary(place, "mul", quotient, build.convert(place, right, U64))
-    rest = build.binary(place, "and", build.binary(place, "sub", left, product), mask)
-    return integer(build.convert(place, rest, I64))
+    return ranged(result, known)
 
 
 def negative(ctx: Context, node: ast.AST, term: Term) -> Term:

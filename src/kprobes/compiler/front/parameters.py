@@ -125,6 +125,15 @@ class Parameters:
         found = zip(self.prototype.parameters, self.indexes(), strict=True)
         return [one.name for one, index in found if one.name and index is not None and pointers.is_readable(one.type)]
 
+    def is_string(self, name: str) -> bool:
+        """Tell whether the parameter *name* is a string to show: `const char *`, or `char *` in a record."""
+        types = {one.name: one.type for one in self.ctx.around.record}
+        if self.prototype is not None:
+            types |= {one.name: one.type for one in self.prototype.parameters}
+        ctype = types.get(name)
+        wanted = isinstance(ctype, CPointer) and (ctype.const or bool(self.ctx.around.record))
+        return wanted and isinstance(ctype, CPointer) and texts.is_char(ctype.target)
+
     def indexes(self) -> tuple[int | None, ...]:
         """Return the number of each parameter in the C ABI's order of integer arguments; None where it has none."""
         if self._indexes is None:

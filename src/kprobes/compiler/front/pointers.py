@@ -17,7 +17,7 @@ from kprobes.compiler.front.terms import (
     widened,
 )
 from kprobes.compiler.front.text import did_you_mean, listed
-from kprobes.compiler.ir.nodes import I64, U64, IntType, Place, Value
+from kprobes.compiler.ir.nodes import BOOL, I64, U64, IntType, Place, Value
 from kprobes.model.ctype import Array, CType, Enum, Float, Function, Int, Member, Struct, Void, format_ctype, sizeof
 from kprobes.model.ctype import Pointer as CPointer
 
@@ -53,7 +53,7 @@ def of_type(ctx: Context, node: ast.AST, value: Value, ctype: CType, space: str)
 def extended(ctx: Context, place: Place, value: Value, ctype: CType) -> Number:
     """Return an integer of its C width as a term of 64 bits that remembers the width."""
     if isinstance(ctype, Int) and ctype.kind == "bool":
-        return Number(ctx.build.convert(place, value, I64), "bool", 0, 1)
+        return Number(ctx.build.convert(place, value, BOOL), "bool", 0, 1)  # whatever the byte holds: true or false
     store = value.type if value.type.bits < 64 else None
     return integer(ctx.build.convert(place, value, widened(value.type)), _shown(value.type), store)
 

@@ -164,9 +164,12 @@ def integer(value: Value, kind: str = "", store: IntType | None = None) -> Numbe
     return Number(value, kind or default, low, high, store)
 
 
-def is_wide_unsigned(term: Number) -> bool:
-    """Tell whether *term* is a u64."""
-    return term.value.type == U64
+def ranged(value: Value, known: tuple[int, int] | None) -> Number:
+    """Return the term of an i64 or u64 *value* that lies in the range *known*, unless that may have wrapped."""
+    low, high = limits(value.type)
+    if known and low <= known[0] and known[1] <= high:
+        low, high = known
+    return Number(value, "int" if value.type.signed else "uint", low, high)
 
 
 def widened(narrow: IntType) -> IntType:
