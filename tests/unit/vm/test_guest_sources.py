@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kprobes.engines.vm import initramfs
+from kprobes.engines.vm import initramfs, recipe
 from kprobes.engines.vm.interpreter import loadable_part, module_closure, running_interpreter, shared_libraries
 
 ROOT = Path(initramfs.__file__).parents[3]
@@ -14,7 +14,7 @@ ROOT = Path(initramfs.__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def closure():
-    return module_closure(running_interpreter(), ROOT, initramfs.guest_sources(ROOT))
+    return module_closure(running_interpreter(), ROOT, recipe.guest_sources(ROOT))
 
 
 def test_the_guest_has_its_agent_and_the_kernel_engine(closure):
@@ -51,7 +51,7 @@ def test_the_interpreter_is_a_real_binary_outside_of_any_virtual_environment():
 
 def test_shared_libraries_are_found_and_a_static_program_has_none():
     assert "libc.so.6" in shared_libraries([running_interpreter().executable])
-    assert shared_libraries([initramfs.find_busybox()]) == {}
+    assert shared_libraries([recipe.find_busybox()]) == {}
 
 
 def test_a_stripped_program_still_runs(tmp_path):

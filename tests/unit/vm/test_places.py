@@ -102,3 +102,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_half_made_is_swept(tmp_path):
+    for name in (".6.1-c2.77", ".6.12-c2.78", "6.1-c2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "memory").write_bytes(b"x")
+    cache.sweep(tmp_path, ".6.1-*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".6.12-c2.78", "6.1-c2"]

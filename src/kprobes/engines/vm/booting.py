@@ -74,7 +74,7 @@ def boot(image: Image, directory: Path) -> Booted:
 def _boot_once(image: Image, directory: Path) -> Booted:
     monitor = Monitor()
     words = command.machine_command(
-        image.kernel, image.initramfs, image.shape, Memory(directory / "memory", shared=True)
+        image.kernel, directory / "initramfs", image.shape, Memory(directory / "memory", shared=True)
     )
     qemu = start(words, directory, monitor)
     try:

@@ -72,6 +72,14 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[int]:
         os.close(descriptor)
 
 
+def sweep(directory: Path, pattern: str) -> None:
+    """Remove what a process that was killed left half made; the caller holds the lock under which it is made."""
+    import shutil
+
+    for leftover in directory.glob(pattern):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file against a second process that would make the same thing."""

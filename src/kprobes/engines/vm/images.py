@@ -1,6 +1,7 @@
 """A machine image: a guest that was booted once, saved when it was ready, with everything known about its kernel.
 
     machines/6.12-c2-m512-<key>/
+        initramfs           the root file system it was booted with
         memory, state       the guest as it was when its agent was ready; each machine goes on from there
         features, kallsyms, btf-vmlinux, text-*, modules.json    its facts, so that planning needs no guest
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.vm import cache
 from kprobes.engines.vm.command import KERNEL_WORDS, PROGRAM, GuestShape
-from kprobes.engines.vm.initramfs import initramfs
+from kprobes.engines.vm.recipe import Recipe, recipe_of
 from kprobes.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from kprobes.engines.vm.kernels import KernelImage, Progress
 
 LAYOUT = 1
+# Images of one kernel and shape that are kept; each takes some 130 MB.
+KEPT = 2
 TEXTS = ("blacklist", "functions")
 
 
@@ -39,8 +42,13 @@ class Image:
 
     kernel: KernelImage
     shape: GuestShape
-    initramfs: Path
+    recipe: Recipe
     directory: Path
+
+    @property
+    def initramfs(self) -> Path:
+        """The file of the root file system."""
+        return self.directory / "initramfs"
 
     @property
     def memory(self) -> Path:
@@ -60,10 +68,10 @@ def open_image(kernel: KernelImage, shape: GuestShape, progress: Progress | None
         UnsupportedError: there is no QEMU.
         TargetError: the guest did not come up.
     """
-    archive = initramfs(kernel)
+    recipe = recipe_of(kernel)
     name = f"{kernel.name}-c{shape.cpus}-m{shape.memory_mb}"
-    directory = cache.cache_directory("machines") / f"{name}-{_key(kernel, archive)}"
-    image = Image(kernel, shape, archive, directory)
+    directory = cache.cache_directory("machines") / f"{name}-{_key(recipe)}"
+    image = Image(kernel, shape, recipe, directory)
     if not _complete(image):
         with cache.locked(directory.parent / f"{name}.lock"):
             if not _complete(image):
@@ -81,26 +89,29 @@ def _complete(image: Image) -> bool:
     return (image.directory / "modules.json").exists()
 
 
-def _key(kernel: KernelImage, archive: Path) -> str:
+def _key(recipe: Recipe) -> str:
     program = shutil.which(PROGRAM)
     if program is None:
         raise UnsupportedError(f"there is no {PROGRAM}", hint="apt-get install qemu-system-x86")
     status = Path(program).stat()
     emulator = f"{program} {status.st_size} {status.st_mtime_ns}"
-    made_of = f"{LAYOUT} {kernel.key} {kernel.boot} {archive.name} {emulator} {KERNEL_WORDS}"
+    made_of = f"{LAYOUT} {recipe.key()} {recipe.kernel.boot} {emulator} {KERNEL_WORDS}"
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
 def _make(image: Image, progress: Progress | None) -> None:
     """Boot, learn the facts, save. The directory appears whole, by a rename."""
     from kprobes.engines.vm.booting import boot
+    from kprobes.engines.vm.initramfs import build
 
     if progress is not None:
         progress(f"booting {image.kernel.release} once", 0, 0)
+    name = f"{image.kernel.name}-c{image.shape.cpus}-m{image.shape.memory_mb}"
+    cache.sweep(image.directory.parent, f".{name}-*")
     staging = image.directory.with_name(f".{image.directory.name}.{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
     cache.private_directory(staging)
     try:
+        (staging / "initramfs").write_bytes(build(image.recipe))
         with boot(image, staging) as booted:
             _learn(booted.channel, staging)
             booted.save()
@@ -130,8 +141,14 @@ def _learn_one(channel: Channel, what: str, path: Path) -> None:
 
 
 def _forget_older(image: Image, name: str) -> None:
-    """Remove images of the same kernel and shape that were made of something else. Machines that run on keep theirs:
-    it is mapped."""
-    for other in image.directory.parent.glob(f"{name}-*"):
-        if other != image.directory:
+    """Remove images of the same kernel and shape that were made of something else, but for the newest and those in use.
+
+    One is kept beside ours, since two versions of the package may take turns.
+    """
+    from kprobes.engines.vm.places import announced
+
+    used = {announcement.facts for _, announcement in announced()}
+    others = [other for other in image.directory.parent.glob(f"{name}-*") if other != image.directory]
+    for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+        if str(other) not in used:
             shutil.rmtree(other, ignore_errors=True)

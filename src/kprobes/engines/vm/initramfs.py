@@ -8,45 +8,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kprobes.engines.vm import cache
 from kprobes.engines.vm.cpio import CpioWriter
-from kprobes.engines.vm.interpreter import (
-    Interpreter,
-    Module,
-    loadable_part,
-    module_closure,
-    running_interpreter,
-    shared_libraries,
-)
-from kprobes.errors import TargetError
+from kprobes.engines.vm.interpreter import Interpreter, Module, loadable_part, module_closure, shared_libraries
 
 if TYPE_CHECKING:
-    from kprobes.engines.vm.kernels import KernelImage
+    from kprobes.engines.vm.recipe import Recipe
 
-LAYOUT = 1
 START = "/usr/lib/start.py"
 START_TEXT = "from kprobes.engines.vm.guest.agent import main\nmain()\n"
-
-# The parts of the package that go into the guest. The face (`kprobes/__init__.py`) does not: it names the compiler.
-SOURCES = (
-    "errors.py",
-    "model/*.py",
-    "engines/__init__.py",
-    "engines/port.py",
-    "engines/kernel/*.py",
-    "engines/vm/__init__.py",
-    "engines/vm/frames.py",
-    "engines/vm/trouble.py",
-    "engines/vm/guest/*.py",
-)
 
 ETC = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -66,36 +39,12 @@ LINKS = {
 }
 
 
-def guest_sources(root: Path) -> list[Path]:
-    """Return the sources of the package, below the directory *root* that holds it, that a guest has."""
-    package = root / "kprobes"
-    return sorted(path for pattern in SOURCES for path in package.glob(pattern))
-
-
-def initramfs(kernel: KernelImage) -> Path:
-    """Return the file of the root file system for *kernel*, built unless it is in the cache.
+def build(recipe: Recipe) -> bytes:
+    """Return the archive, an uncompressed cpio.
 
     Raises:
-        TargetError: busybox is missing, or the running Python can't be copied.
+        TargetError: the running Python can't be copied.
     """
-    busybox = find_busybox()
-    interpreter = running_interpreter()
-    root = Path(__file__).parents[3]
-    sources = guest_sources(root)
-    builders = [Path(__file__).with_name(name) for name in ("initramfs.py", "interpreter.py", "cpio.py")]
-    key = _key(kernel, [busybox, interpreter.executable], [*builders, *sources])
-    path = cache.cache_directory("initramfs") / f"{kernel.name}-{key}.cpio"
-    if path.exists():
-        return path
-    with cache.locked(path.parent / "lock"):
-        if not path.exists():
-            cache.write_whole(path, build(kernel, busybox, interpreter, (root, sources)))
-            _forget_older(path, kernel.name)
-    return path
-
-
-def build(kernel: KernelImage, busybox: Path, interpreter: Interpreter, code: tuple[Path, list[Path]]) -> bytes:
-    """Return the archive. *code* is the directory that holds the package, and its sources for the guest."""
     stream = io.BytesIO()
     writer = CpioWriter(stream)
     for name in EMPTY:
@@ -106,33 +55,14 @@ def build(kernel: KernelImage, busybox: Path, interpreter: Interpreter, code: tu
     writer.character_device("dev/null", 1, 3, 0o666)
     for name, text in ETC.items():
         writer.file(name, text.encode())
-    _add_busybox(writer, busybox)
-    _add_python(writer, interpreter, module_closure(interpreter, *code))
+    _add_busybox(writer, recipe.busybox)
+    _add_python(writer, recipe.interpreter, module_closure(recipe.interpreter, recipe.root, list(recipe.sources)))
     writer.file(START, START_TEXT.encode())
-    if kernel.modules:
-        for module in sorted(Path(kernel.modules).iterdir()):
+    if recipe.kernel.modules:
+        for module in sorted(Path(recipe.kernel.modules).iterdir()):
             writer.file(f"usr/lib/modules/channel/{module.name}", module.read_bytes())
     writer.close()
     return stream.getvalue()
-
-
-def find_busybox() -> Path:
-    """Return a statically linked busybox.
-
-    Raises:
-        TargetError: there is none; the hint names the package.
-    """
-    found = shutil.which("busybox") or "/bin/busybox"
-    path = Path(os.path.realpath(found))
-    if not path.is_file() or not _is_static(path):
-        raise TargetError("the guest needs a static busybox", hint="apt-get install busybox-static")
-    return path
-
-
-def _is_static(path: Path) -> bool:
-    """Return whether a program names no loader, which would stand in its first page."""
-    with path.open("rb") as stream:
-        return b"ld-linux" not in stream.read(4096)
 
 
 def _add_busybox(writer: CpioWriter, busybox: Path) -> None:
@@ -183,21 +113,3 @@ def _place_of(module: Module) -> str:
 
 def _stripped(path: Path) -> bytes:
     return loadable_part(path.read_bytes())
-
-
-def _key(kernel: KernelImage, binaries: list[Path], sources: list[Path]) -> str:
-    """Return a name for what the archive is made from: size and time of binaries, content of sources, the kernel."""
-    digest = hashlib.sha256(f"{LAYOUT} {kernel.key} {sys.version}".encode())
-    for path in binaries:
-        status = path.stat()
-        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    for path in sources:
-        digest.update(f"{path.parent.name}/{path.name}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _forget_older(path: Path, name: str) -> None:
-    """Remove archives of the same kernel that were made from something else."""
-    for other in path.parent.glob(f"{name}-*.cpio"):
-        if other != path:
-            other.unlink(missing_ok=True)

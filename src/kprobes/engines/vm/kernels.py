@@ -84,6 +84,8 @@ def _fetch(name: str, directory: Path, progress: Progress | None) -> KernelImage
         found = _read(directory)
         if found is not None:
             return found
+        cache.sweep(directory.parent, f".download-{name}.*")
+        cache.sweep(directory.parent, f".{name}.*")
         with packages.unpacked_kernel(name, directory.parent, progress) as tree:
             image = next(iter(sorted([*tree.glob("boot/vmlinuz-*"), *tree.glob("usr/lib/modules/*/vmlinuz")])))
             modules = next(iter([*tree.glob("lib/modules/*/kernel"), *tree.glob("usr/lib/modules/*/kernel")])).parent
