@@ -31,7 +31,7 @@ def explain(status: str, lockdown: str, unprivileged: str) -> str:
     if missing and not admin:
         bpf = f" (unprivileged_bpf_disabled is {unprivileged.strip()})" if unprivileged.strip() not in ("", "0") else ""
         return (
-            f"the right {' and '.join(missing)} is missing{bpf}: run as root, or give the interpreter cap_bpf and "
+            f"missing {' and '.join(missing)}{bpf}: run as root, or give the interpreter cap_bpf and "
             "cap_perfmon with setcap; or probe a kernel in a box with --vm, or your own process with -p PID"
         )
     if "[none]" not in lockdown and "[" in lockdown:
