@@ -1,4 +1,4 @@
-"""How long each system call of each program spends in the kernel, in total. A HashMap that lives from one hit to the next."""
+"""How long each system call spends in the kernel, in total. A HashMap carries the start from one hit to the next."""
 
 from kprobes import Count, HashMap, now, tid, tracepoint
 

@@ -1,4 +1,4 @@
-"""How long reads and writes take, in microseconds, per program. BCC has biolatency and ext4dist for neighbours of this."""
+"""How long reads and writes take, in microseconds, per program. BCC has biolatency and ext4dist beside it."""
 
 from kprobes import Histogram, comm, kretprobe, now
 
