@@ -38,8 +38,10 @@ def _text_shift(path: Path) -> int:
     raise AssertionError(f"{path} has no code")
 
 
-def plan_for(path: Path, names: set[str] | None = None, *, without: frozenset[str] = frozenset()) -> Plan:
-    """Return a plan that counts the functions called *names* of the program, or all but *without*."""
+def plan_for(
+    path: Path, names: set[str] | None = None, *, without: frozenset[str] = frozenset(), ways: tuple[str, ...] = ()
+) -> Plan:
+    """Return a plan that counts the functions called *names* of the program, or all but *without*, by *ways*."""
     functions = functions_of(path)
     # A cold part is no function: it is only jumped to, and may begin with what can't be moved.
     functions = [one for one in functions if not one[0].endswith(".cold")]
@@ -50,7 +52,7 @@ def plan_for(path: Path, names: set[str] | None = None, *, without: frozenset[st
     )
     known = CodeObject(os.path.realpath(path), tuple((start, start + size) for _, start, size in functions if size))
     return Plan(
-        (PlannedProbe("uprobe", path.name, ()),),
+        (PlannedProbe("uprobe", path.name, ways),),
         sites,
         (),
         (),

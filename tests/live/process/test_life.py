@@ -163,7 +163,7 @@ def test_target_that_ends_during_attach_gives_a_message(build: Callable[..., Pat
     for _ in range(15):
         with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
             time.sleep(0.02)
-            with subprocess.Popen(["sh", "-c", f"sleep {chance.uniform(0, 0.04):.3f}; kill -9 {target.pid}"]):
-                with contextlib.suppress(TargetError), attached(Process(target.pid), plan):
-                    pass
+            killer = ["sh", "-c", f"sleep {chance.uniform(0, 0.04):.3f}; kill -9 {target.pid}"]
+            with subprocess.Popen(killer), contextlib.suppress(TargetError), attached(Process(target.pid), plan):
+                pass
             target.wait(10)

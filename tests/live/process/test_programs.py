@@ -11,6 +11,7 @@ import pytest
 from process_harness import attached, code_of, counts, plan_for, redirected
 
 from kprobes.engines.process.target import Process
+from kprobes.errors import TargetError
 
 pytestmark = pytest.mark.process
 
@@ -112,3 +113,55 @@ def test_process_whose_first_thread_has_ended_is_probed(build: Callable[..., Pat
             output, _ = process.communicate(b"\n", timeout=60)
             assert output == b"count work 100000\n"
             assert counts(plan, found)["work"] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "arguments"),
+    [
+        ("flow.c", (), ("100",)),
+        ("signals.c", (), ("300",)),
+        ("exceptions.cc", ("-std=c++20",), ("100",)),
+        ("churn.c", (), ("3",)),
+        ("bare.c", ("-nostdlib", "-static", "-fno-stack-protector", "-DROUNDS_=500"), ()),
+    ],
+)
+def test_with_breakpoints_only_a_program_runs_as_without(
+    build: Callable[..., Path],
+    tmp_path: Path,
+    name: str,
+    flags: tuple[str, ...],
+    arguments: tuple[str, ...],
+) -> None:
+    program = build(name, *flags)
+    expected, _, code = run_plain(program, arguments)
+    plan = plan_for(program, ways=("breakpoint",))
+    out, err = tmp_path / "out", tmp_path / "err"
+    with redirected(out, err), attached(Process.spawn([str(program), *arguments]), plan) as (engine, found):
+        assert {armed.way for armed in found.armed} == {"breakpoint"}
+        assert engine.wait(120)
+        assert (out.read_bytes(), engine.exit_status) == (expected, code)
+        said = said_counts(expected if b"count" in expected else err.read_bytes())
+        got = counts(plan, found)
+        assert said
+        if name != "churn.c":  # its forked children run without breakpoints
+            assert {key: got[key] for key in said} == said
+
+
+def test_breakpoints_come_and_go_on_a_busy_program(build: Callable[..., Path]) -> None:
+    program = build("signals.c")
+    arguments = ("300000",)
+    expected, _, code = run_plain(program, arguments)
+    plan = plan_for(program, {"leaf", "on_signal"}, ways=("breakpoint",))
+    with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        cycles = 0
+        while process.poll() is None and cycles < 10:
+            try:
+                with attached(Process(process.pid), plan):
+                    cycles += 1
+                    time.sleep(0.02)
+            except TargetError:
+                if process.poll() is None:
+                    raise
+        output, _ = process.communicate(timeout=120)
+        assert (output, process.returncode) == (expected, code)
+    assert cycles > 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process.stubs import Live
 from kprobes.errors import UnprobeableError
+from kprobes.model.plan import Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -123,6 +124,7 @@ def _arrange_mapping(
 ) -> None:  # fmt: skip
     from kprobes.arch.x86_64.image import Image
     from kprobes.arch.x86_64.liveness import dead_at
+    from kprobes.arch.x86_64.patch import IN_PROCESS
     from kprobes.arch.x86_64.sites import plan_sites
 
     mapping = group[0].mapping
@@ -133,7 +135,9 @@ def _arrange_mapping(
         entries=_entries(mapping, known),
         read=memory.read_some,
     )
-    plans = plan_sites(image, [located.address for located in group], room=rooms)
+    forced = all(plan.probes[plan.sites[located.number].probe].ways == (Way.BREAKPOINT,) for located in group)
+    exclude = frozenset(IN_PROCESS) if forced else frozenset[str]()
+    plans = plan_sites(image, [located.address for located in group], room=rooms, exclude=exclude)
     jumps: dict[int, Jump] = {}
     for located in group:
         found = plans[located.address]
@@ -150,8 +154,6 @@ def _arrange_mapping(
 
 
 def _way(found: SitePlan) -> str:
-    from kprobes.model.plan import Way
-
     return {
         "jump": Way.JUMP,
         "call": Way.JUMP_CALL,

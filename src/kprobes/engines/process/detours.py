@@ -46,12 +46,16 @@ class CodeArea:
 
 @dataclass(slots=True)
 class Detours:
-    """All detours of one attach: their code, the bytes to write for them, where threads move to, and back from."""
+    """All detours of one attach: their code, the bytes to write for them, where threads move to, and back from.
+
+    `traps` leads from the address of each breakpoint to its detour.
+    """
 
     areas: list[CodeArea] = field(default_factory=list)
     patches: list[Patch] = field(default_factory=list)
     moves: dict[int, int] = field(default_factory=dict)
     resume: dict[int, Resume] = field(default_factory=dict)
+    traps: dict[int, int] = field(default_factory=dict)
     routines: list[int] = field(default_factory=list)
 
 
@@ -90,7 +94,9 @@ def settle(
     areas: list[tuple[CodeArea, list[Jump]]] = []
     free = list(rooms)
     wide = [jump for jump in jumps if _is_wide(jump)]
-    narrow = sorted((jump for jump in jumps if not _is_wide(jump)), key=lambda one: one.reach.high - one.reach.low)
+    narrow = sorted(
+        (jump for jump in jumps if not _is_wide(jump)), key=lambda one: reach_of(one).end - reach_of(one).start
+    )
     for group in _groups(wide, narrow):
         size = align_up(FIND_BLOCK_SIZE + sum(longest(jump, sites) for jump in group.jumps), PAGE)
         start = find_room(free, Room(group.low, group.high + 1), size)
@@ -100,7 +106,7 @@ def settle(
         free = _without(free, start, start + size)
     for jump in narrow:
         size = longest(jump, sites)
-        place = _place(free, jump.reach.low, jump.reach.high, size)
+        place = _place(free, reach_of(jump).start, reach_of(jump).end, size)
         if place is None:
             raise _no_room(jump.at)
         areas.append((CodeArea(place, size), [jump]))
@@ -108,8 +114,21 @@ def settle(
     return areas
 
 
+def reach_of(jump: Jump) -> Room:
+    """Return the addresses from `start` to `end`, both included, at which the detour of *jump* may begin.
+
+    The detour jumps back, so it stands near the site also where nothing jumps to it (a breakpoint).
+    """
+    return Room(max(jump.reach.low, jump.at - REACH), min(jump.reach.high, jump.at + REACH))
+
+
+def _window(jump: Jump) -> int:
+    reach = reach_of(jump)
+    return reach.end - reach.start
+
+
 def _is_wide(jump: Jump) -> bool:
-    return jump.reach.high - jump.reach.low >= WIDE
+    return _window(jump) >= WIDE
 
 
 def _no_room(address: int) -> UnsupportedError:
@@ -123,15 +142,15 @@ def _groups(wide: Sequence[Jump], narrow: Sequence[Jump]) -> list[_Group]:
     groups: list[_Group] = []
     for jump in wide:
         for group in groups:
-            low, high = max(group.low, jump.reach.low), min(group.high, jump.reach.high)
+            low, high = max(group.low, reach_of(jump).start), min(group.high, reach_of(jump).end)
             if high - low >= WIDE // 2:
                 group.low, group.high = low, high
                 group.jumps.append(jump)
                 break
         else:
-            groups.append(_Group(jump.reach.low, jump.reach.high, [jump]))
+            groups.append(_Group(reach_of(jump).start, reach_of(jump).end, [jump]))
     for jump in narrow:
-        low, high = jump.reach.high - REACH // 2, jump.reach.low + REACH // 2
+        low, high = reach_of(jump).end - REACH // 2, reach_of(jump).start + REACH // 2
         if not any(max(group.low, low) + WIDE <= min(group.high, high) for group in groups):
             groups.append(_Group(max(low, LOWEST), min(high, HIGHEST), []))
     return groups
@@ -192,6 +211,8 @@ class Builder:
             for jump in jumps:
                 area.content += INT3 * (-len(area.content) % ALIGNMENT)
                 where[id(jump)] = area.start + len(area.content)
+                if jump.tactic == "breakpoint":
+                    result.traps[jump.at] = where[id(jump)]
                 self._add_detour(jump, area, counting, result)
         victims = {id(jump.victim) for _, jumps in settled for jump in jumps}
         for _, jumps in settled:

@@ -129,7 +129,10 @@ def _run_forked(make: Callable[[], Service], to_hand: int, from_hand: int) -> No
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         _close_others({to_hand, from_hand})
-        _serve(make, to_hand, from_hand)
+        wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+        _serve(make, to_hand, from_hand, wake)
         status = 0
     finally:
         os._exit(status)
@@ -153,7 +156,8 @@ def leave_terminal() -> None:
     os.close(null)
 
 
-def _serve(make: Callable[[], Service], incoming: int, outgoing: int) -> None:
+def _serve(make: Callable[[], Service], incoming: int, outgoing: int, wake: int = -1) -> None:
+    """Serve calls until the controller closes its end. *wake* becomes readable when a child or tracee changes."""
     service: Service | None = None
     try:
         try:
@@ -161,7 +165,7 @@ def _serve(make: Callable[[], Service], incoming: int, outgoing: int) -> None:
         except KprobesError as error:
             _answer_all(error, incoming, outgoing)
             return
-        while _serve_one(service, incoming, outgoing):
+        while _serve_one(service, incoming, outgoing, wake):
             pass
     finally:
         if service is not None:
@@ -179,12 +183,15 @@ def _answer_all(error: KprobesError, incoming: int, outgoing: int) -> None:
             _send(outgoing, ("error", _encode_error(error)))
 
 
-def _serve_one(service: Service, incoming: int, outgoing: int) -> bool:
+def _serve_one(service: Service, incoming: int, outgoing: int, wake: int) -> bool:
     """Wait for a call and answer it, or see to the target; tell whether to go on."""
+    if wake >= 0:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)
     busy = service.idle()
     poller = select.poll()
     poller.register(incoming, select.POLLIN)
-    for watched in service.watch():
+    for watched in (*service.watch(), *((wake,) if wake >= 0 else ())):
         poller.register(watched, select.POLLIN)
     ready = dict(poller.poll(IDLE_POLL_MS if busy else None))
     if incoming not in ready:

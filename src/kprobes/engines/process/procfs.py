@@ -126,6 +126,16 @@ def thread_ids(pid: int) -> list[int]:
     return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - pathlib costs start-up time
 
 
+def leader(tid: int) -> int:
+    """Return the process that the thread *tid* belongs to; *tid* itself if that can't be told."""
+    try:
+        text = _read(f"/proc/{tid}/status")
+    except OSError:
+        return tid
+    found = text.find("\nTgid:")
+    return int(text[found + 6 :].split(None, 1)[0]) if found >= 0 else tid
+
+
 def live_thread(pid: int) -> int:
     """Return a thread of *pid* that still has its memory: the first one, or another where that one has ended."""
     if read_status(pid).state not in "ZX":

@@ -27,6 +27,7 @@ PTRACE_GETEVENTMSG = 0x4201
 PTRACE_GETSIGINFO = 0x4202
 PTRACE_SEIZE = 0x4206
 PTRACE_INTERRUPT = 0x4207
+PTRACE_LISTEN = 0x4208
 PTRACE_GETSIGMASK = 0x420A
 PTRACE_SETSIGMASK = 0x420B
 PTRACE_GET_RSEQ_CONFIGURATION = 0x420F
@@ -152,6 +153,11 @@ def resume_to_syscall(tid: int, signal: int = 0) -> None:
     _request("resuming", PTRACE_SYSCALL, tid, 0, signal)
 
 
+def listen(tid: int) -> None:
+    """Leave *tid* in its group stop (SIGSTOP and the like) until SIGCONT or an interrupt; it reports both."""
+    _request("listening to", PTRACE_LISTEN, tid)
+
+
 def step(tid: int, signal: int = 0) -> None:
     """Let *tid* run one instruction."""
     _request("stepping", PTRACE_SINGLESTEP, tid, 0, signal)
@@ -214,6 +220,15 @@ def rseq(tid: int) -> RseqConfiguration | None:
     except SyscallError:
         return None
     return result if result.area else None
+
+
+def wait_any() -> tuple[int, int] | None:
+    """Return (tid, wait status) of any child or tracee that has something to say, or None."""
+    try:
+        found, status = os.waitpid(-1, WALL | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return (found, status) if found else None
 
 
 def wait(tid: int, *, block: bool = True) -> int | None:

@@ -50,6 +50,7 @@ def restore(stops: Stops, patches: Sequence[Patch], resume: Mapping[int, Resume]
             if sends is not None:
                 left = write_patches(stops.memory, patches[::-1], undo=True)
                 move_threads(threads, stops.memory, sends)
+                stops.set_free(threads)
                 return left
         time.sleep(RETRY_S)
     raise TargetError(f"a thread of process {stops.target.pid} stands on a probe and doesn't go on", hint="try again")

@@ -72,7 +72,7 @@ class TargetService:
             raise TargetError(f"process {self._target.pid} is probed by this session already")
         held = self._child if self._status is None and not self._running else 0
         with _ending(self._target):
-            worker = Worker(self._target, plan, self._owner, held=held)
+            worker = Worker(self._target, plan, self._owner, held=held, ended=self._note_end)
             try:
                 outcome = worker.attach()
             except BaseException:
@@ -110,7 +110,7 @@ class TargetService:
 
     def status(self) -> int | None:
         """Return the wait status of the program that was started, None while it lives."""
-        self._look_for_end()
+        self.idle()
         return self._status
 
     def _look_for_end(self) -> None:
@@ -119,16 +119,25 @@ class TargetService:
         with contextlib.suppress(ptrace.TraceeGoneError):
             status = ptrace.wait(self._child, block=False)
             if status is not None and ptrace.is_end(status):
-                self._status = status
-                os.close(self._exit_watch)
-                self._exit_watch = -1
+                self._note_end(self._child, status)
+
+    def _note_end(self, pid: int, status: int) -> None:
+        if pid != self._child or self._status is not None:
+            return
+        self._status = status
+        os.close(self._exit_watch)
+        self._exit_watch = -1
 
     def idle(self) -> bool:
         """See `hand.Service`."""
+        if self._worker is not None:
+            more = self._worker.idle()
+            if self._worker.breakpoints is not None:
+                return more
+        else:
+            more = False
         self._look_for_end()
-        if self._worker is None:
-            return False
-        return not self._worker.reap()
+        return more
 
     def watch(self) -> list[int]:
         """See `hand.Service`."""

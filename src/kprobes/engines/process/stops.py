@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process import procfs
 from kprobes.engines.process.area import choose_thread
 from kprobes.engines.process.inject import RemoteCalls, find_syscall
-from kprobes.engines.process.threads import StoppedThreads
+from kprobes.engines.process.threads import LetGo, StoppedThreads
 from kprobes.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from kprobes.engines.process.memory import ProcessMemory
-    from kprobes.engines.process.procfs import Mapping
+    from kprobes.engines.process.procfs import Mapping as Memory
     from kprobes.engines.process.registry import Identity
 
 
 class Stops:
     """Brings *target* to a standstill again and again. `pauses_ms` are the times it stood still.
 
-    *held* is the only thread of a program that has just been started: it stays stopped until `run`.
+    *held* is the only thread of a program that has just been started: it stays stopped until `run`. After `keep` the
+    threads stay ours while they run.
     """
 
     def __init__(self, target: Identity, memory: ProcessMemory, *, held: int = 0) -> None:
         self.target = target
         self.memory = memory
         self.pauses_ms: list[float] = []
-        self._held = StoppedThreads(target.pid, held=held) if held else None
+        self.kept: StoppedThreads | None = StoppedThreads(target.pid, held=held) if held else None
         self._lingering: list[StoppedThreads] = []
 
     @contextlib.contextmanager
@@ -42,7 +43,7 @@ class Stops:
         """
         if procfs.read_start_time(self.target.pid) != self.target.start_time:
             raise TargetError(f"process {self.target.pid} ended", hint="another process has its number now")
-        threads = self._held or StoppedThreads(self.target.pid)
+        threads = self.kept or StoppedThreads(self.target.pid)
         try:
             with threads:
                 yield threads
@@ -50,6 +51,29 @@ class Stops:
             self.pauses_ms.append((time.monotonic() - threads.stopped_at) * 1000)
             if threads.lingering:
                 self._lingering.append(threads)
+
+    def keep(self, threads: StoppedThreads, traps: Mapping[int, int]) -> None:
+        """Keep the stopped *threads* ours when they run, so that the breakpoints *traps* can be served."""
+        threads.traps = traps
+        self.kept = threads
+        if threads.let_go != LetGo.HELD:
+            threads.let_go = LetGo.TRACED
+
+    def set_free(self, threads: StoppedThreads) -> None:
+        """Let the stopped *threads* run free from now on."""
+        threads.let_go = LetGo.FREE
+        threads.traps = {}
+        self.kept = None
+
+    def run(self) -> None:
+        """Let a program that was held run: traced where it has breakpoints, free otherwise."""
+        if self.kept is None or self.kept.let_go != LetGo.HELD:
+            return
+        threads = self.kept
+        threads.let_go = LetGo.TRACED if threads.traps else LetGo.FREE
+        if not threads.traps:
+            self.kept = None
+        threads.release()
 
     @contextlib.contextmanager
     def calls(self, threads: StoppedThreads) -> Iterator[tuple[RemoteCalls, int]]:
@@ -62,15 +86,9 @@ class Stops:
         with RemoteCalls(tid, find_syscall(self.memory, self.mappings()), no_seccomp=filtered) as calls:
             yield calls, tid
 
-    def mappings(self) -> list[Mapping]:
+    def mappings(self) -> list[Memory]:
         """Return the mappings of the target."""
         return procfs.read_maps(self.memory.pid)
-
-    def run(self) -> None:
-        """Let a program that was held run."""
-        if self._held is not None:
-            held, self._held = self._held, None
-            held.let_run()
 
     def reap(self) -> bool:
         """Let go of threads that could not be let go before; tell whether none is left."""

@@ -67,8 +67,8 @@ def identify(pid: int) -> Identity:
         start_time = procfs.read_start_time(pid)
     except (FileNotFoundError, ProcessLookupError):
         raise TargetError(f"there is no process {pid}", hint="it may have ended: look again with `ps`") from None
-    if _is_thread(pid):
-        raise TargetError(f"{pid} is a thread, not a process", hint=f"probe its process, {_leader(pid)}")
+    if procfs.leader(pid) != pid:
+        raise TargetError(f"{pid} is a thread, not a process", hint=f"probe its process, {procfs.leader(pid)}")
     if status.state in "ZX":
         if not _lives_on(pid):
             raise TargetError(f"process {pid} has ended and waits for its parent to notice (zombie)")
@@ -83,18 +83,6 @@ def identify(pid: int) -> Identity:
     _check_access(lead, status)
     _check_architecture(lead)
     return Identity(pid, start_time)
-
-
-def _is_thread(pid: int) -> bool:
-    return _leader(pid) != pid
-
-
-def _leader(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-        for line in file:
-            if line.startswith("Tgid:"):
-                return int(line.split()[1])
-    return pid
 
 
 def _lives_on(pid: int) -> bool:

@@ -24,6 +24,8 @@ from kprobes.engines.process.ptrace import TraceeGoneError
 from kprobes.errors import SyscallError, TargetError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kprobes.engines.process.ptrace import Registers
 
 STOP_TIMEOUT_S = 5.0
@@ -38,6 +40,8 @@ RESTARTS = frozenset(-number & (1 << 64) - 1 for number in (512, 513, 514, 516))
 # stop signals"). They have done nothing yet, so we send the thread back to start them again.
 RESTARTABLE = frozenset({0, 1, 43, 44, 45, 46, 47, 65, 128, 208, 220, 232, 281, 288, 441})
 
+SI_KERNEL = 0x80
+
 _KCMP = 312
 _KCMP_VM = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -48,24 +52,46 @@ def shares_memory(first: int, second: int) -> bool:
     return int(_libc.syscall(_KCMP, first, second, _KCMP_VM, 0, 0)) == 0
 
 
+class LetGo:
+    """What `release` does with the threads: let them run free, keep them as they are, or let them run as ours."""
+
+    FREE = "free"
+    HELD = "held"
+    TRACED = "traced"
+
+
+FREE_OPTIONS = ptrace.OPTION_CLONE | ptrace.OPTION_EXEC | ptrace.OPTION_SYSGOOD
+TRACED_OPTIONS = FREE_OPTIONS | ptrace.OPTION_FORK | ptrace.OPTION_VFORK
+
+
 class StoppedThreads:
     """The threads of *pid*, all standing still between `stop` and `release`; a context manager.
 
     `registers` maps the ids of the stopped threads to their registers; `asleep` those of threads that wait for a vfork
     child to (sp, ip). `lingering` are threads that could not be let go because they sleep: call `reap` now and then.
+    `running` are threads that are ours and run (LetGo.TRACED). `strangers` are forked children that became ours by
+    themselves and wait to be sent on.
 
-    *held* is a thread that is ours and stopped already; `release` leaves it so, `let_run` lets it go.
+    *held* is a thread that is ours and stopped already. `traps` are the addresses of breakpoints: a thread that stops
+    for one is backed up to it.
     """
 
     def __init__(self, pid: int, *, held: int = 0) -> None:
         self.pid = pid
-        self._held = held
+        self.let_go = LetGo.HELD if held else LetGo.FREE
         self.registers: dict[int, Registers] = {}
         self.asleep: dict[int, tuple[int, int]] = {}
         self.lingering: set[int] = set()
+        self.running: set[int] = set()
+        self.strangers: set[int] = set()
+        self.traps: Mapping[int, int] = {}
         self.owners: dict[int, int] = {}
-        self._pending: dict[int, float] = {}
         self.stopped_at = 0.0
+        self._pending: dict[int, float] = {}
+        self._in_group_stop: set[int] = set()
+        if held:
+            self.owners[held] = pid
+            self.registers[held] = ptrace.registers(held)
 
     def __enter__(self) -> StoppedThreads:
         try:
@@ -91,15 +117,22 @@ class StoppedThreads:
             TargetError: a thread doesn't stop, or the process ended.
         """
         self.stopped_at = time.monotonic()
-        if self._held:
-            self.owners[self._held] = self.pid
-            self.registers[self._held] = ptrace.registers(self._held)
+        if self.let_go == LetGo.HELD:
+            self.registers = {tid: ptrace.registers(tid) for tid in self.registers}
             return
+        self._interrupt_running()
         deadline = self.stopped_at + STOP_TIMEOUT_S
         while self._seize_new() or self._pending:
             self._collect(deadline)
         if not self.registers and not self.asleep:
             raise TargetError(f"process {self.pid} ended")
+
+    def _interrupt_running(self) -> None:
+        for tid in self.running:
+            with contextlib.suppress(TraceeGoneError):
+                ptrace.interrupt(tid)
+                self._pending[tid] = time.monotonic()
+        self.running.clear()
 
     def _processes(self) -> list[int]:
         found = [self.pid]
@@ -128,7 +161,7 @@ class StoppedThreads:
 
     def _seize(self, pid: int, tid: int) -> bool:
         try:
-            ptrace.seize(tid, ptrace.OPTION_CLONE | ptrace.OPTION_EXEC | ptrace.OPTION_SYSGOOD)
+            ptrace.seize(tid, FREE_OPTIONS)
             ptrace.interrupt(tid)
         except TraceeGoneError:
             return False
@@ -174,12 +207,35 @@ class StoppedThreads:
         if event == ptrace.EVENT_EXEC:
             raise TargetError(f"process {self.pid} started another program (exec) meanwhile", hint="attach again")
         if event == ptrace.EVENT_STOP:
+            self.note_group_stop(tid, status)
             values = ptrace.registers(tid)
             self._restart_if_only_stopped(tid, values)
             self.registers[tid] = values
             del self._pending[tid]
             return
-        ptrace.resume(tid, 0 if event else os.WSTOPSIG(status))
+        self.pass_on(tid, status)
+
+    def note_group_stop(self, tid: int, status: int) -> bool:
+        """Remember whether an event stop of *tid* is a group stop (SIGSTOP and the like), and tell."""
+        if os.WSTOPSIG(status) == signal.SIGTRAP:
+            self._in_group_stop.discard(tid)
+            return False
+        self._in_group_stop.add(tid)
+        return True
+
+    def pass_on(self, tid: int, status: int) -> None:
+        """Let *tid* go on from a stop that isn't an event stop; a breakpoint of ours is backed up to."""
+        event = ptrace.event(status)
+        if event in {ptrace.EVENT_FORK, ptrace.EVENT_VFORK}:
+            self.strangers.add(ptrace.event_message(tid))
+        passed = 0 if event else os.WSTOPSIG(status)
+        if self.traps and passed == signal.SIGTRAP:
+            values = ptrace.registers(tid)
+            if values.ip - 1 in self.traps and ptrace.signal_code(tid) == SI_KERNEL:
+                values.ip -= 1
+                ptrace.set_registers(tid, values)
+                passed = 0
+        ptrace.resume(tid, passed)
 
     def _look_asleep(self, tid: int) -> None:
         """Accept *tid* as standing still if it waits in vfork for a child on the same memory."""
@@ -206,25 +262,36 @@ class StoppedThreads:
         values.ip -= 2
         ptrace.set_registers(tid, values)
 
-    def let_run(self) -> None:
-        """Let the held thread go."""
-        held, self._held = self._held, 0
-        self.registers.clear()
-        with contextlib.suppress(TraceeGoneError):
-            ptrace.detach(held)
-
     def release(self) -> None:
-        """Let every thread run on; idempotent."""
-        if self._held:
+        """Let every thread go, as `let_go` says; idempotent."""
+        if self.let_go == LetGo.HELD:
             return
-        for tid in self.registers:
-            with contextlib.suppress(TraceeGoneError):
-                ptrace.detach(tid)
-        self.lingering |= self.asleep.keys() | self._pending.keys()
+        if self.let_go == LetGo.TRACED:
+            self._run_traced()
+        else:
+            for tid in self.registers:
+                with contextlib.suppress(TraceeGoneError):
+                    ptrace.detach(tid)
+            self.lingering |= self.asleep.keys() | self._pending.keys()
         self.registers.clear()
         self.asleep.clear()
         self._pending.clear()
         self.reap()
+
+    def _run_traced(self) -> None:
+        for tid in self.registers:
+            with contextlib.suppress(TraceeGoneError):
+                ptrace.set_options(tid, TRACED_OPTIONS)
+                self.go_on(tid)
+                self.running.add(tid)
+        self.running |= self.asleep.keys() | self._pending.keys()
+
+    def go_on(self, tid: int) -> None:
+        """Let *tid* run from an event stop, or stay in its group stop."""
+        if tid in self._in_group_stop:
+            ptrace.listen(tid)
+        else:
+            ptrace.resume(tid)
 
     def reap(self) -> bool:
         """Let go of lingering threads that have woken up; tell whether none is left."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process import procfs
 from kprobes.engines.process.area import Area, map_area
 from kprobes.engines.process.arming import Armed, Objects, arrange
+from kprobes.engines.process.breakpoints import Breakpoints
 from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
 from kprobes.engines.process.layout import SharedLayout
 from kprobes.engines.process.memory import ProcessMemory, free_rooms
@@ -28,10 +29,11 @@ from kprobes.engines.process.stubs import find_block
 from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kprobes.engines.process.procfs import Mapping
     from kprobes.engines.process.registry import Patch
+    from kprobes.engines.process.threads import StoppedThreads
     from kprobes.model.plan import Plan
 
 TRIES = 20
@@ -51,13 +53,22 @@ class Outcome:
 class Worker:
     """Attaches *plan* to the process *target* and detaches it; *owner* is the controller.
 
-    *held* is the only thread of a program that has just been started: it stays stopped until `run`.
+    *held* is the only thread of a program that has just been started: it stays stopped until it is attached. *ended*
+    is told the wait status of what ends while breakpoints are served.
 
     Raises:
         SyscallError: the memory of the process can't be opened.
     """
 
-    def __init__(self, target: Identity, plan: Plan, owner: Identity, *, held: int = 0) -> None:
+    def __init__(
+        self,
+        target: Identity,
+        plan: Plan,
+        owner: Identity,
+        *,
+        held: int = 0,
+        ended: Callable[[int, int], None] = lambda _tid, _status: None,
+    ) -> None:
         self.target = target
         self.plan = plan
         self.owner = owner
@@ -67,6 +78,8 @@ class Worker:
         self.detours = Detours()
         self.outcome = Outcome()
         self.attached = False
+        self.breakpoints: Breakpoints | None = None
+        self._ended = ended
 
     def attach(self) -> Outcome:
         """Put every site in place.
@@ -144,9 +157,16 @@ class Worker:
                     give_blocks(threads, self.memory, area)
                     write_patches(self.memory, self.detours.patches, check_only=True)
                     move_threads(threads, self.memory, sends)
+                    self._keep_for_breakpoints(threads)
                     write_patches(self.memory, self.detours.patches)
                     return
             time.sleep(RETRY_S)
+
+    def _keep_for_breakpoints(self, threads: StoppedThreads) -> None:
+        traps = self.detours.traps
+        if traps:
+            self.stops.keep(threads, traps)
+            self.breakpoints = Breakpoints(threads, traps, self.detours.patches, self._ended)
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
@@ -154,6 +174,9 @@ class Worker:
             return []
         left = restore(self.stops, self.detours.patches, self.detours.resume)
         self.attached = False
+        if self.breakpoints is not None:
+            self.breakpoints.send_on_strangers()
+            self.breakpoints = None
         self._unmap(self.area)
         self.area.close()
         return left
@@ -165,9 +188,10 @@ class Worker:
             others.append((area.base, area.layout.size))
         return free(self.stops, area.code, others)
 
-    def reap(self) -> bool:
-        """Let go of threads that could not be let go before; tell whether none is left."""
-        return self.stops.reap()
+    def idle(self) -> bool:
+        """Serve breakpoints, let go of threads that could not be before; tell whether to be called again soon."""
+        more = self.breakpoints is not None and self.breakpoints.serve()
+        return not self.stops.reap() or more
 
     def close(self) -> None:
         """Close what the worker holds; the target stays as it is."""
