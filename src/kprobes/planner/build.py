@@ -10,6 +10,7 @@ from kprobes.compiler.ir.nodes import Block, Function, Handler, Place, Return
 from kprobes.compiler.ir.usage import uses_registers
 from kprobes.compiler.ir.verify import verify
 from kprobes.errors import UsageError
+from kprobes.model import ctype
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
 from kprobes.model.within import ANYWHERE, Within
@@ -97,6 +98,7 @@ class Builder:
             cookie=cookie,
             shards=self.shards,
             argument_count=argument_count,
+            pointers=_struct_pointers(group.prototype),
             # both came with 5.12 to 5.15; the cookie is the one that can be asked for
             compare_exchange=bool(self.features.attach_cookie),
         )
@@ -190,6 +192,18 @@ def _counting(*, returns: bool) -> Handler:
     only = Function("count", part, (), (Block("start", (), Return(Place(1, 0))),))
     lines = {1: "(hits are counted)"}
     return Handler("count", None if returns else only, only if returns else None, (), (), (), "<count>", lines)
+
+
+def _struct_pointers(prototype: ctype.Function | None) -> frozenset[int] | None:
+    """Return which arguments (the result counts as the last) the kernel's verifier takes for pointers to structs."""
+    if prototype is None:
+        return None
+    kinds = [*(parameter.type for parameter in prototype.parameters), prototype.returns]
+    return frozenset(
+        index
+        for index, kind in enumerate(kinds)
+        if isinstance(kind, ctype.Pointer) and isinstance(kind.target, ctype.Struct)
+    )
 
 
 def _title(group: Group) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf.helpers import call
+from kprobes.compiler.back.bpf.pointers import used_as_numbers
+from kprobes.compiler.back.bpf.target import TRAMPOLINE_WAYS
 from kprobes.compiler.back.text import literal
 from kprobes.compiler.ir.nodes import Slot
 from kprobes.errors import CompileError, InternalError
@@ -35,6 +37,9 @@ class Part:
         self.buffers: dict[Slot, str] = {}
         self.integers: dict[Slot, str] = {}
         self.sunk: dict[Slot, Fill] = {}  # texts that are read straight into the one record that wants them
+        self.numbers = frozenset[int]()
+        if way in TRAMPOLINE_WAYS:
+            self.numbers = frozenset(used_as_numbers(function, target.pointers, target.argument_count))
         self.site = ""
         self._values: dict[int, str] = {}
         self._temporaries: dict[tuple[str, int], str] = {}
