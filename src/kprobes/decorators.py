@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def kprobe(*places: str, way: str = "", unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
-    """Probe kernel functions or instructions: `@kprobe("vfs_read")`, `"vfs_read+0x10"`, `"0xffffffff81..."`, `"tcp_*"`.
+    """Probe kernel functions or instructions: `@kprobe("vfs_read")`, `"vfs_read+0x10"`, `"0xffffffff81..."`.
 
     The handler's parameters are the C prototype's own, by name. *way* forces a way in (`kprobe`, `fentry`, `kprobe.multi`).
 
@@ -33,7 +33,7 @@ def kretprobe(
 
 
 def uprobe(*places: str, unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
-    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/usr/bin/bash:readline"`, `"libc:0x9a0f0"`."""
+    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/usr/bin/bash:readline"`, `"libc:0x620"`."""
     return _decorator("uprobe", places, unsafe=unsafe)
 
 
@@ -43,7 +43,7 @@ def uretprobe(*places: str, maxactive: int = 0, unsafe: bool = False) -> Callabl
 
 
 def tracepoint(*places: str) -> Callable[[Callable[..., object]], Probe]:
-    """Hook kernel tracepoints: `@tracepoint("sched:sched_switch")`; the handler's parameters are the fields of the record."""
+    """Hook kernel tracepoints: `@tracepoint("sched:sched_switch")`; the parameters are the fields of the record."""
     return _decorator("tracepoint", places)
 
 
