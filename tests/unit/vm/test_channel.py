@@ -93,6 +93,23 @@ def test_a_silent_guest_is_told_after_the_time(guest):
         guest(lambda *_: None).channel.call("hello", timeout_s=0.05)
 
 
+def test_a_call_that_was_swallowed_is_said_again_until_it_is_answered(guest):
+    def answer_the_third(guest, head, _):
+        if len(guest.heard) == 3:
+            guest.send({"id": head["id"], "result": "heard"})
+
+    there = guest(answer_the_third)
+    assert there.channel.call("hello", b"seed", timeout_s=5, repeat_s=0.01) == ("heard", b"")
+    assert there.heard == [there.heard[0]] * 3
+
+
+def test_saying_it_again_ends_in_time(guest):
+    there = guest(lambda *_: None)
+    with pytest.raises(TargetError, match="did not answer 'hello' within"):
+        there.channel.call("hello", timeout_s=0.1, repeat_s=0.02)
+    assert 2 <= len(there.heard) <= 5
+
+
 def test_streams_keep_their_order_and_are_acknowledged_now_and_then(guest):
     def push(guest, head, _):
         for number in range(3):

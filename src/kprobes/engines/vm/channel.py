@@ -13,7 +13,7 @@ from kprobes.engines.vm.trouble import rebuild_error
 from kprobes.errors import FormatError, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 READ = 1 << 18
 # A fraction of the guest's window (`guest.streams.WINDOW`).
@@ -78,9 +78,18 @@ class Channel:
         Thread(target=self._read, daemon=True, name="kprobes-channel").start()
 
     def call(
-        self, call: str, blob: bytes = b"", /, *, timeout_s: float | None = None, **arguments: object
+        self,
+        call: str,
+        blob: bytes = b"",
+        /,
+        *,
+        timeout_s: float | None = None,
+        repeat_s: float | None = None,
+        **arguments: object,
     ) -> tuple[object, bytes]:
         """Carry out *call* in the guest and return its result and the blob that came with it.
+
+        With *repeat_s* it is said again after that time, and again after ever longer ones, until it is answered.
 
         Raises:
             TargetError: the guest is gone, or did not answer in time.
@@ -89,14 +98,15 @@ class Channel:
         with self._changed:
             self._calls += 1
             number = self._calls
-        self._send({"id": number, "call": call, **arguments}, blob)
-        answer = self.wait_for(lambda: self._answers.pop(number, None), timeout_s)
-        if answer is None:
-            raise TargetError(f"the guest did not answer {call!r} within {timeout_s:g} s")
-        head, data = answer
-        if "error" in head:
-            raise rebuild_error(head["error"])
-        return head.get("result"), data
+        for pause_s in _pauses(timeout_s, repeat_s):
+            self._send({"id": number, "call": call, **arguments}, blob)
+            answer = self.wait_for(lambda: self._answers.pop(number, None), pause_s)
+            if answer is not None:
+                head, data = answer
+                if "error" in head:
+                    raise rebuild_error(head["error"])
+                return head.get("result"), data
+        raise TargetError(f"the guest did not answer {call!r} within {timeout_s:g} s")
 
     def stream(self, number: int) -> Incoming:
         """Return the stream that the guest announced as *number*."""
@@ -173,3 +183,14 @@ class Channel:
 
     def _stream(self, number: int) -> Incoming:
         return self._streams.setdefault(number, Incoming(self, number))
+
+
+def _pauses(timeout_s: float | None, repeat_s: float | None) -> Iterator[float | None]:
+    """Yield how long to wait for an answer each time: once for all, or from *repeat_s* on half as long again."""
+    if timeout_s is None or repeat_s is None:
+        yield timeout_s
+        return
+    while timeout_s > 0:
+        yield min(repeat_s, timeout_s)
+        timeout_s -= repeat_s
+        repeat_s *= 1.5

@@ -35,13 +35,22 @@ Answer = tuple[object, bytes]
 
 
 def serve(descriptor: int, session: Session) -> None:
-    """Serve the controller at the other end of the port, once there is one, until it goes away."""
+    """Serve the controller at the other end of the port, once there is one, until it goes away.
+
+    When the next one comes at once, the kernel may not show the end between the two, or show it after the next one's
+    first words. So a greeting by another ends this session as well; it is repeated until somebody answers.
+    """
     wait_connected(descriptor)
     reader = FrameReader()
+    greeting = b""
     while data := os.read(descriptor, READ):
         for head, blob in reader.feed(data):
+            if head.get("call") == "hello":
+                if greeting not in (b"", blob):
+                    return session.kill_commands()
+                greeting = blob
             session.take(head, blob)
-    session.kill_commands()
+    return session.kill_commands()
 
 
 class Session:
