@@ -12,6 +12,7 @@ is the image.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.vm import cache
 from kprobes.engines.vm.command import KERNEL_WORDS, PROGRAM, GuestShape
 from kprobes.engines.vm.recipe import Recipe, recipe_of
-from kprobes.errors import UnsupportedError
+from kprobes.errors import TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     from kprobes.engines.vm.channel import Channel
@@ -78,6 +79,18 @@ def open_image(kernel: KernelImage, shape: GuestShape, progress: Progress | None
                 _make(image, progress)
                 _forget_older(image, name)
     return image
+
+
+def hold(directory: Path) -> int:
+    """Return a descriptor that keeps the image in *directory* from being removed while it is open.
+
+    Raises:
+        TargetError: the image is gone already.
+    """
+    descriptor = _lock(directory, fcntl.LOCK_SH)
+    if descriptor is None:
+        raise TargetError(f"the machine image {directory} is gone", hint="try again")
+    return descriptor
 
 
 def forget(image: Image) -> None:
@@ -145,10 +158,23 @@ def _forget_older(image: Image, name: str) -> None:
 
     One is kept beside ours, since two versions of the package may take turns.
     """
-    from kprobes.engines.vm.places import announced
-
-    used = {announcement.facts for _, announcement in announced()}
     others = [other for other in image.directory.parent.glob(f"{name}-*") if other != image.directory]
     for other in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
-        if str(other) not in used:
+        held = _lock(other, fcntl.LOCK_EX)
+        if held is not None:
             shutil.rmtree(other, ignore_errors=True)
+            os.close(held)
+
+
+def _lock(directory: Path, how: int) -> int | None:
+    """Return a descriptor that holds a lock on an image, None where it is gone or others hold it against us."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

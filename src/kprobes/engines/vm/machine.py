@@ -51,6 +51,7 @@ class Machine:
         self._place: Place | None = None
         self._claim: PortClaim | None = None
         self._image: Image | None = None
+        self._held = -1
         self._qemu: Qemu | None = None
         self._channel: Channel | None = None
         self._facts: ImageFacts | None = None
@@ -161,6 +162,7 @@ class Machine:
         for held in (self._claim, self._place):
             if held is not None:
                 held.close()
+        self._let_go()
 
     def _open_image(self) -> Image:
         if self._image is None:
@@ -168,7 +170,20 @@ class Machine:
 
             kernel = kernels.open_kernel(self.kernel, self._progress)
             self._image = open_image(kernel, self._shape, self._progress)
+            self._hold(self._image.directory)
         return self._image
+
+    def _hold(self, directory: Path) -> None:
+        """Keep the image from being removed while this machine is open."""
+        from kprobes.engines.vm.images import hold
+
+        self._let_go()
+        self._held = hold(directory)
+
+    def _let_go(self) -> None:
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def _bring_up(self) -> None:
         try:
@@ -217,11 +232,13 @@ class RunningMachine(Machine):
     def __init__(self, directory: Path, announcement: Announcement) -> None:
         super().__init__(announcement.kernel)
         self._directory = directory
-        self._facts = ImageFacts(Path(announcement.facts), self._ask)
+        self._image_directory = Path(announcement.facts)
+        self._facts = ImageFacts(self._image_directory, self._ask)
 
     def start(self) -> None:
         """Connect."""
         if self._coming is None:
+            self._hold(self._image_directory)
             self._claim = PortClaim(self._directory)
             self._coming = Thread(target=self._bring_up, daemon=True, name="kprobes-machine")
             self._coming.start()

@@ -61,12 +61,14 @@ class PortClaim:
 
     def __init__(self, directory: Path) -> None:
         self._lock: int | None = None
-        for path in sorted(directory.glob("port*")):
-            if path.suffix != ".lock":
-                self._lock = _lock(path.with_suffix(".lock"))
-                if self._lock is not None:
-                    self.path = path
-                    return
+        ports = [path for path in directory.glob("port*") if path.suffix != ".lock"]
+        # From anywhere on: a port that was just let go is best left alone for a moment.
+        start = os.urandom(1)[0] % max(1, len(ports))
+        for path in ports[start:] + ports[:start]:
+            self._lock = _lock(path.with_suffix(".lock"))
+            if self._lock is not None:
+                self.path = path
+                return
         raise TargetError("every port of the running machine is in use", hint="end one of its other users")
 
     def close(self) -> None:
