@@ -16,10 +16,11 @@ from kprobes.model.plan import Way
 from kprobes.model.within import ANYWHERE, Within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from kprobes.engines.port import Attached, Engine
+    from kprobes.engines.process.arming import Armed
     from kprobes.engines.targets import Target
     from kprobes.events.record import Event
     from kprobes.model.mapspec import MapSpec
@@ -193,6 +194,12 @@ class Session:
     def stats(self) -> list[ProbeStats]:
         """Return the counts of each site; after `close`, the last ones."""
         return self._final if self._final is not None else self._read_stats()
+
+    @property
+    def arming(self) -> list[str]:
+        """Return, for each site in a process that is not armed by a plain jump, how it is armed and why."""
+        armed: Sequence[Armed] = getattr(self._attached, "armed", ())
+        return [f"{self.plan.sites[one.number].name}: {one.way} ({one.why})" for one in armed if one.way != Way.JUMP]
 
     def stack(self, stack_id: int) -> list[str]:
         """Return the frames of a stack that an event or a key carries, innermost first, as `symbol+offset`.

@@ -113,7 +113,7 @@ def _sum_up(session: Session, elapsed_s: float) -> bool:
         )
         for one in stats
     ]
-    for note in session.plan.notes:
+    for note in (*session.plan.notes, *session.arming):
         sys.stderr.write(f"note: {note}\n")
     sys.stderr.write(summary(rows, elapsed_s, Terminal.of(sys.stderr)))
     return all(one.clean for one in stats)

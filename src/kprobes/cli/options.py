@@ -59,7 +59,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Add `-p`, `--vm`, `--kernel`, `--copy`; `-- CMD` is understood by `parse`."""
     group = parser.add_argument_group("target", "default: this machine's kernel; `-- CMD ARGS` runs CMD meanwhile")
-    group.add_argument("-p", "--pid", type=_pid, metavar="PID", help="a running process")
+    group.add_argument("-p", "--pid", type=pid_number, metavar="PID", help="a running process")
     group.add_argument("--vm", metavar="KERNEL", help="a kernel in a box: --vm, or --vm=6.1, --vm=PATH of a bzImage")
     group.add_argument(
         "--engine",
@@ -133,7 +133,8 @@ def process_of(arguments: argparse.Namespace) -> Target:
     return process(arguments.pid or 0, arguments.command)
 
 
-def _pid(text: str) -> int:
+def pid_number(text: str) -> int:
+    """Return *text* as a process id, for argparse."""
     return _bounded(text, 1, 1 << 22, "a process id")
 
 
