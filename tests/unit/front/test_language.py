@@ -224,5 +224,22 @@ def _timed(text):
     return time.perf_counter() - start
 
 
+def test_a_handler_that_expands_without_end_is_refused_where_it_grows():
+    loops = "".join(f"{'    ' * (depth + 1)}for a{depth} in MANY:\n" for depth in range(4))
+    with pytest.raises(CompileError, match="too large") as caught:
+        compile_text(f"def h(count):\n{loops}{'    ' * 5}emit(a0 + a3 + count)\n", MANY=tuple(range(60)))
+    assert caught.value.line == 15
+
+
+def test_deep_nesting_is_refused_and_no_crash():
+    for text in (
+        "1" + " + count" * 5000,
+        "(" * 150 + "count" + ")" * 150,
+        "-" * 900 + "count",
+        "not " * 2000 + "count",
+    ):
+        assert verdict(f"def h(count):\n    emit({text})\n") in ("fine", "refused")
+
+
 def test_names_of_the_tests_are_what_handlers_see():
     assert NAMES["comm"] is words.comm

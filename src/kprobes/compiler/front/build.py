@@ -33,7 +33,16 @@ from kprobes.compiler.ir.nodes import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NOWHERE = Place(0, 0)
+# Nodes of one part: calls and loops over tuples are expanded, so a short text can become a long program.
+MOST_NODES = 32768
+
+
+class TooLargeError(Exception):
+    """The handler grew beyond what is worth compiling; *place* is where it did."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
 
 
 class OpenBlock:
@@ -61,6 +70,7 @@ class Builder:
         self._constants: dict[int, int] = {}
         self._widened: dict[int, Value] = {}
         self._labels = 0
+        self._nodes = 0
         self.current = self.new_block("start")
         self.current.reached = True
         self.place_block(self.current)
@@ -99,7 +109,14 @@ class Builder:
     # Nodes.
 
     def add(self, node: Node) -> None:
-        """Append *node*."""
+        """Append *node*.
+
+        Raises:
+            TooLargeError: there are too many.
+        """
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise TooLargeError(node.place)
         self.current.nodes.append(node)
 
     def value(self, kind: IntType) -> Value:

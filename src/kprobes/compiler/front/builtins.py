@@ -75,6 +75,8 @@ def _task(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
 
 
 def _function(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    if ctx.around.kind == "tracepoint":
+        raise ctx.error(node, "a tracepoint is no function", "its name is that of the probe")
     return integer(ctx.build.context(ctx.place(node), "function"), "symbol")
 
 

@@ -11,6 +11,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import conditions, expressions, parts, statements
+from kprobes.compiler.front.build import TooLargeError
 from kprobes.compiler.front.context import Context, Frame
 from kprobes.compiler.front.parameters import Parameters
 from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
@@ -41,8 +42,17 @@ def compile_handler(
         CompileError: the handler is outside the language; nothing outside of it is ever skipped.
     """
     text = SourceText(source)
+    try:
+        return _compile(text, surroundings, maps if maps is not None else {})
+    except TooLargeError as error:
+        hint = "calls and loops over tuples are expanded: use range(), or do less at each hit"
+        raise text.error_at(error.place, "the handler becomes too large here", hint) from None
+    except RecursionError:
+        raise text.error(text.definition, "the handler is nested too deeply", "split its expressions") from None
+
+
+def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, MapSpec]) -> Handler:
     types: dict[str, Variable] = {}
-    shared = maps if maps is not None else {}
     helpers: dict[object, SourceText] = {}
     last_try = False
     for _ in range(MOST_PASSES):
@@ -54,7 +64,7 @@ def compile_handler(
         if handler is not None:
             return handler
         last_try = types == before  # nothing more will be learned: what is unknown now is an error
-    raise InternalError(f"the types of {source.name} do not settle")
+    raise InternalError(f"the types of {text.source.name} do not settle")
 
 
 def _compile_once(ctx: Context) -> Handler | None:
