@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from itertools import dropwhile
 from typing import TYPE_CHECKING, Self
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 KEPT_EVENTS = 1_000_000
 # The shorter the sooner Ctrl-C, -n and a workload's end are seen; each poll wakes up at the first record anyway.
 POLL_S = 0.1
+# So many sites that are armed by a breakpoint are told one by one.
+SHOWN_ARMINGS = 5
 # What a stack shows of the way in itself.
 PROBE_FRAMES = ("bpf_prog_", "bpf_trampoline_", "kprobe_multi_link_", "fprobe_", "ftrace_", "0xffffffffc")
 # Ways that a kernel may refuse for one function while the next still works.
@@ -197,9 +199,15 @@ class Session:
 
     @property
     def arming(self) -> list[str]:
-        """Return, for each site in a process that is not armed by a plain jump, how it is armed and why."""
+        """Return which sites in a process take the slow way, a breakpoint, and what of a glob was left out, with reasons."""
         armed: Sequence[Armed] = getattr(self._attached, "armed", ())
-        return [f"{self.plan.sites[one.number].name}: {one.way} ({one.why})" for one in armed if one.way != Way.JUMP]
+        told = [
+            f"{self.plan.sites[one.number].name}: {one.way} ({one.why})" for one in armed if one.way == Way.BREAKPOINT
+        ]
+        shown = told[:SHOWN_ARMINGS] + ([f"{len(told) - SHOWN_ARMINGS} more"] if len(told) > SHOWN_ARMINGS else [])
+        left = Counter(one.why for one in armed if not one.way)
+        reasons = ", ".join(f"{count} {why}" for why, count in left.most_common())
+        return shown + ([f"{left.total()} left out ({reasons})"] if left else [])
 
     def stack(self, stack_id: int) -> list[str]:
         """Return the frames of a stack that an event or a key carries, innermost first, as `symbol+offset`.

@@ -172,11 +172,15 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class PlannedProbe:
-    """What the user asked for, for display: `kprobe`, `vfs_read`, and the ways taken (`fentry` + `fexit`)."""
+    """What the user asked for, for display: `kprobe`, `vfs_read`, and the ways taken (`fentry` + `fexit`).
+
+    *is_glob*: its sites were found by a glob, so the process engine leaves those out that can't be armed.
+    """
 
     kind: str
     text: str
     ways: tuple[str, ...]
+    is_glob: bool = False
 
 
 @dataclass(frozen=True, slots=True)

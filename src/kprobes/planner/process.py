@@ -41,7 +41,7 @@ def plan_process(probes: Sequence[Probe], within: Within) -> Plan:
             numbers = tuple(range(len(sites), len(sites) + len(group.sites)))
             sites += [replace(site, probe=len(planned)) for site in group.sites]
             attachments.append(Attachment(COUNT_ONLY, numbers, probe.maxactive))
-            planned.append(PlannedProbe(probe.kind, _title(group), ("jump",)))
+            planned.append(PlannedProbe(probe.kind, _title(group), ("jump",), len(group.sites) > 1))
     paths = dict.fromkeys(site.path for site in sites if site.path)
     return Plan(
         probes=tuple(planned),

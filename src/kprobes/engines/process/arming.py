@@ -142,7 +142,10 @@ def _arrange_mapping(
     for located in group:
         found = plans[located.address]
         if found.patch is None:
-            raise UnprobeableError(plan.sites[located.number].name, found.reason)
+            if not plan.probes[plan.sites[located.number].probe].is_glob:
+                raise UnprobeableError(plan.sites[located.number].name, found.reason)
+            result.armed.append(Armed(located.number, located.address, "", found.reason))
+            continue
         jumps[found.patch.at] = found.patch
         result.sites.setdefault(found.address, []).append(located.number)
         if found.address not in result.live:
