@@ -199,7 +199,7 @@ class Session:
 
     @property
     def arming(self) -> list[str]:
-        """Return which sites in a process take the slow way, a breakpoint, and what of a glob was left out, with reasons."""
+        """Return which sites in a process take the slow way, a breakpoint, and what of a glob was left out."""
         armed: Sequence[Armed] = getattr(self._attached, "armed", ())
         told = [
             f"{self.plan.sites[one.number].name}: {one.way} ({one.why})" for one in armed if one.way == Way.BREAKPOINT
