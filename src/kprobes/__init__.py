@@ -31,7 +31,8 @@ _HOMES = {
     "kprobes.decorators": "kprobe kretprobe uprobe uretprobe tracepoint",
     "kprobes.model.mapspec": "Count Histogram HashMap Stack String Symbol Unsigned UserStack",
     "kprobes.model.words": (
-        "arg cast cgroup comm cpu deref emit gid log now pid random regs retval stack string symbol tid uid user_stack"
+        "arg cast cgroup comm cpu current deref emit function gid log now pid random regs retval return_from_function "
+        "skip stack string symbol task tid uid user_stack user_string"
     ),
     "kprobes.session": "Session attach kallsyms_lookup_name",
     "kprobes.engines.targets": "Kernel Machine",
@@ -59,8 +60,10 @@ __all__ = [
     "cgroup",
     "comm",
     "cpu",
+    "current",
     "deref",
     "emit",
+    "function",
     "gid",
     "kallsyms_lookup_name",
     "kprobe",
@@ -70,16 +73,20 @@ __all__ = [
     "pid",
     "random",
     "regs",
+    "return_from_function",
     "retval",
+    "skip",
     "stack",
     "string",
     "symbol",
+    "task",
     "tid",
     "tracepoint",
     "uid",
     "uprobe",
     "uretprobe",
     "user_stack",
+    "user_string",
 ]
 
 if TYPE_CHECKING:
@@ -93,21 +100,27 @@ if TYPE_CHECKING:
         cgroup,
         comm,
         cpu,
+        current,
         deref,
         emit,
+        function,
         gid,
         log,
         now,
         pid,
         random,
         regs,
+        return_from_function,
         retval,
+        skip,
         stack,
         string,
         symbol,
+        task,
         tid,
         uid,
         user_stack,
+        user_string,
     )
     from kprobes.session import Session, attach, kallsyms_lookup_name
 

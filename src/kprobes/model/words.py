@@ -109,6 +109,31 @@ def retval() -> int:
     _only_in_handlers("retval()")
 
 
+def user_string(address: object, size: int = 64) -> str:
+    """Return the string at *address* in the memory of the process, whatever the address looks like."""
+    _only_in_handlers("user_string()")
+
+
+def task() -> Task:
+    """Return the `struct task_struct` of the running thread; `current` is the same."""
+    _only_in_handlers("task()")
+
+
+def function() -> int:
+    """Return the address of the probe, shown as symbol+offset."""
+    _only_in_handlers("function()")
+
+
+def skip() -> None:
+    """Don't run the probed instruction (only with `unsafe=True`)."""
+    _only_in_handlers("skip()")
+
+
+def return_from_function(value: int = 0) -> None:
+    """Leave the probed function with *value*, without running it (only with `unsafe=True`)."""
+    _only_in_handlers("return_from_function()")
+
+
 def symbol(address: object) -> int:
     """Return *address*, shown as symbol+offset."""
     _only_in_handlers("symbol()")
@@ -117,6 +142,8 @@ def symbol(address: object) -> int:
 class Registers:
     """`regs.di`, `regs.rdi`: the registers at the hit, by their names in `struct pt_regs`."""
 
+    word = "regs"
+
     def __getattr__(self, name: str) -> int:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -124,3 +151,17 @@ class Registers:
 
 
 regs = Registers()
+
+
+class Task:
+    """`current.comm`, `current.real_parent.pid`: the running thread, by the fields of `struct task_struct`."""
+
+    word = "current"
+
+    def __getattr__(self, name: str) -> Task:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        _only_in_handlers(f"current.{name}")
+
+
+current = Task()

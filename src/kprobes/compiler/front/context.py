@@ -224,6 +224,8 @@ class Context:
         Raises:
             CompileError: another map has its name, or its shape is wrong.
         """
+        if not spec.name or spec.name.startswith("."):
+            raise self.error(node, f"a map can't be called {spec.name!r}", "begin its name with a letter")
         known = self.maps.setdefault(spec.name, spec)
         if known is not spec:
             raise self.error(

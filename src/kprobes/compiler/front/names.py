@@ -108,7 +108,7 @@ def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
 def word_of(thing: object) -> str:
     """Return the word of the language that the Python object *thing* stands for, empty if none."""
     if getattr(thing, "__module__", "") == WORDS_MODULE:
-        return "regs" if type(thing).__module__ == WORDS_MODULE else getattr(thing, "__name__", "")
+        return str(getattr(type(thing), "word", "") or getattr(thing, "__name__", ""))
     if getattr(thing, "__module__", "") == "builtins":
         name = getattr(thing, "__name__", "")
         return name if name in PYTHON and getattr(python, name, None) is thing else ""
