@@ -141,6 +141,11 @@ class Session:
     ) -> None:
         self.close()
 
+    @property
+    def engine(self) -> Engine:
+        """Return the engine; that of a guest can also `run` commands there."""
+        return self._engine
+
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
         return self._decoder.decode(self._attached.poll(timeout_s))
