@@ -90,6 +90,7 @@ class Builder:
         sites = tuple(range(first, first + len(group.sites)))
         cookie = self._cookie(ways, sites)
         argument_count = len(group.prototype.parameters) if group.prototype else 0
+        pointers, untyped = _argument_kinds(group.prototype, is_old=not self.features.attach_cookie)
         target = BpfTarget(
             entry_way=ways.entry,
             exit_way=ways.exit,
@@ -98,7 +99,8 @@ class Builder:
             cookie=cookie,
             shards=self.shards,
             argument_count=argument_count,
-            pointers=_struct_pointers(group.prototype),
+            pointers=pointers,
+            untyped=untyped,
             # both came with 5.12 to 5.15; the cookie is the one that can be asked for
             compare_exchange=bool(self.features.attach_cookie),
         )
@@ -194,16 +196,16 @@ def _counting(*, returns: bool) -> Handler:
     return Handler("count", None if returns else only, only if returns else None, (), (), (), "<count>", lines)
 
 
-def _struct_pointers(prototype: ctype.Function | None) -> frozenset[int] | None:
-    """Return which arguments (the result counts as the last) the kernel's verifier takes for pointers to structs."""
+def _argument_kinds(prototype: ctype.Function | None, *, is_old: bool) -> tuple[frozenset[int] | None, frozenset[int]]:
+    """Return which arguments (the result counts as the last) the kernel's verifier takes for pointers to structs, and
+    which it lets no program load: pointers to anything but structs, void and, unless the kernel *is_old*, integers."""
     if prototype is None:
-        return None
+        return None, frozenset()
     kinds = [*(parameter.type for parameter in prototype.parameters), prototype.returns]
-    return frozenset(
-        index
-        for index, kind in enumerate(kinds)
-        if isinstance(kind, ctype.Pointer) and isinstance(kind.target, ctype.Struct)
-    )
+    targets = {index: kind.target for index, kind in enumerate(kinds) if isinstance(kind, ctype.Pointer)}
+    structs = frozenset(index for index, target in targets.items() if isinstance(target, ctype.Struct))
+    loaded = (ctype.Struct, ctype.Void) if is_old else (ctype.Struct, ctype.Void, ctype.Int)
+    return structs, frozenset(index for index, target in targets.items() if not isinstance(target, loaded))
 
 
 def _title(group: Group) -> str:

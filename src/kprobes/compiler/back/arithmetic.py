@@ -115,15 +115,15 @@ def bucket(text: FunctionText, buckets: Buckets, kind: IntType, sample: str) -> 
     return _linear_bucket(text, buckets, kind.signed, sample)
 
 
-def _opaque(text: FunctionText, value: str) -> str:
+def opaque(text: FunctionText, value: str, kind: str = "i64") -> str:
     """Return *value* behind an empty asm statement: LLVM can neither move it to another block nor know its range."""
-    return text.let(f'call i64 asm sideeffect "", "=r,0"(i64 {value})')
+    return text.let(f'call {kind} asm sideeffect "", "=r,0"({kind} {value})')
 
 
 def _log2_bucket(text: FunctionText, signed: bool, sample: str) -> str:
     """Halve the candidates five times and count: three instructions a step, and the verifier knows each sum.
 
-    Without `_opaque` LLVM would turn each step into two selects, which on BPF are two branches.
+    Without `opaque` LLVM would turn each step into two selects, which on BPF are two branches.
     """
     end, loop = text.label("bucket"), text.label("log2")
     if signed:
@@ -155,7 +155,7 @@ def _log2_step(text: FunctionText, bits: int, value: str, count: str) -> tuple[s
         is_large = text.let(f"icmp ugt i64 {value}, {(1 << bits) - 1}")
     text.branch(is_large, shift, after)
     text.start(shift)
-    smaller = text.let(f"lshr i64 {_opaque(text, value)}, {bits}")
+    smaller = text.let(f"lshr i64 {opaque(text, value)}, {bits}")
     larger = text.let(f"add i64 {count}, {bits}")
     text.start(after)
     return (
@@ -183,7 +183,7 @@ def _linear_bucket(text: FunctionText, buckets: Buckets, signed: bool, sample: s
     text.branch(is_over, end, inside)
     text.start(inside)
     distance = text.let(f"sub i64 {sample}, {literal(buckets.low, 64)}")
-    number = _opaque(text, text.let(f"udiv i64 {distance}, {buckets.step}"))
+    number = opaque(text, text.let(f"udiv i64 {distance}, {buckets.step}"))
     is_wrong = text.let(f"icmp ugt i64 {number}, {buckets.count - 1}")
     ways.append((over, text.block))
     text.branch(is_wrong, end, limited)
@@ -193,4 +193,4 @@ def _linear_bucket(text: FunctionText, buckets: Buckets, signed: bool, sample: s
     return text.phi("i64", ways)
 
 
-__all__ = ["binary", "bucket", "compare", "convert", "divide", "literal"]
+__all__ = ["binary", "bucket", "compare", "convert", "divide", "literal", "opaque"]

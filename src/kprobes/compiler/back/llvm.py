@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 BPF_TRIPLE = "bpfel"
 BPF_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
+NATIVE_TRIPLE = "x86_64-unknown-linux-gnu"
+NATIVE_LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
+# Integer registers only: a detour saves no others.
+_NATIVE_FEATURES = "-sse,-sse2,-mmx,-x87,-avx,+soft-float"
 
 
 @cache
@@ -45,6 +49,27 @@ def compile_object(text: str, triple: str, cpu: str) -> bytes:
         InternalError: LLVM refuses the text.
     """
     machine = _machine(triple, cpu)
+    return bytes(machine.emit_object(_optimised(text, machine)))
+
+
+@cache
+def _native_machine() -> TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
+    # Large: every address outside is a 64-bit constant in the code, which can stand anywhere.
+    return llvm.Target.from_triple(NATIVE_TRIPLE).create_target_machine(
+        cpu="x86-64", features=_NATIVE_FEATURES, opt=2, reloc="static", codemodel="large"
+    )
+
+
+def compile_native(text: str) -> bytes:
+    """Return the x86-64 object file of the LLVM assembly *text*, optimised.
+
+    Raises:
+        InternalError: LLVM refuses the text.
+    """
+    machine = _native_machine()
     return bytes(machine.emit_object(_optimised(text, machine)))
 
 

@@ -27,6 +27,8 @@ def literal(value: int, bits: int) -> str:
 class ModuleText:
     """A module being written: external names, functions, metadata."""
 
+    unrolled = 256  # bytes that may be moved or zeroed without a loop
+
     def __init__(self, triple: str, layout: str) -> None:
         self._head = [f'target datalayout = "{layout}"', f'target triple = "{triple}"']
         self._externals: dict[str, str] = {}
@@ -53,18 +55,25 @@ class ModuleText:
         self._externals[name] = "declare " + prototype.format(f"@{name}")
         return f"@{name}"
 
+    def include(self, name: str, text: str) -> str:
+        """Add the function or value *name*, whose whole *text* is given; return its operand."""
+        self._externals[name] = text
+        return f"@{name}"
+
     def metadata(self, text: str) -> int:
         """Add a metadata node; return its number."""
         self._metadata.append(text)
         return len(self._metadata) - 1
 
-    def function(self, name: str, section: str, parameters: str = "ptr %ctx") -> FunctionText:
+    def function(
+        self, name: str, section: str, parameters: str = "ptr %ctx", attributes: str = ""
+    ) -> FunctionText:
         """Begin the function *name* (returning i64) in a section of its own."""
         scope = self.metadata(
             f'distinct !DISubprogram(name: "{name}", file: !3, line: 1, type: !4, unit: !2, '
             "spFlags: DISPFlagDefinition | DISPFlagOptimized)"
         )
-        function = FunctionText(self, f'define i64 @"{name}"({parameters}) section "{section}" !dbg !{scope}', scope)
+        function = FunctionText(self, f'define i64 @"{name}"({parameters}) {attributes}section "{section}" !dbg !{scope}', scope)
         self._functions.append(function)
         return function
 
@@ -138,6 +147,10 @@ class FunctionText:
         self._lines.append(f'"{label}":')
         self.open = True
         self.block = label
+
+    def barrier(self) -> None:
+        """Keep LLVM from moving reads and writes across this point."""
+        self.do('call void asm sideeffect "", "~{memory}"()')
 
     def jump(self, label: str) -> None:
         """End the block by going to *label*."""

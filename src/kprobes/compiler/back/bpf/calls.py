@@ -3,7 +3,7 @@
 Where the kernel has atomic operations that return a value (since 5.12) it is kept in a table of our own, the map
 `calls.*` of kind `frames`: one array entry that programs reach without any helper. The table is made of sets of
 `WAYS` slots; a call's frame (see `context.frame`) picks the set, and a slot is taken by exchanging its key, 0 while
-free, for the frame. Each set holds its keys first, then the values. Only the call that took a slot touches its value.
+free, for the frame. A slot is the key and the value. Only the call that took it touches the value.
 
 On older kernels the map `calls.*` is a hash map of kind `calls`.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.bpf.context import frame
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.maps import load_field
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import Handler, RestoreCall, SaveCall
 
 WAYS = 4
-_KEYS = 8 * WAYS
+_KEY = 8
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2**64 / golden ratio: spreads frames over the sets
 _NOEXIST, _ANY = "1", "0"
 _EEXIST = -17
@@ -40,7 +41,7 @@ def calls_layout(handler: Handler, target: BpfTarget) -> MapLayout:
     size = _value_size(handler)
     name = f"calls.{handler.name}.{target.site if target.site is not None else f'x{size}'}"
     if target.compare_exchange:
-        return MapLayout(name, "frames", 4, _sets(target) * _set_size(size), 1, value=handler.call_fields)
+        return MapLayout(name, "frames", 4, _sets(target) * WAYS * _slot_size(handler), 1, value=handler.call_fields)
     return MapLayout(name, "calls", 8, max(size, 8), target.calls, value=handler.call_fields)
 
 
@@ -52,8 +53,8 @@ def _sets(target: BpfTarget) -> int:
     return 1 << max(1, (target.calls // WAYS - 1).bit_length())
 
 
-def _set_size(value_size: int) -> int:
-    return _KEYS + WAYS * value_size
+def _slot_size(handler: Handler) -> int:
+    return _KEY + _value_size(handler)
 
 
 def save_call(part: Part, node: SaveCall) -> None:
@@ -81,13 +82,13 @@ def forget_call(part: Part) -> None:
     layout = calls_layout(part.handler, part.target)
     part.need(layout)
     text = part.text
-    stale, end = text.label("stale"), text.label("fresh")
+    end = text.label("fresh")
     if layout.kind == "frames":
         number, pointer = _set_of(part, layout)
-        found = text.phi("ptr", _find(part, number, pointer, stale, end))
-        text.do(f"store volatile i64 0, ptr {found}, align 8")
+        text.do(f"store volatile i64 0, ptr {_find(part, number, pointer, end)}, align 8")
     else:
         result = call(text, "map_delete_elem", part.map(layout.name), _frame_key(part))
+        stale = text.label("stale")
         text.unlikely(text.let(f"icmp eq i64 {result}, 0"), stale, end)
         text.start(stale)
     part.count("missed")
@@ -104,55 +105,59 @@ def _set_of(part: Part, layout: MapLayout) -> tuple[str, str]:
     number = frame(part, base)
     sets = _sets(part.target)
     spread = text.let(f"lshr i64 {text.let(f'mul i64 {number}, {_MIX}')}, {64 - (sets - 1).bit_length()}")
-    distance = text.let(f"mul i64 {spread}, {_set_size(_value_size(part.handler))}")
+    distance = text.let(f"mul i64 {spread}, {WAYS * _slot_size(part.handler)}")
     return number, text.offset(base, distance)
 
 
-def _find(part: Part, number: str, pointer: str, found: str, missing: str) -> list[tuple[str, str]]:
-    """Look for the key *number*; go to *found*, or to *missing*. Leave the text in *found*, where a phi of what is
-    returned gives the key's address."""
+def _find(part: Part, number: str, pointer: str, missing: str) -> str:
+    """Look for the key *number* in the set; go to *missing*, or go on with the address of its slot."""
     text = part.text
-    ways = []
+    found, ways = text.label("found"), []
     for way in range(WAYS):
-        key = text.offset(pointer, 8 * way)
-        following = text.label("way") if way < WAYS - 1 else missing
-        is_own = text.let(f"icmp eq i64 {text.let(f'load volatile i64, ptr {key}, align 8')}, {number}")
-        ways.append((key, text.block))
-        text.branch(is_own, found, following)
-        if way < WAYS - 1:
+        key = text.let(f"load volatile i64, ptr {pointer}, align 8")
+        is_last = way == WAYS - 1
+        following = missing if is_last else text.label("way")
+        ways.append((pointer, text.block))
+        text.branch(text.let(f"icmp eq i64 {key}, {number}"), found, following)
+        if not is_last:
             text.start(following)
+            pointer = _next_slot(part, pointer)
     text.start(found)
-    return ways
+    return text.phi("ptr", ways)
 
 
-def _value_ways(part: Part, keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    size = _value_size(part.handler)
-    return [(str(_KEYS + way * size), block) for way, (_, block) in enumerate(keys)]
+def _next_slot(part: Part, pointer: str) -> str:
+    """Return the address of the following slot. Step by step, or LLVM would keep four addresses."""
+    return part.text.offset(opaque(part.text, pointer, "ptr"), _slot_size(part.handler))
 
 
 def _save_in_table(part: Part, node: SaveCall, layout: MapLayout) -> None:
     text = part.text
     number, pointer = _set_of(part, layout)
-    stale, fresh, taken = text.label("stale"), text.label("fresh"), text.label("taken")
-    full, end = text.label("full"), text.label("saved")
-    ways = _value_ways(part, _find(part, number, pointer, stale, fresh))
-    old = text.phi("i64", ways)
-    part.count("missed")
-    values = [(old, text.block)]
-    text.jump(taken)
+    missed, fresh, taken, end = (text.label(hint) for hint in ("missed", "fresh", "taken", "saved"))
+    stale = [(_find(part, number, pointer, fresh), text.block)]
+    text.jump(missed)
     text.start(fresh)
+    free = []
     for way in range(WAYS):
-        key = text.offset(pointer, 8 * way)
-        pair = text.let(f"cmpxchg volatile ptr {key}, i64 0, i64 {number} monotonic monotonic, align 8")
-        is_free = text.let(f"icmp eq i64 {text.let(f'extractvalue {{ i64, i1 }} {pair}, 0')}, 0")
-        values.append((str(_KEYS + way * _value_size(part.handler)), text.block))
-        following = text.label("way") if way < WAYS - 1 else full
-        text.branch(is_free, taken, following)
-        text.start(following)
+        pair = text.let(f"cmpxchg volatile ptr {pointer}, i64 0, i64 {number} monotonic monotonic, align 8")
+        # Opaque, or LLVM would ask for the exchange's success instead, which on BPF takes five instructions.
+        before = opaque(text, text.let(f"extractvalue {{ i64, i1 }} {pair}, 0"))
+        free.append((pointer, text.block))
+        is_last = way == WAYS - 1
+        following = missed if is_last else text.label("way")
+        text.branch(text.let(f"icmp eq i64 {before}, 0"), taken, following)
+        if not is_last:
+            text.start(following)
+            pointer = _next_slot(part, pointer)
+    # Either the call that left a record here is the missed one, or this one, for which there is no slot.
+    text.start(missed)
+    old = text.phi("ptr", [*stale, ("null", free[-1][1])])
     part.count("missed")
-    text.jump(end)
+    free.append((old, text.block))
+    text.branch(text.let(f"icmp ne ptr {old}, null"), taken, end)
     text.start(taken)
-    to = text.offset(pointer, text.phi("i64", values))
+    to = text.offset(text.phi("ptr", free), _KEY)
     put_fields(part, part.handler.call_fields, node.operands, _value_size(part.handler), to)
     text.start(end)
 
@@ -160,12 +165,11 @@ def _save_in_table(part: Part, node: SaveCall, layout: MapLayout) -> None:
 def _restore_from_table(part: Part, node: RestoreCall, layout: MapLayout) -> None:
     text = part.text
     number, pointer = _set_of(part, layout)
-    found, missing = text.label("found"), text.label("nocall")
-    keys = _find(part, number, pointer, found, missing)
-    key = text.phi("ptr", keys)
-    distance = text.phi("i64", _value_ways(part, keys))
-    _take(part, node, text.offset(pointer, distance))
-    text.do(f"store volatile i64 0, ptr {key}, align 8")
+    missing = text.label("nocall")
+    slot = _find(part, number, pointer, missing)
+    _take(part, node, text.offset(slot, _KEY))
+    text.barrier()  # the slot must not be free before its value is read
+    text.do(f"store volatile i64 0, ptr {slot}, align 8")
     _end_without_call(part, missing)
 
 

@@ -94,6 +94,8 @@ def _argument(part: Part, node: ReadContext) -> str:
             raise part.unsupported(
                 f"argument {node.index + 1} of a function of {part.target.argument_count}", node.place, ""
             )
+        if part.way in TRAMPOLINE_WAYS and node.index in part.target.untyped:
+            return _untyped_argument(part, node.index)
         return word(part, 8 * node.index)
     if part.way not in REGISTER_WAYS or part.way in RETURN_WAYS:
         raise part.unsupported("an argument", node.place, "")
@@ -103,6 +105,17 @@ def _argument(part: Part, node: ReadContext) -> str:
     offset = x86_64.STACK_ARGUMENTS_OFFSET + 8 * (node.index - len(x86_64.ARGUMENTS))
     space = "user" if part.way in USER_WAYS else "kernel"
     read(part, "probe_read_{}", room, 8, (register(part, x86_64.STACK_POINTER), offset, space))
+    return part.text.load(64, room)
+
+
+def _untyped_argument(part: Part, index: int) -> str:
+    """Return an argument whose type keeps the verifier from letting a program load it; a helper may read it.
+
+    Pointers to pointers and functions are such, before Linux 5.17 pointers to integers too.
+    """
+    room = part.temporary("load", 8)
+    address = part.text.let(f"ptrtoint ptr {part.text.offset(part.context, 8 * index)} to i64")
+    call(part.text, "probe_read_kernel", room, "8", address)
     return part.text.load(64, room)
 
 
@@ -131,6 +144,8 @@ def _function(part: Part, node: ReadContext) -> str:
     if part.way == Way.UPROBE:
         return register(part, x86_64.INSTRUCTION_POINTER)
     if part.way in KERNEL_REGISTER_WAYS | TRAMPOLINE_WAYS:
+        if not part.target.compare_exchange:  # the helper is younger (5.15 to 5.17)
+            raise part.unsupported("the probed function's address", node.place, "a newer kernel can tell it")
         return call(part.text, "get_func_ip", part.context)
     raise part.unsupported("the probed function's address", node.place, "")
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import Load, Operand
     from kprobes.model.layout import Field
 
-# Up to here stores are written out one by one. LLVM can do so for 1,024 bytes and then calls memset, which BPF has not.
-_UNROLLED = 256
-
 
 def alignment(offset: int) -> int:
     """Return the alignment of what lies *offset* bytes behind an 8-byte boundary."""
@@ -28,7 +25,7 @@ def alignment(offset: int) -> int:
 
 def zero(text: FunctionText, pointer: str, size: int, align: int = 8) -> None:
     """Fill *size* bytes with zeros."""
-    if size <= _UNROLLED:
+    if size <= text.module.unrolled:
         if size:
             memset = text.module.declare("llvm.memset.p0.i64", "void {}(ptr, i8, i64, i1)")
             text.do(f"call void {memset}(ptr align {align} {pointer}, i8 0, i64 {size}, i1 false)")
@@ -44,7 +41,7 @@ def zero(text: FunctionText, pointer: str, size: int, align: int = 8) -> None:
 
 def copy(text: FunctionText, to: tuple[str, int], source: tuple[str, int], size: int) -> None:
     """Copy *size* bytes between two (pointer, alignment)."""
-    if size <= _UNROLLED:
+    if size <= text.module.unrolled:
         if size:
             memcpy = text.module.declare("llvm.memcpy.p0.p0.i64", "void {}(ptr, ptr, i64, i1)")
             pointers = f"ptr align {to[1]} {to[0]}, ptr align {source[1]} {source[0]}"

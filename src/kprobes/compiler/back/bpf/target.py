@@ -33,7 +33,7 @@ class BpfTarget:
     learns its site (`site`: loaded once per site, `cookie`: bpf_get_attach_cookie). *shards* is a power of two, at
     least the number of possible CPUs. *argument_count* is that of the probed function, for fentry and fexit, and
     *pointers* tells which of its arguments (by index from 0; *argument_count* is the return value) are pointers to
-    structs, None where that is not known.
+    structs, None where that is not known; those in *untyped* are of types that the verifier lets no program read.
     *cpu* is LLVM's BPF level (v3 suits every kernel since 5.10). *compare_exchange* says that the kernel has atomic
     operations that return a value (since 5.12). *calls* bounds the calls in flight of a return probe.
     *ring_bytes* and *stacks* size the shared maps.
@@ -47,6 +47,7 @@ class BpfTarget:
     shards: int = 1
     argument_count: int = 0
     pointers: frozenset[int] | None = None
+    untyped: frozenset[int] = frozenset()
     cpu: str = "v3"
     compare_exchange: bool = True
     calls: int = 16384
