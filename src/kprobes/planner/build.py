@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.back.bpf import BpfTarget, lower
 from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.compiler.ir.nodes import Block, Function, Handler, Place, Return
-from kprobes.compiler.ir.usage import uses_registers
+from kprobes.compiler.ir.usage import uses_function, uses_registers
 from kprobes.compiler.ir.verify import verify
 from kprobes.errors import UsageError
 from kprobes.model import ctype
@@ -159,7 +159,8 @@ class Builder:
         if kind in ("uprobe", "uretprobe"):
             return Ways(USER_WAYS.entry if entry else "", USER_WAYS.exit if exit_ else "")
         demand = Demand(
-            registers=uses_registers(handler),
+            # a program of fentry can't tell where it is before Linux 5.17
+            registers=uses_registers(handler) or (uses_function(handler) and not self.features.attach_cookie),
             entry=entry,
             exit=exit_,
             at_entry=group.at_entry,

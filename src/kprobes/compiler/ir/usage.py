@@ -42,6 +42,11 @@ def uses_return(handler: Handler) -> bool:
     return any(True for _ in _reads(handler, "return"))
 
 
+def uses_function(handler: Handler) -> bool:
+    """Tell whether *handler* asks for the address of the probed function."""
+    return any(True for _ in _reads(handler, "function"))
+
+
 def uses_stacks(handler: Handler) -> bool:
     """Tell whether *handler* takes stacks."""
     return any(isinstance(node, Builtin) and node.name in ("stack", "user_stack") for node in nodes_of(handler))

@@ -121,6 +121,8 @@ def _untyped_argument(part: Part, index: int) -> str:
 
 def _return(part: Part, node: ReadContext) -> str:
     if part.way == Way.FEXIT:
+        if part.target.argument_count in part.target.untyped:
+            return _untyped_argument(part, part.target.argument_count)
         return word(part, 8 * part.target.argument_count)
     if part.way not in RETURN_WAYS:
         raise part.unsupported("the return value", node.place, "only a return probe has one")
