@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from kprobes.engines.vm.images import Image
 
-PORTS = 8
 BOOT_S = 120.0
 RUNNING_S = 20.0
 REPEAT_S = 0.1
@@ -114,7 +113,7 @@ def restore(image: Image, directory: Path, *, kept: bool = False) -> Qemu:
 
 def start(words: list[str], directory: Path, monitor: Monitor, *, kept: bool = False) -> Qemu:
     """Start QEMU with its channel ports listening in *directory*."""
-    listeners = [listen(directory / f"port{number}") for number in range(PORTS)]
+    listeners = [listen(directory / f"port{number}") for number in range(command.PORTS)]
     ends = [*listeners, monitor.remote]
     try:
         ports = command.port_words([listener.fileno() for listener in listeners])

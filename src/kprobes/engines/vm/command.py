@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kprobes.engines.vm.kernels import KernelImage
 
 PROGRAM = "qemu-system-x86_64"
+PORTS = 8
 
 # nokaslr: the addresses of symbols are the same each time and can be kept. no_timer_check and tsc=reliable: an emulated
 # timer needs no calibration. The two initcalls load the certificates that sign modules (the channel's go without) and
@@ -25,6 +26,7 @@ KERNEL_WORDS = (
     "console=ttyS0 quiet loglevel=4 nokaslr mitigations=off oops=panic panic=-1 tsc=reliable no_timer_check "
     "cryptomgr.notests audit=0 nowatchdog random.trust_cpu=on rcupdate.rcu_expedited=1 "
     "initcall_blacklist=load_system_certificate_list,jent_mod_init "
+    f"KPROBES_PORTS={PORTS} "
     "rdinit=/usr/bin/python3 LD_LIBRARY_PATH=/usr/lib -- -I -S -B /usr/lib/start.py"
 )
 

@@ -41,6 +41,8 @@ SUITES = {
     "6.12": ("trixie",),
     "7.2": ("forky", "sid"),
 }
+# Suites that are not released yet: once they have moved on from a version, their newest kernel stands in for it.
+MOVING = {"forky", "sid"}
 # The packages that a kernel is made of; from 7 on an image's package has no files of its own.
 PARTS = re.compile(r"linux-(image|binary|modules)-[0-9]\S*-cloud-amd64")
 
@@ -68,22 +70,31 @@ def unpacked_kernel(version: str, beside: Path, progress: Progress | None = None
         yield work / "tree"
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        for suite in SUITES[version]:  # 20 MB of lists each
+            shutil.rmtree(cache.cache_directory("apt") / suite, ignore_errors=True)
 
 
 def _download(version: str, work: Path, progress: Progress | None) -> list[Path]:
     """Download the packages of a kernel into *work*, from the first suite that has the version."""
     failure = DownloadError(f"Debian has no kernel {version}")
+    newest: tuple[Apt, list[Package]] | None = None
     for suite in SUITES[version]:
         apt = Apt(suite)
         if progress is not None:
             progress(f"reading the package lists of {suite}", 0, 0)
         try:
             apt.update()
-            parts = apt.kernel_parts(version)
+            parts = apt.kernel_parts()
         except DownloadError as error:
             failure = error
             continue
-        return apt.download(parts, work, progress)
+        if any(part.name.startswith(f"linux-image-{version}.") for part in parts):
+            return apt.download(parts, work, progress)
+        has = ", ".join(part.name for part in parts) or "nothing"
+        failure = DownloadError(f"{suite} has no kernel {version} any more (it has {has})", hint=OTHER_WAY)
+        newest = newest or (apt, parts)
+    if newest is not None and newest[0].suite in MOVING:
+        return newest[0].download(newest[1], work, progress)
     raise failure
 
 
@@ -109,11 +120,11 @@ class Apt:
         if not any((self.directory / "lists").glob("*_Packages*")):
             raise DownloadError(f"apt found no packages of {self.suite}")
 
-    def kernel_parts(self, version: str) -> list[Package]:
+    def kernel_parts(self) -> list[Package]:
         """Return the packages that the newest cloud kernel of the suite is made of.
 
         Raises:
-            DownloadError: it is of another version.
+            DownloadError: the suite has none.
         """
         found: dict[str, Package] = {}
         wanted = [META]
@@ -126,9 +137,6 @@ class Apt:
                 part = dependency.strip().partition(" ")[0]
                 if PARTS.fullmatch(part) and part not in found:
                     wanted.append(part)
-        if not any(name.startswith(f"linux-image-{version}.") for name in found):
-            has = ", ".join(sorted(found)) or "nothing"
-            raise DownloadError(f"{self.suite} has no kernel {version} any more (it has {has})")
         return list(found.values())
 
     def download(self, packages: list[Package], work: Path, progress: Progress | None) -> list[Path]:
@@ -255,18 +263,28 @@ def _tool(
         raise DownloadError(f"{doing}: there is no {command[0]}", hint=OTHER_WAY) from error
     finally:
         os.close(writing)
-    with os.fdopen(reading, errors="replace") as status:
-        for line in status if report is not None else ():
-            kind, _, rest = line.partition(":")
-            if kind == "dlstatus" and report is not None:
-                report(float(rest.split(":")[1]))
-    process.wait()
+    try:
+        _follow_progress(reading, report)
+        process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     with said:
         said.seek(0)
         output = said.read().decode("utf-8", "replace")
     if process.returncode:
         raise _failed(doing, output)
     return output
+
+
+def _follow_progress(descriptor: int, report: Report | None) -> None:
+    """Read apt's status lines (`dlstatus:1:25.5:Retrieving file 1 of 3`) to their end, and report the percentage."""
+    with os.fdopen(descriptor, errors="replace") as status:
+        for line in status if report is not None else ():
+            kind, _, rest = line.partition(":")
+            if kind == "dlstatus" and report is not None:
+                report(float(rest.split(":")[1]))
 
 
 def _failed(doing: str, output: str) -> DownloadError:

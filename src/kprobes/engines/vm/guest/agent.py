@@ -14,9 +14,11 @@ import fcntl
 import os
 import select
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm.guest import system
+from kprobes.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 DEVICES = "/dev"
 # The kernel signals each change of a port; looking by oneself now and then is only for the unforeseen.
 LOOK_AGAIN_S = 10.0
+PORTS_S = 20.0
 
 
 def main() -> None:
@@ -42,8 +45,17 @@ def main() -> None:
 
 
 def open_ports() -> list[int]:
-    """Open the channel ports in the order of their numbers."""
-    names = sorted(name for name in os.listdir(DEVICES) if name.startswith("vport"))
+    """Open the channel ports in the order of their numbers; the kernel makes them one by one, some time after boot."""
+    wanted = int(os.environ.get("KPROBES_PORTS", "1"))
+    deadline = time.monotonic() + PORTS_S
+    names: list[str] = []
+    while len(names) < wanted and time.monotonic() < deadline:
+        names = sorted(name for name in os.listdir(DEVICES) if name.startswith("vport"))
+        time.sleep(0.01 if len(names) < wanted else 0)
+    if not names:
+        raise UnsupportedError(
+            "this kernel has no virtio console: CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_CONSOLE are needed"
+        )
     return [os.open(f"{DEVICES}/{name}", os.O_RDWR | os.O_CLOEXEC) for name in names]
 
 
