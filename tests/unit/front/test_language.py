@@ -101,13 +101,25 @@ def test_each_importable_word_is_a_builtin_of_the_language():
         for name in vars(words)
         if not name.startswith("_") and getattr(words, name).__class__.__module__ != "typing"
     }
-    importable -= {"annotations", "NoReturn", "UsageError", "Registers", "TYPE_CHECKING"}
+    importable -= {"annotations", "NoReturn", "UsageError", "Registers", "Task", "TYPE_CHECKING"}
     assert importable <= builtins.WORDS
 
 
 def test_words_work_imported_under_another_name():
     handler = compile_text("def h():\n    emit(clock())\n", clock=words.now)
     assert handler.events[0].fields[0].size == 8
+
+
+def test_words_work_as_attributes_of_the_package():
+    import kprobes
+
+    handler = compile_text("def h():\n    emit(kp.now(), kp.pid, kp.regs.di, kp.current.pid)\n", kp=kprobes)
+    assert [field.name for field in handler.events[0].fields] == ["kp.now", "kp.pid", "kp.regs.di", "kp.current.pid"]
+
+
+def test_maps_do_not_take_names_of_the_engines():
+    with pytest.raises(CompileError, match=r"can't be called '\.stacks'"):
+        compile_text("def h():\n    m.add()\n", m=Count(".stacks"))
 
 
 def test_user_names_come_before_words():
