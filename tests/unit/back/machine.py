@@ -50,8 +50,8 @@ class BpfMachine:
         for fd in self.programs:
             self._stack.callback(os.close, fd)
         self.ring = None
-        if "ring" in self.maps:
-            ring = self.maps["ring"]
+        if ".ring" in self.maps:
+            ring = self.maps[".ring"]
             self.ring = self._hold(Ring(ring.fd, ring.layout.max_entries))
 
     def _hold(self, thing):
@@ -79,7 +79,7 @@ class BpfMachine:
         assert result == 0, os.strerror(-result)
 
     def counters(self):
-        ((_, value),) = self.maps["stats"].read()
+        ((_, value),) = self.maps[".stats"].read()
         words = struct.unpack(f"<{len(value) // 8}Q", value)
         return tuple(sum(words[index::4]) for index in range(4))
 

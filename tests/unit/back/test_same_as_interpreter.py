@@ -126,7 +126,7 @@ def test_records_and_counters_carry_the_site(site):
     for target in (raw_target(sites=3, site=site),):
         with BpfMachine(made, target) as machine:
             machine.run([5])
-            ((_, value),) = machine.maps["stats"].read()
+            ((_, value),) = machine.maps[".stats"].read()
             words = struct.unpack(f"<{len(value) // 8}Q", value)
             shards = [words[at : at + 12] for at in range(0, len(words), 12)]
             assert [sum(shard[4 * number] for shard in shards) for number in range(3)] == [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.bpf.helpers import call
-from kprobes.compiler.back.bpf.target import stacks_layout
+from kprobes.compiler.back.bpf.target import STACKS, stacks_layout
 from kprobes.compiler.ir.nodes import U64
 from kprobes.errors import InternalError
 
@@ -34,7 +34,7 @@ def builtin(part: Part, node: Builtin) -> None:
     """Bind the result of a builtin."""
     if node.name in _STACKS:
         part.need(stacks_layout(part.target))
-        value = call(part.text, "get_stackid", part.context, part.map("stacks"), str(_STACKS[node.name]))
+        value = call(part.text, "get_stackid", part.context, part.map(STACKS), str(_STACKS[node.name]))
     elif node.name in _NUMBERS:
         value = _number(part, *_NUMBERS[node.name])
     else:

@@ -1,11 +1,11 @@
 """Per-call data: what the entry part keeps for the exit part of the same call.
 
 Where the kernel has atomic operations that return a value (since 5.12) it is kept in a table of our own, the map
-`calls.*` of kind `frames`: one array entry that programs reach without any helper. The table is made of sets of
+`.calls.*` of kind `frames`: one array entry that programs reach without any helper. The table is made of sets of
 `WAYS` slots; a call's frame (see `context.frame`) picks the set, and a slot is taken by exchanging its key, 0 while
 free, for the frame. A slot is the key and the value. Only the call that took it touches the value.
 
-On older kernels the map `calls.*` is a hash map of kind `calls`.
+On older kernels the map `.calls.*` is a hash map of kind `calls`.
 
 Either way a record may be there already when a call begins: the return of an earlier call with that frame was never
 seen (the kernel had no free `maxactive` instance, or the task died in it). That call is counted as missed, and its
@@ -21,6 +21,7 @@ from kprobes.compiler.back.bpf.context import frame
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.maps import load_field
 from kprobes.compiler.back.bpf.memory import alignment, copy, put_fields
+from kprobes.compiler.back.bpf.target import STATS
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout, align_up
 
@@ -39,7 +40,7 @@ _EEXIST = -17
 def calls_layout(handler: Handler, target: BpfTarget) -> MapLayout:
     """Return the layout of the per-call data of *handler*."""
     size = _value_size(handler)
-    name = f"calls.{handler.name}.{target.site if target.site is not None else f'x{size}'}"
+    name = f".calls.{handler.name}.{target.site if target.site is not None else f'x{size}'}"
     if target.compare_exchange:
         return MapLayout(name, "frames", 4, _sets(target) * WAYS * _slot_size(handler), 1, value=handler.call_fields)
     return MapLayout(name, "calls", 8, max(size, 8), target.calls, value=handler.call_fields)
@@ -178,7 +179,7 @@ def _restore_from_table(part: Part, node: RestoreCall, layout: MapLayout) -> Non
 
 def _frame_key(part: Part) -> str:
     room = part.temporary("key", 8)
-    part.text.store(64, frame(part, part.map_value("stats")), room)
+    part.text.store(64, frame(part, part.map_value(STATS)), room)
     return room
 
 

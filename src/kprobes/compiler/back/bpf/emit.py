@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.memory import alignment, gaps, put_integer, put_text, zero
-from kprobes.compiler.back.bpf.target import ring_layout
+from kprobes.compiler.back.bpf.target import RING, ring_layout
 from kprobes.compiler.back.bpf.texts import FILLS, Fill, fill
 from kprobes.compiler.ir.nodes import Emit, Slot
 from kprobes.compiler.ir.operands import slots_read
@@ -31,7 +31,7 @@ def emit(part: Part, node: Emit) -> None:
     text, layout = part.text, _event(part, node.event)
     part.need(ring_layout(part.target))
     lost, room, end = text.label("lost"), text.label("room"), text.label("sent")
-    record = call(text, "ringbuf_reserve", part.map("ring"), str(layout.size), "0")
+    record = call(text, "ringbuf_reserve", part.map(RING), str(layout.size), "0")
     text.unlikely(text.let(f"icmp eq ptr {record}, null"), lost, room)
     text.start(lost)
     part.count("lost")

@@ -125,7 +125,7 @@ def map_sample(part: Part, node: MapSample) -> None:
 def _zeros(part: Part, size: int) -> str:
     """Return a pointer to *size* zero bytes, more than the stack should hold."""
     rounded = -(-size // 1024) * 1024
-    name = f"zeros.{rounded}"
+    name = f".zeros.{rounded}"
     part.need(MapLayout(name, "constants", 4, rounded, 1))  # an engine fills with zeros
     return part.map_value(name)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.pointers import used_as_numbers
-from kprobes.compiler.back.bpf.target import TRAMPOLINE_WAYS
+from kprobes.compiler.back.bpf.target import STATS, TRAMPOLINE_WAYS
 from kprobes.compiler.back.text import literal
 from kprobes.compiler.ir.nodes import Slot
 from kprobes.errors import CompileError, InternalError
@@ -125,7 +125,7 @@ class Part:
         """Add 1 to a counter of the site (see `SITE_COUNTERS`)."""
         text, index = self.text, SITE_COUNTERS.index(counter)
         constant = 8 * index
-        pointer = text.offset(self.map_value("stats"), self.shard(self.target.sites * SITE_COUNTER_BYTES))
+        pointer = text.offset(self.map_value(STATS), self.shard(self.target.sites * SITE_COUNTER_BYTES))
         if self.target.site is not None:
             constant += self.target.site * SITE_COUNTER_BYTES
         else:

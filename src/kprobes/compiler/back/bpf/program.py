@@ -23,7 +23,7 @@ from kprobes.compiler.back.bpf.emit import emit, sunk_texts
 from kprobes.compiler.back.bpf.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
 from kprobes.compiler.back.bpf.memory import load, zero
 from kprobes.compiler.back.bpf.part import Part
-from kprobes.compiler.back.bpf.target import BpfTarget, Lowered, stats_layout
+from kprobes.compiler.back.bpf.target import STATS, BpfTarget, Lowered, stats_layout
 from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text, fill_slot
 from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
 from kprobes.compiler.back.object import read_programs
@@ -58,7 +58,7 @@ def lower_to_text(
     """Return the LLVM module of *handler*, the implicit maps, and (function name, way) of each part."""
     target.check()
     module = ModuleText(BPF_TRIPLE, BPF_LAYOUT)
-    maps = {"stats": stats_layout(target)}
+    maps = {STATS: stats_layout(target)}
     ways = []
     for function, way in ((handler.exit, target.exit_way), (handler.entry, target.entry_way)):
         if function is None:
@@ -143,7 +143,7 @@ def _make_scratch(part: Part, slots: list[ir.Slot]) -> None:
     for slot in slots:
         offsets[slot] = size
         size += -(-slot.size // 8) * 8
-    name = f"scratch.{part.handler.name}.{part.function.part}"
+    name = f".scratch.{part.handler.name}.{part.function.part}"
     part.need(MapLayout(name, "scratch", 4, size, 1))
     key = part.temporary("key", 8)
     text.store(32, "0", key)

@@ -19,6 +19,9 @@ TRAMPOLINE_WAYS = frozenset({Way.FENTRY, Way.FEXIT})
 # The context is an array of u64 arguments.
 ARRAY_WAYS = TRAMPOLINE_WAYS | {Way.RAW_TRACEPOINT}
 
+# A user's map never begins with a dot.
+STATS, RING, STACKS = ".stats", ".ring", ".stacks"
+
 STACK_DEPTH = 127  # PERF_MAX_STACK_DEPTH, the kernel's default
 DEFAULT_RING_BYTES = 1 << 20
 DEFAULT_STACKS = 8192
@@ -90,14 +93,14 @@ def frame_kind(way: str) -> str:
 
 def stats_layout(target: BpfTarget) -> MapLayout:
     """Return the layout of the site counters."""
-    return MapLayout("stats", "stats", 4, target.shards * target.sites * SITE_COUNTER_BYTES, 1, shards=target.shards)
+    return MapLayout(STATS, "stats", 4, target.shards * target.sites * SITE_COUNTER_BYTES, 1, shards=target.shards)
 
 
 def ring_layout(target: BpfTarget) -> MapLayout:
     """Return the layout of the ring."""
-    return MapLayout("ring", "ring", 0, 0, target.ring_bytes)
+    return MapLayout(RING, "ring", 0, 0, target.ring_bytes)
 
 
 def stacks_layout(target: BpfTarget) -> MapLayout:
     """Return the layout of the stack map."""
-    return MapLayout("stacks", "stacks", 4, 8 * STACK_DEPTH, target.stacks)
+    return MapLayout(STACKS, "stacks", 4, 8 * STACK_DEPTH, target.stacks)
