@@ -20,9 +20,6 @@ This file only hands names on, each when it is first asked for, so that a comman
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from kprobes.version import VERSION
 
 __version__ = VERSION
@@ -89,6 +86,7 @@ __all__ = [
     "user_string",
 ]
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.decorators import kprobe, kretprobe, tracepoint, uprobe, uretprobe
     from kprobes.engines.targets import Kernel, Machine
@@ -129,7 +127,7 @@ def __getattr__(name: str) -> object:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'kprobes' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    value = getattr(__import__(home, fromlist=(name,)), name)
     globals()[name] = value
     return value
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.errors import UsageError
 from kprobes.model.probe import Probe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,7 +13,8 @@ if TYPE_CHECKING:
 def kprobe(*places: str, way: str = "", unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
     """Probe kernel functions or instructions: `@kprobe("vfs_read")`, `"vfs_read+0x10"`, `"0xffffffff81..."`.
 
-    The handler's parameters are the C prototype's own, by name. *way* forces a way in (`kprobe`, `fentry`, `kprobe.multi`).
+    The handler's parameters are the C prototype's own, by name. *way* forces a way in: `kprobe`, `fentry` or
+    `kprobe.multi`.
 
     Raises:
         UsageError: no place is given, or the decorated thing has no source.
@@ -33,7 +33,7 @@ def kretprobe(
 
 
 def uprobe(*places: str, unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
-    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/usr/bin/bash:readline"`, `"libc:0x620"`."""
+    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/bin/bash:readline"`, `"libc:0x620"`."""
     return _decorator("uprobe", places, unsafe=unsafe)
 
 

@@ -108,7 +108,7 @@ if not TYPE_CHECKING:
 
         def make(cls: type[T]) -> type[T]:
             body = dict(cls.__dict__)
-            names = tuple(body["__annotations__"])
+            names = tuple(body.get("__annotations__", ()))
             shared = _SHARED | _COMPARED if eq else _SHARED
             defaults = {name: body.pop(name) for name in names if name in body}
             for name in ("__dict__", "__weakref__"):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from dataclasses import dataclass
 from itertools import dropwhile
-from typing import TYPE_CHECKING, Self
 
 from kprobes.engines.targets import Kernel
 from kprobes.errors import KprobesError, SyscallError, UnprobeableError, UnsupportedError, UsageError, VerifierError
 from kprobes.events.aggregate import read_map, read_stats
 from kprobes.events.decode import Decoder
+from kprobes.frozen import dataclass
 from kprobes.model.plan import Way
 from kprobes.model.within import ANYWHERE, Within
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterator, Sequence
     from types import TracebackType
+    from typing import Self
 
     from kprobes.engines.port import Attached, Engine
     from kprobes.engines.process.arming import Armed
@@ -128,7 +129,7 @@ class Session:
         self._engine = engine
         self._attached = attached
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
-        self._kept: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._kept: deque[Event] | None = None
         self._closed = False
         self._frames: KernelFrames | None = None
         self._final: list[ProbeStats] | None = None
@@ -173,11 +174,18 @@ class Session:
         try:
             while end is None or time.monotonic() < end:
                 batch = self.poll(self._time_left(end))
-                self.dropped += max(0, len(self._kept) + len(batch) - KEPT_EVENTS)
-                self._kept.extend(batch)
+                self._keep(batch)
         except KeyboardInterrupt:
             if end is not None:
                 raise
+
+    def _keep(self, batch: list[Event]) -> None:
+        if self._kept is None:
+            from collections import deque  # the commands read at once: they needn't wait for it
+
+            self._kept = deque(maxlen=KEPT_EVENTS)
+        self.dropped += max(0, len(self._kept) + len(batch) - KEPT_EVENTS)
+        self._kept.extend(batch)
 
     def __getitem__(self, spec: MapSpec) -> object:
         """Return what a map holds now: an int, a dict, or distributions (see the map's own documentation)."""
@@ -210,6 +218,8 @@ class Session:
             f"{self.plan.sites[one.number].name}: {one.way} ({one.why})" for one in armed if one.way == Way.BREAKPOINT
         ]
         shown = told[:SHOWN_ARMINGS] + ([f"{len(told) - SHOWN_ARMINGS} more"] if len(told) > SHOWN_ARMINGS else [])
+        from collections import Counter  # not on the way to the first event
+
         left = Counter(one.why for one in armed if not one.way)
         reasons = ", ".join(f"{count} {why}" for why, count in left.most_common())
         return shown + ([f"{left.total()} left out ({reasons})"] if left else [])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kprobes.cli.options import make_parser
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from kprobes.cli.parser import Namespace, Parser
 
 BASH = """\
 _kprobes() {{
@@ -44,7 +44,7 @@ complete -F _kprobes kprobes
 ZSH = "#compdef kprobes\nautoload -U bashcompinit && bashcompinit\n"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell to complete in")
 
@@ -69,7 +69,7 @@ def _options(name: str) -> list[str]:
     module, summary = COMMANDS[name]
     parser = make_parser(name, summary, "")
     import_module(f"kprobes.cli.{module}").add_arguments(parser)
-    return sorted(word for action in parser._actions for word in action.option_strings if word.startswith("--"))
+    return sorted(word for word in parser.option_names() if word.startswith("--"))
 
 
 def _fish(options: dict[str, list[str]]) -> str:

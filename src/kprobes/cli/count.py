@@ -18,12 +18,11 @@ from kprobes.cli.sampling import picture_job
 from kprobes.cli.trace import in_process
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.session import ProbeStats, Session
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("probes", nargs="+", metavar="PROBE", help="what to probe, see below")
     add_run_options(parser)

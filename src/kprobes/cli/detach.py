@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from kprobes.cli.options import pid_number
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from kprobes.cli.parser import Namespace, Parser
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("pid", type=pid_number, metavar="PID", help="the process to clean")
 

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
 
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.model.features import Features
 
 APT = "apt-get install -y --no-install-recommends"
@@ -34,7 +34,7 @@ class Finding:
     fix: str = ""
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
 

@@ -3,24 +3,28 @@ up."""
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
 
 from kprobes.cli.options import Limits, limits_of, probes_natively, process_of, target_of
-from kprobes.cli.workload import Workload, start_workload
+from kprobes.cli.workload import start_workload
+from kprobes.frozen import dataclass
 from kprobes.session import POLL_S, Session, attach_to
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import Namespace
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
+    import signal
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from types import FrameType, TracebackType
+    from typing import TextIO
 
+    from kprobes.cli.parser import Namespace
+    from kprobes.cli.workload import Workload
     from kprobes.events.record import Event
     from kprobes.model.probe import Probe
+else:
+    import _signal as signal  # what `signal` wraps in enums, without the 4 ms that these take
 
 MISSED_EXIT = 1
 
@@ -34,25 +38,32 @@ class Job:
     on_end: Callable[[Session], None] = lambda _session: None
 
 
-@contextmanager
-def output_of(arguments: Namespace) -> Iterator[TextIO]:
-    """Yield where results go: `-o FILE` (0600, replaced whole at the end), standard error beside a program that
-    keeps its
-    own streams, else standard output."""
-    if not arguments.output:
-        yield sys.stderr if arguments.command else sys.stdout
-        return
-    from kprobes.cli.outfile import replacing
+class Output:
+    """Where results go: `-o FILE` (0600, replaced whole at the end), standard error beside a program that keeps its
+    own streams, else standard output. A context manager."""
 
-    with replacing(arguments.output) as stream:
-        yield stream
+    def __init__(self, arguments: Namespace) -> None:
+        self._stream = sys.stderr if arguments.command else sys.stdout
+        self._file: AbstractContextManager[TextIO] | None = None
+        if arguments.output:
+            from kprobes.cli.outfile import replacing
+
+            self._file = replacing(arguments.output)
+
+    def __enter__(self) -> TextIO:
+        return self._stream if self._file is None else self._file.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return None if self._file is None else self._file.__exit__(kind, error, trace)
 
 
 def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Session, TextIO], Job]) -> int:
     """Carry *probes* out as the options say; return the exit code: the workload's, or 1 where `--strict` found a
     miss."""
     limits = limits_of(arguments)
-    with output_of(arguments) as stream, _terminated_as_interrupt():
+    with Output(arguments) as stream, _TerminatedAsInterrupt():
         native = probes_natively(arguments, probes)
         engine = (process_of(arguments) if native else target_of(arguments)).open()
         try:
@@ -119,16 +130,16 @@ def _sum_up(session: Session, elapsed_s: float) -> bool:
     return all(one.clean for one in stats)
 
 
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command as Ctrl-C does, so that it cleans up and sums up."""
+class _TerminatedAsInterrupt:
+    """Lets SIGTERM and SIGHUP end the command as Ctrl-C does, so that it cleans up and sums up."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

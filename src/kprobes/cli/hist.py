@@ -21,10 +21,10 @@ from kprobes.model.mapspec import Histogram
 from kprobes.model.probe import AutoHandler
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from kprobes.cli.parser import Namespace, Parser
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("probe", metavar="PROBE", help="what to probe, see below")
     parser.add_argument("expression", metavar="EXPR", help="the value to sort, an integer")

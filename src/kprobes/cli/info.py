@@ -16,15 +16,14 @@ from kprobes.cli.options import add_target_options, target_of
 from kprobes.errors import TypeNotFoundError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.port import Facts
     from kprobes.model.features import Features
     from kprobes.symbols.btf_types import KernelTypes
     from kprobes.symbols.explain import Explanation
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("function", metavar="FUNC", help="a kernel function, or module:function")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object")

@@ -20,12 +20,12 @@ from kprobes.model.mapspec import Histogram
 from kprobes.model.probe import AutoHandler
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from kprobes.cli.parser import Namespace, Parser
 
 DIVISORS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("function", metavar="FUNC", help="a function, or a glob of them")
     parser.add_argument("--by", default="", metavar="EXPR", help="a histogram per value of EXPR: comm, pid, cpu ...")

@@ -19,15 +19,15 @@ from kprobes.cli.options import add_target_options, target_of
 from kprobes.errors import SymbolNotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
 
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.port import Facts
 
 TRACEPOINT = ("t:", "tracepoint:")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("glob", nargs="?", default="*", metavar="GLOB", help="a function or a glob (default: all)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")

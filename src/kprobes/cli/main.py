@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
 
 from kprobes.errors import CompileError, InternalError, KprobesError, UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
+    from typing import Protocol
+
+    from kprobes.cli.parser import Namespace, Parser
+
+    class Command(Protocol):
+        """What each command's module offers."""
+
+        def add_arguments(self, parser: Parser) -> None:
+            """Describe the command's own options."""
+
+        def run(self, arguments: Namespace) -> int:
+            """Carry the command out; return the exit code."""
+
 
 # name -> (module, what it does); the order is that of the help
 COMMANDS = {
@@ -29,16 +40,6 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-
-
-class Command(Protocol):
-    """What each command's module offers."""
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """Describe the command's own options."""
-
-    def run(self, arguments: Namespace) -> int:
-        """Carry the command out; return the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +81,8 @@ def _dispatch(words: list[str]) -> int:
 
     name = words[0]
     module, summary = COMMANDS[name]
-    command: Command = import_module(f"kprobes.cli.{module}")
+    # not importlib.import_module: `importlib` is a millisecond of every start
+    command: Command = __import__(f"kprobes.cli.{module}", fromlist=("run",))
     parser = make_parser(name, summary, command.__doc__ or "")
     command.add_arguments(parser)
     return command.run(parse(parser, words[1:]))

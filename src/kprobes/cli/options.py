@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
 
+from kprobes.cli.parser import Namespace, Parser
 from kprobes.engines.targets import Kernel, Machine
 from kprobes.errors import UsageError
+from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,26 +20,13 @@ ANY_KERNEL = "default"
 USER_KINDS = frozenset({"uprobe", "uretprobe"})
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors become ours, so that each has a hint and the same looks."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"`{self.prog} --help` shows the options and examples")
-
-
-def make_parser(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+def make_parser(name: str, summary: str, text: str) -> Parser:
     """Return the parser of the command *name*; *text* is its module's docstring: what it does, then examples."""
     body = text.strip().partition("\n")[2].strip("\n")
-    return _Parser(
-        prog=f"kprobes {name}",
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=body or None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    return Parser(f"kprobes {name}", f"{summary[0].upper()}{summary[1:]}.", body)
 
 
-def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+def parse(parser: Parser, words: Sequence[str]) -> Namespace:
     """Parse *words*; what stands behind `--` goes to `command` untouched."""
     own, command = list(words), []
     if "--" in own:
@@ -56,7 +43,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
     return arguments
 
 
-def add_target_options(parser: argparse.ArgumentParser) -> None:
+def add_target_options(parser: Parser) -> None:
     """Add `-p`, `--vm`, `--kernel`, `--copy`; `-- CMD` is understood by `parse`."""
     group = parser.add_argument_group("target", "default: this machine's kernel; `-- CMD ARGS` runs CMD meanwhile")
     group.add_argument("-p", "--pid", type=pid_number, metavar="PID", help="a running process")
@@ -73,14 +60,14 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
+def add_output_options(parser: Parser) -> None:
     """Add `--format`, `-o`."""
     group = parser.add_argument_group("output")
     group.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
     group.add_argument("-o", "--output", metavar="FILE", help="write there instead of standard output")
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, count: bool = False) -> None:
+def add_run_options(parser: Parser, *, count: bool = False) -> None:
     """Add `--duration`, `--strict`, and `-n` where *count*."""
     group = parser.add_argument_group("how long")
     if count:
@@ -89,7 +76,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, count: bool = False) -> 
     group.add_argument("--strict", action="store_true", help="exit with 1 if a hit was missed, lost or faulty")
 
 
-def target_of(arguments: argparse.Namespace) -> Target:
+def target_of(arguments: Namespace) -> Target:
     """Return the target that the options name.
 
     Raises:
@@ -109,7 +96,7 @@ def target_of(arguments: argparse.Namespace) -> Target:
     return Kernel()
 
 
-def probes_natively(arguments: argparse.Namespace, probes: Sequence[Probe]) -> bool:
+def probes_natively(arguments: Namespace, probes: Sequence[Probe]) -> bool:
     """Return whether the process engine carries *probes* out, not the kernel's uprobes.
 
     Raises:
@@ -124,13 +111,20 @@ def probes_natively(arguments: argparse.Namespace, probes: Sequence[Probe]) -> b
     return in_process and user and all(probe.kind == "uprobe" and probe.handler is None for probe in probes)
 
 
-def process_of(arguments: argparse.Namespace) -> Target:
+def process_of(arguments: Namespace) -> Target:
     """Return the process that the options name, for the process engine."""
     from kprobes.engines.targets import process
 
     if arguments.pid is not None and arguments.command:
         raise UsageError("-p names a running process, -- starts one", hint="give one of them")
     return process(arguments.pid or 0, arguments.command)
+
+
+def _refused(message: str) -> Exception:
+    """Return the exception that argparse wants of a converter."""
+    from argparse import ArgumentTypeError  # only for those who mistype
+
+    return ArgumentTypeError(message)
 
 
 def pid_number(text: str) -> int:
@@ -146,9 +140,9 @@ def _bounded(text: str, low: int, high: int, what: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        raise _refused(f"{text!r} is not {what}") from None
     if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        raise _refused(f"{text} is not {what}")
     return value
 
 
@@ -156,9 +150,9 @@ def _seconds(text: str) -> float:
     try:
         value = float(text.removesuffix("s"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+        raise _refused(f"{text!r} is no number of seconds") from None
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+        raise _refused(f"{text} is no number of seconds above 0")
     return value
 
 
@@ -170,7 +164,7 @@ class Limits:
     number: int | None
 
 
-def limits_of(arguments: argparse.Namespace) -> Limits:
+def limits_of(arguments: Namespace) -> Limits:
     """Return when the command is to end."""
     return Limits(arguments.duration, getattr(arguments, "number", None))
 

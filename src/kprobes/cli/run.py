@@ -13,7 +13,6 @@ end its maps are shown, or `report(session)` is called.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TextIO
 
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
@@ -22,17 +21,19 @@ from kprobes.errors import KprobesError, UsageError
 from kprobes.model.mapspec import Count, HashMap, Histogram
 from kprobes.model.probe import Probe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Mapping
+    from typing import TextIO
 
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
     from kprobes.session import Session
 
 MODULE_NAME = "__kprobes__"
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("file", metavar="FILE.py", help="the script")
     add_run_options(parser, count=True)

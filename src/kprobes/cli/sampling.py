@@ -9,9 +9,9 @@ from kprobes.cli.follow import Job, follow
 from kprobes.cli.pictures import picture_of, write_value
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable, Sequence
 
+    from kprobes.cli.parser import Namespace
     from kprobes.model.mapspec import Histogram
     from kprobes.model.probe import Probe
     from kprobes.render.terminal import Terminal

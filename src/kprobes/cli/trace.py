@@ -15,24 +15,24 @@ and the words comm, pid, tid, uid, cpu, now.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TextIO
-
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
 from kprobes.cli.rows import split_expressions
 from kprobes.model.probe import AutoHandler
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from typing import Any, TextIO
 
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
     from kprobes.session import Session
 
 HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_duration", "_stack")
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("probes", nargs="+", metavar="PROBE", help="what to probe, see below")
     parser.add_argument("--if", dest="condition", default="", metavar="EXPR", help="only hits for which EXPR holds")

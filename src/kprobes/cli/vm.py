@@ -22,8 +22,7 @@ from kprobes.cli.guest_workload import GuestWorkload
 from kprobes.cli.options import ANY_KERNEL
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-
+    from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.vm.guestcommand import GuestCommand
     from kprobes.engines.vm.machine import Machine
 
@@ -31,7 +30,7 @@ DETACH_HINT = "`exit` ends the guest; meanwhile `kprobes trace --vm{suffix} vfs_
 POLL_S = 0.2
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("--kernel", metavar="KERNEL", help="5.10, 6.1, 6.12 (default), 7.2, or the path of a bzImage")
     parser.add_argument("--vm", metavar="KERNEL", help="the same as --kernel")

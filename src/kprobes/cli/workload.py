@@ -4,48 +4,46 @@ ours."""
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-from typing import TYPE_CHECKING, Protocol, Self, cast
 
 from kprobes.errors import TargetError, UsageError
 from kprobes.model.within import Within
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Sequence
     from types import TracebackType
+    from typing import Protocol, Self
 
+    from kprobes.cli.parser import Namespace
     from kprobes.engines.port import Engine
     from kprobes.engines.process.engine import ProcessEngine
     from kprobes.engines.vm.machine import Machine
 
+    class Workload(Protocol):
+        """A context manager; leaving it waits for the command."""
 
-class Workload(Protocol):
-    """A context manager; leaving it waits for the command."""
+        @property
+        def within(self) -> Within:
+            """The process that probes of files are limited to."""
 
-    @property
-    def within(self) -> Within:
-        """The process that probes of files are limited to."""
+        @property
+        def status(self) -> int:
+            """The command's exit status, 0 where there is none."""
 
-    @property
-    def status(self) -> int:
-        """The command's exit status, 0 where there is none."""
+        def release(self) -> None:
+            """Let the command begin."""
 
-    def release(self) -> None:
-        """Let the command begin."""
+        def poll(self) -> bool:
+            """Return whether it has ended."""
 
-    def poll(self) -> bool:
-        """Return whether it has ended."""
+        def interrupt(self) -> None:
+            """The user wants an end."""
 
-    def interrupt(self) -> None:
-        """The user wants an end."""
+        def __enter__(self) -> Self: ...
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
 
 
 def start_workload(engine: Engine, arguments: Namespace, *, native: bool = False) -> Workload:
@@ -57,10 +55,14 @@ def start_workload(engine: Engine, arguments: Namespace, *, native: bool = False
     if arguments.command and arguments.pid is not None:
         raise UsageError("-p names a running process, -- starts one", hint="give one of them")
     if native:
+        from typing import cast
+
         from kprobes.cli.native_workload import NativeWorkload
 
         return NativeWorkload(cast("ProcessEngine", engine), arguments.command)
     if arguments.vm or arguments.kernel:
+        from typing import cast
+
         from kprobes.cli.guest_workload import GuestWorkload
 
         return GuestWorkload(cast("Machine", engine), arguments.command, arguments.copy)
@@ -109,7 +111,9 @@ class Child:
         self.status = 0
         self.ended = False
         self.pid = os.fork()
-        self.within = Within(self.pid, shutil.which(self._command[0]) or self._command[0])
+        from shutil import which  # only here: shutil loads every compressor that there is
+
+        self.within = Within(self.pid, which(self._command[0]) or self._command[0])
         if self.pid == 0:
             os.close(self._gate)
             os.close(self._failure)
@@ -140,7 +144,9 @@ class Child:
     def interrupt(self) -> None:
         """Pass the wish on; a terminal has sent its own SIGINT to the whole group already."""
         if not self.poll() and os.getpgrp() != os.getpgid(self.pid):
-            os.kill(self.pid, signal.SIGINT)
+            from signal import SIGINT
+
+            os.kill(self.pid, SIGINT)
 
     def __enter__(self) -> Self:
         return self

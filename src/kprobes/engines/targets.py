@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Protocol
 
     from kprobes.engines.port import Engine
 
+    class Target(Protocol):
+        """Something that can be probed."""
 
-class Target(Protocol):
-    """Something that can be probed."""
-
-    def open(self) -> Engine:
-        """Return an engine for it; closing the engine lets go of the target."""
+        def open(self) -> Engine:
+            """Return an engine for it; closing the engine lets go of the target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ shards, guests and workers can be combined in any grouping.
 from __future__ import annotations
 
 from struct import Struct, unpack
-from typing import TYPE_CHECKING, Any
 
 from kprobes.errors import FormatError
 from kprobes.events.record import site_name, struct_format
@@ -15,14 +14,20 @@ from kprobes.events.value import converter
 from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS, Buckets
 from kprobes.model.plan import SiteStats
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from kprobes.events.distribution import Distribution
     from kprobes.model.layout import Field, MapLayout
 
+    _Dict = dict[Any, Any]
+else:
+    _Dict = dict
 
-class Keyed(dict[Any, Any]):
+
+class Keyed(_Dict):
     """Sums or distributions by key, the largest first. `print` shows a table, or one histogram for each key."""
 
     def __str__(self) -> str:

@@ -8,13 +8,14 @@ Bytes come from a target that may be hostile: what fits no layout is counted in 
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any
 
 from kprobes.events.record import Codec, Event
 from kprobes.model.layout import RECORD_HEADER
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from kprobes.model.layout import EventLayout
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from kprobes.errors import FormatError
 from kprobes.events.value import converter, struct_code
 from kprobes.model.layout import RECORD_HEADER, EventLayout, Field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, ClassVar
 
     Reader = Callable[[tuple[Any, ...]], Any]
 

@@ -5,8 +5,7 @@ Names of addresses and stacks are looked up later, by whoever knows the target's
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

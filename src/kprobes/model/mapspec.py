@@ -6,11 +6,13 @@ Python is a mistake and says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NoReturn
-
 from kprobes.errors import UsageError
+from kprobes.frozen import dataclass
 from kprobes.model.layout import Buckets, Field, MapLayout, pack_fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 DEFAULT_ENTRIES = 10240
 COMM_SIZE = 16
@@ -88,7 +90,7 @@ def _only_in_handlers(what: str) -> NoReturn:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Count:
     """Sums under keys: `Count("opens", by=str)`, in a handler `opens.add(by=comm())`, `opens.add(5)`.
 
@@ -111,7 +113,7 @@ class Count:
         return MapLayout(self.name, "count", size, 8, self.entries, key=key)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
     """A distribution of integers under keys: `Histogram("usecs", by=str)`, in a handler `usecs.add(value, by=comm())`.
 
@@ -155,7 +157,7 @@ class Histogram:
         return MapLayout(self.name, "histogram", size, bytes_each, self.entries, key=key, buckets=self.buckets)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class HashMap:
     """State between hits: `HashMap("opened", key=int, value=int)`; in a handler `m[k] = v`, `m[k]`, `m.get(k, 0)`,
     `k in m`,

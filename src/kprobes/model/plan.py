@@ -7,8 +7,7 @@ attaches the links and hands the bytes of ring and maps back; it never compiles 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kprobes.frozen import dataclass
 from kprobes.model.layout import EventLayout, MapLayout
 
 PLAN_VERSION = 1

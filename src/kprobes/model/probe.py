@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
+from kprobes.frozen import dataclass
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENTRY_KINDS = frozenset({"kprobe", "uprobe", "tracepoint"})
 RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
 KINDS = ENTRY_KINDS | RETURN_KINDS
+NO_NAMES: Mapping[str, object] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +30,7 @@ class HandlerSource:
     file: str = "<string>"
     line: int = 1
     indent: int = 0
-    names: Mapping[str, object] = field(default_factory=dict)
+    names: Mapping[str, object] = NO_NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import struct
 from json import JSONDecodeError, dumps, loads
-from typing import TYPE_CHECKING, TypeVar
 
 from kprobes.errors import FormatError
 from kprobes.model import features, layout, plan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     Reader = Callable[[object], object]
+    T = TypeVar("T")
 
 MAGIC = b"KPW1"
 LENGTH = struct.Struct("<I")
@@ -46,8 +48,6 @@ TYPES: dict[str, type] = {
         plan.LinkStats,
     )
 }
-
-T = TypeVar("T")
 
 
 def plan_to_bytes(value: plan.Plan) -> bytes:

@@ -7,9 +7,11 @@ compiler stands in the front's table of builtins.
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 from kprobes.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def _only_in_handlers(word: str) -> NoReturn:

@@ -8,21 +8,18 @@ features, and the code of kprobes itself. A handler that names something whose t
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-from dataclasses import astuple, replace
 from types import FunctionType
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
-from kprobes.model.mapspec import Count, HashMap, Histogram
+from kprobes.frozen import replace
 from kprobes.model.probe import AutoHandler, HandlerSource, Probe
-from kprobes.model.wire import plan_from_bytes, plan_to_bytes
+from kprobes.model.store import digest_of, plan_from_store, plan_to_store
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.symbols.cache import read_cached, write_cached
 from kprobes.version import VERSION
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -31,9 +28,7 @@ if TYPE_CHECKING:
 
 FILE_KINDS = frozenset({"uprobe", "uretprobe"})
 _ROOT = __file__.rpartition("/planner/")[0]
-_WORD = re.compile(r"[^\W\d]\w*")
 _PLAIN = (int, str, bool, bytes, type(None))
-_MAPS = (Count, Histogram, HashMap)
 
 
 class _UncacheableError(Exception):
@@ -58,7 +53,7 @@ def cached_plan(
         plan = plan_probes(probes, facts, avoid=avoid, within=within)
         found = replace(plan, key=f"{plan.key} {file_stamps(plan)}".strip())
         if name:
-            write_cached(name, [plan_to_bytes(found)])
+            write_cached(name, [plan_to_store(found)])
     return limited_to(found, within.pid)
 
 
@@ -88,7 +83,7 @@ def _load(name: str) -> Plan | None:
     if data is None:
         return None
     try:
-        plan = plan_from_bytes(data)
+        plan = plan_from_store(data)
     except FormatError:
         return None  # written by another version or cut short: it is made again
     stamps = file_stamps(plan)
@@ -96,15 +91,14 @@ def _load(name: str) -> Plan | None:
 
 
 def _name(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], within: Within) -> str:
-    digest = hashlib.blake2b(digest_size=20)
     try:
-        for text in _ingredients(probes, facts, avoid):
-            digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+        texts = list(_ingredients(probes, facts, avoid))
     except _UncacheableError:
         return ""
+    content = "\0".join(texts).encode("utf-8", "surrogateescape")
     if any(probe.kind in FILE_KINDS for probe in probes):
-        digest.update(_surroundings(within))
-    return f"plan-{digest.hexdigest()}"
+        content += b"\0" + _surroundings(within)
+    return f"plan-{digest_of(content, 20).hex()}"
 
 
 def _surroundings(within: Within) -> bytes:
@@ -121,7 +115,8 @@ def _surroundings(within: Within) -> bytes:
 def _ingredients(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str]) -> Iterator[str]:
     yield code_stamp()
     yield facts.stamp()
-    yield repr(astuple(facts.features))
+    if any(probe.kind not in FILE_KINDS for probe in probes):  # else the kernel's stamp says enough
+        yield repr(facts.features)
     yield f"{sorted(avoid)}"
     for probe in probes:
         yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe))
@@ -138,11 +133,16 @@ def _handler(handler: HandlerSource | AutoHandler | None) -> Iterator[str]:
 def _source(source: HandlerSource, seen: set[str]) -> Iterator[str]:
     """Yield the text of a handler and of everything it names, each once."""
     yield f"{source.file}:{source.line}:{source.indent}\n{source.text}"
-    for word in sorted(set(_WORD.findall(source.text)) & set(source.names)):
+    for word in sorted(_words(source.text) & source.names.keys()):
         if word in seen:
             continue
         seen.add(word)
         yield from _named(word, source.names[word], seen)
+
+
+def _words(text: str) -> set[str]:
+    """Return the identifiers in *text*, and perhaps more words."""
+    return set("".join([letter if letter == "_" or letter.isalnum() else " " for letter in text]).split())
 
 
 def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
@@ -167,7 +167,9 @@ def _is_plain(value: object) -> bool:
     """Return whether the repr of *value* tells all of it: maps, constants, and sequences of them."""
     if isinstance(value, tuple | list):
         return all(type(item) in _PLAIN for item in value)
-    return isinstance(value, (*_MAPS, *_PLAIN))
+    from kprobes.model.mapspec import Count, HashMap, Histogram
+
+    return isinstance(value, (Count, Histogram, HashMap, *_PLAIN))
 
 
 def code_stamp() -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
+from kprobes.frozen import dataclass
 from kprobes.render.escape import escape
 from kprobes.render.number import grouped, seconds
 from kprobes.render.terminal import PLAIN, Terminal, pad, width_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

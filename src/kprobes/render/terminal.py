@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from kprobes.frozen import dataclass
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TextIO
 
 _FALLBACK_WIDTH, _FALLBACK_HEIGHT = 80, 24
 _STYLES = {"bold": "1", "dim": "2", "red": "1;31", "yellow": "33", "green": "32", "cyan": "36"}
 
 
-class Terminal(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Terminal:
     """What a stream can show. The default is a plain file: 80 columns, ASCII, no colour.
 
     *live*: text can be redrawn in place. *blocks*: the stream takes block characters.

@@ -6,16 +6,16 @@ This is on the way of each start, also of those that find their plan in the cach
 from __future__ import annotations
 
 import sys
-from collections import ChainMap
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, NoReturn
 
 from kprobes.errors import CompileError
 from kprobes.model.probe import HandlerSource
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import CodeType
+    from typing import NoReturn
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST: importing `ast` for one number would cost more than all of this
 IS_COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
@@ -62,7 +62,11 @@ def _names_of(function: FunctionType) -> Mapping[str, object]:
             closed[name] = cell.cell_contents
         except ValueError:  # not assigned yet; naming it is an error of its own then
             continue
-    return ChainMap(closed, function.__globals__) if closed else function.__globals__
+    if not closed:
+        return function.__globals__
+    from collections import ChainMap  # few handlers are closures
+
+    return ChainMap(closed, function.__globals__)
 
 
 def _lines_of(path: str, module_globals: Mapping[str, object]) -> list[str] | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.engines.kernel import counts, links, uprobes
 from kprobes.engines.kernel.links import Events, Place
 from kprobes.engines.kernel.program import Binding, Loader
 from kprobes.errors import InternalError, SymbolNotFoundError, UnsupportedError, UsageError
+from kprobes.frozen import dataclass
 from kprobes.model.plan import BTF_WAYS, MULTI_WAYS, LinkStats, Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -46,7 +47,8 @@ class Loaded:
             self.fd = -1
 
 
-class Kernel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Kernel:
     """What an attach needs of the running kernel: its small files and its type information."""
 
     files: KernelFiles

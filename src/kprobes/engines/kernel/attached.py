@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel.attach import Programs
 from kprobes.engines.kernel.limits import allow_descriptors
@@ -11,6 +10,7 @@ from kprobes.engines.kernel.maps import KernelMap, parse_stack
 from kprobes.engines.kernel.ring import EMPTY, Ring
 from kprobes.errors import InternalError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.engines.kernel.attach import Kernel
     from kprobes.engines.kernel.ring import Span

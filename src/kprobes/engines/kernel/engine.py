@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.engines.kernel.attach import Kernel
 from kprobes.engines.kernel.attached import KernelAttached
 from kprobes.engines.kernel.btf import KernelBtf
 from kprobes.engines.kernel.facts import KernelFacts
 from kprobes.engines.kernel.files import KernelFiles
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.plan import Plan
 

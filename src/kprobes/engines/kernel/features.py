@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel import cache
 from kprobes.engines.kernel.files import mounted, read_bytes, read_text
 from kprobes.model.features import Features
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

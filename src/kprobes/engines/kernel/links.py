@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.files import read_bytes, read_text
@@ -21,8 +20,10 @@ from kprobes.engines.kernel.refusals import (
 )
 from kprobes.engines.kernel.syscall import PERF_TYPE_TRACEPOINT, AttachType, PerfEvent
 from kprobes.errors import UnprobeableError, UnsupportedError
+from kprobes.frozen import dataclass
 from kprobes.model.plan import RETURN_WAYS, Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -33,7 +34,8 @@ _PMUS = "/sys/bus/event_source/devices/"
 _NO_LINK = (errno.EINVAL, errno.EOPNOTSUPP, syscall.ENOTSUPP, errno.E2BIG)
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """A site with its number, the program that goes there (a descriptor) and the process that it is limited to."""
 
     number: int
@@ -44,7 +46,8 @@ class Place(NamedTuple):
     pid: int = -1
 
 
-class Pmu(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pmu:
     """A dynamic perf source: its type number, and the bit of `config` that asks for the return."""
 
     type: int

@@ -6,12 +6,12 @@ import errno
 import mmap
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.syscall import MapFlag, MapShape, MapType
 from kprobes.errors import InternalError, PrivilegeError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.syscall import AttachType, LogLevel, ProgramRequest, ProgramType
 from kprobes.errors import InternalError
+from kprobes.frozen import dataclass
 from kprobes.model.plan import Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -33,7 +34,8 @@ _TYPES = {
 }
 
 
-class Binding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Binding:
     """What a load adds to a program: its *site* number, the function it is for (*btf_id* in *btf*, 0 for vmlinux), and
     whether it is for a uprobe.multi link."""
 

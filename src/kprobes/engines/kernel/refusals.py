@@ -6,7 +6,6 @@ Source: kernel/kprobes.c, kernel/trace/trace_kprobe.c, kernel/events/uprobes.c, 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel.syscall import ENOTSUPP, failure
 from kprobes.errors import (
@@ -19,6 +18,7 @@ from kprobes.errors import (
 )
 from kprobes.model.plan import MULTI_WAYS, RETURN_WAYS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.errors import KprobesError
     from kprobes.model.plan import Site

@@ -4,9 +4,6 @@
 length as long as what it doesn't know is zero. So each function packs only as far as it has something to say, which
 also lets the same call work on kernels that know fewer fields.
 
-What a call takes is a named tuple here and in the rest of this room: a frozen dataclass takes half a millisecond to
-define, and all of this is imported before the first probe is in.
-
 Source: include/uapi/linux/bpf.h and include/uapi/linux/perf_event.h, Linux 6.18.
 """
 
@@ -16,10 +13,11 @@ import ctypes
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from kprobes.errors import KprobesError, SyscallError
+from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -137,7 +135,8 @@ def object_name(name: str) -> bytes:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name[:15]).encode()
 
 
-class MapShape(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MapShape:
     """What BPF_MAP_CREATE takes."""
 
     type: int
@@ -191,7 +190,8 @@ def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
     return following.raw
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Batch:
     """What one BPF_MAP_LOOKUP_BATCH gave: *code* is 0 or the errno, *found* pairs, and the place to go on from."""
 
     code: int
@@ -216,7 +216,8 @@ def map_lookup_batch(fd: int, sizes: tuple[int, int], count: int, place: bytes |
     return Batch(-result, found, keys.raw[: found * sizes[0]], values.raw[: found * sizes[1]], end.raw)
 
 
-class ProgramRequest(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ProgramRequest:
     """What BPF_PROG_LOAD takes. Descriptors are 0 where there is none; *instructions* are relocated."""
 
     name: str
@@ -342,7 +343,8 @@ def link_kprobe_multi(program: int, places: Sequence[int] | Sequence[str], cooki
     return link_create(program, 0, AttachType.KPROBE_MULTI, extra)
 
 
-class FileProbes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FileProbes:
     """Places in one file for a uprobe.multi link: file offsets, the cookie of each, and a process or 0 for all."""
 
     path: str
@@ -370,7 +372,8 @@ def raw_tracepoint_open(program: int, name: str) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, attributes)
 
 
-class PerfEvent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PerfEvent:
     """What perf_event_open(2) takes here. *pid* -1 means all processes, seen from *cpu*."""
 
     type: int

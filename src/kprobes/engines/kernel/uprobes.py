@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.files import read_text
 from kprobes.engines.kernel.links import find_refused
 from kprobes.engines.kernel.refusals import file_refusal
 from kprobes.engines.kernel.syscall import FileProbes
+from kprobes.frozen import replace
 from kprobes.model.plan import Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -86,7 +87,7 @@ def attach_together(places: Sequence[Place]) -> int:
     path, pid = places[0].site.path, places[0].pid
     with MappedFile(path):
         if pid >= 0 and not maps_file(read_text(f"/proc/{pid}/maps"), path):
-            os.close(_link([place._replace(pid=os.getpid()) for place in places]))
+            os.close(_link([replace(place, pid=os.getpid()) for place in places]))
         return _link(places)
 
 

@@ -22,6 +22,7 @@ BUILDERS = ("initramfs.py", "interpreter.py", "cpio.py", "recipe.py")
 # The parts of the package that go into the guest. The face (`kprobes/__init__.py`) does not: it names the compiler.
 SOURCES = (
     "errors.py",
+    "frozen.py",
     "model/*.py",
     "engines/__init__.py",
     "engines/port.py",
