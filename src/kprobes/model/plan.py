@@ -129,15 +129,20 @@ class NativeRelocation:
 class NativeProgram:
     """One handler as x86-64 code for the process engine: position-independent, entered at *entry* by a call.
 
-    Arguments (C ABI): `struct pt_regs *`, the thread's block, the number of the site. It returns 0, or 1 where it has
-    changed the saved registers and the thread shall go on with them. It keeps to integer registers, aligns nothing (the
-    caller has) and calls nothing but helpers.
+    Arguments (C ABI): `struct pt_regs *`, the number of the site, the thread's block (docs/process-engine.md). It keeps
+    to integer registers, finds its stack aligned, and calls nothing but helpers.
+
+    *reads* names the fields of pt_regs it looks at; with *writes* it may change registers, which are then put back from
+    pt_regs; with *skips* it may also change the instruction pointer, and returns non-zero where it has.
     """
 
     name: str
     code: bytes
     entry: int = 0
     relocations: tuple[NativeRelocation, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: bool = False
+    skips: bool = False
 
 
 @dataclass(frozen=True, slots=True)

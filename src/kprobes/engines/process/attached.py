@@ -6,9 +6,12 @@ import mmap
 import os
 import select
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process.layout import CLAIM_COUNTER, SharedLayout
+from kprobes.engines.process.ring import Rings, split
+from kprobes.engines.process.tables import read_region
 from kprobes.errors import SyscallError, TargetError
 from kprobes.model.layout import SITE_COUNTERS
 from kprobes.model.plan import LinkStats
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Plan
 
 KINDS = len(SITE_COUNTERS)
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.001, 0.016
 
 
 class ProcessAttached:
@@ -46,13 +50,32 @@ class ProcessAttached:
         except SyscallError:
             self.detach()
             raise
+        at = self._layout
+        self._rings: Rings | None = None
+        if at.rings:
+            self._rings = Rings(self._view, at.rings_at, at.ring_stride, at.rings, at.ring_size)
+        self._rest = select.poll()
+        self._rest.register(watch, select.POLLIN)
 
     def poll(self, timeout_s: float) -> list[bytes]:
         """Return the records that are there, waiting up to *timeout_s* for the first, or for the target's end."""
-        poller = select.poll()
-        poller.register(self._watch, select.POLLIN)
-        poller.poll(int(timeout_s * 1000))
-        return []
+        return [record for raw in self.poll_raw(timeout_s) for record in split(raw)]
+
+    def poll_raw(self, timeout_s: float) -> list[bytes]:
+        """Return the records that are there as they lie in the rings, one piece a ring; waits as `poll`.
+
+        The target makes no system call to wake us, so the rings are looked at again and again, less and less often.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            taken = self._rings.take() if self._rings is not None else []
+            left_s = deadline - time.monotonic()
+            if taken or left_s <= 0:
+                return taken
+            if self._rest.poll(max(1, int(min(pause_s, left_s) * 1000))):
+                return self._rings.take() if self._rings is not None else []
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     def counters(self) -> list[tuple[int, ...]]:
         """Return (hits, missed, lost, faults) of each site, summed over all threads."""
@@ -71,7 +94,9 @@ class ProcessAttached:
         Raises:
             TargetError: the plan has no such map.
         """
-        for layout in self._plan.maps:
+        for number, layout in enumerate(self._plan.maps):
+            if layout.name == name and self._layout.regions[number]:
+                return read_region(self._mapped(), self._layout.region_at(number), layout)
             if layout.name == name and layout.kind == "stats":
                 values = [value & (1 << 64) - 1 for site in self.counters() for value in site]
                 return [(b"", struct.pack(f"<{len(values)}Q", *values).ljust(layout.value_size, b"\0"))]
@@ -108,6 +133,11 @@ class ProcessAttached:
             if not self._ended():
                 raise
 
+    @property
+    def damaged(self) -> int:
+        """Return how often a ring held what no handler writes, and was emptied."""
+        return self._rings.damaged if self._rings is not None else 0
+
     def _ended(self) -> bool:
         poller = select.poll()
         poller.register(self._watch, select.POLLIN)
@@ -118,6 +148,9 @@ class ProcessAttached:
         try:
             self.detach()
         finally:
+            if self._rings is not None:
+                self._rings.close()
+                self._rings = None
             if self._view is not None:
                 self._view.close()
                 self._view = None

@@ -10,18 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kprobes.engines.process.handlers import LONGEST_HANDLER
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, find_room
 from kprobes.engines.process.patch import Resume
 from kprobes.engines.process.registry import Patch
-from kprobes.engines.process.stubs import FIND_BLOCK_SIZE, LONGEST_COUNT, Counting
+from kprobes.engines.process.stubs import LONGEST_COUNT, ROUTINES_SIZE, Counting
 from kprobes.errors import UnsupportedError
 from kprobes.model.layout import align_up
+from kprobes.model.plan import COUNT_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
+    from kprobes.engines.process.handlers import Handlers
     from kprobes.engines.process.stubs import Slow
 
 INT3 = b"\xcc"
@@ -59,10 +62,11 @@ class Detours:
     routines: list[int] = field(default_factory=list)
 
 
-def longest(jump: Jump, sites: dict[int, list[int]]) -> int:
-    """Return an upper bound of the bytes of the detour of *jump*."""
+def longest(jump: Jump, sites: dict[int, list[int]], *, handled: bool) -> int:
+    """Return an upper bound of the bytes of the detour of *jump*; *handled*: it may call handlers."""
     probes = sum(len(sites.get(item.address, ())) for item in jump.instructions)
-    return align_up(8 + LONGEST_MOVED * len(jump.instructions) + LONGEST_COUNT * probes, ALIGNMENT)
+    each = LONGEST_HANDLER if handled else LONGEST_COUNT
+    return align_up(8 + LONGEST_MOVED * len(jump.instructions) + each * probes, ALIGNMENT)
 
 
 def with_victims(jumps: Sequence[Jump]) -> list[Jump]:
@@ -84,9 +88,11 @@ class _Group:
 
 
 def settle(
-    jumps: Sequence[Jump], sites: dict[int, list[int]], rooms: Sequence[Room]
+    jumps: Sequence[Jump], sites: dict[int, list[int]], rooms: Sequence[Room], *, handlers_size: int = 0
 ) -> list[tuple[CodeArea, list[Jump]]]:
-    """Decide where the detours of *jumps* stand: areas, each with its jumps; those with the shared routine come first.
+    """Decide where the detours of *jumps* stand: areas, each with its jumps; those with the routines come first.
+
+    *handlers_size*: the bytes of all handlers' code, which stands in the first area; 0 where hits are only counted.
 
     Raises:
         UnsupportedError: there is no free memory in reach of one.
@@ -98,14 +104,15 @@ def settle(
         (jump for jump in jumps if not _is_wide(jump)), key=lambda one: reach_of(one).end - reach_of(one).start
     )
     for group in _groups(wide, narrow):
-        size = align_up(FIND_BLOCK_SIZE + sum(longest(jump, sites) for jump in group.jumps), PAGE)
+        detours = sum(longest(jump, sites, handled=bool(handlers_size)) for jump in group.jumps)
+        size = align_up(ROUTINES_SIZE + (0 if areas else handlers_size) + detours, PAGE)
         start = find_room(free, Room(group.low, group.high + 1), size)
         if start is None:
             raise _no_room(group.jumps[0].at if group.jumps else group.low)
         areas.append((CodeArea(start, size), group.jumps))
         free = _without(free, start, start + size)
     for jump in narrow:
-        size = longest(jump, sites)
+        size = longest(jump, sites, handled=bool(handlers_size))
         place = _place(free, reach_of(jump).start, reach_of(jump).end, size)
         if place is None:
             raise _no_room(jump.at)
@@ -192,14 +199,15 @@ def merged_pages(areas: Sequence[CodeArea]) -> list[tuple[int, int]]:
 
 @dataclass(slots=True)
 class Builder:
-    """Writes the code of settled areas. *routine* is the shared routine's code, *counter* the offset of a site's hits
-    in a block, *mode* how threads are told apart, *original* reads the target's code."""
+    """Writes the code of settled areas. *routines* is the code of the routines, *counter* the offset of a site's hits
+    in a block, *original* reads the target's code, *programs* gives a site's program (COUNT_ONLY: none)."""
 
     arrangement: Arrangement
-    routine: bytes
-    mode: str
+    routines: bytes
+    handlers: Handlers
     counter: Callable[[int], int]
     original: Callable[[int, int], bytes]
+    programs: Sequence[int]
 
     def build(self, settled: Sequence[tuple[CodeArea, list[Jump]]]) -> Detours:
         """Return the detours of all areas with the patches that lead to them, in an order safe to write."""
@@ -207,13 +215,13 @@ class Builder:
         where: dict[int, int] = {}
         for area, jumps in settled:
             result.areas.append(area)
-            counting = Counting(self.mode, self._routine(area, result))
+            routines = self._routines(area, result)
             for jump in jumps:
                 area.content += INT3 * (-len(area.content) % ALIGNMENT)
                 where[id(jump)] = area.start + len(area.content)
                 if jump.tactic == "breakpoint":
                     result.traps[jump.at] = where[id(jump)]
-                self._add_detour(jump, area, counting, result)
+                self._add_detour(jump, area, routines, result)
         victims = {id(jump.victim) for _, jumps in settled for jump in jumps}
         for _, jumps in settled:
             for jump in jumps:
@@ -221,35 +229,25 @@ class Builder:
                     result.patches += self._patches(jump, where)
         return result
 
-    def _routine(self, area: CodeArea, result: Detours) -> int:
-        """Return the address of a shared routine in reach of *area*; put one in if there is none."""
-        for routine in result.routines:
-            if abs(routine - area.start) < REACH:
-                return routine
-        area.content += self.routine
+    def _routines(self, area: CodeArea, result: Detours) -> int:
+        """Return the address of the routines in reach of *area*; put them in, with the handlers, if there are none."""
+        for routines in result.routines:
+            if abs(routines - area.start) < REACH:
+                return routines
+        area.content += self.routines
+        if not result.routines:
+            self.handlers.place(area.content, area.start, area.start)
         result.routines.append(area.start)
         return area.start
 
-    def _add_detour(self, jump: Jump, area: CodeArea, counting: Counting, result: Detours) -> None:
+    def _add_detour(self, jump: Jump, area: CodeArea, routines: int, result: Detours) -> None:
         from kprobes.arch.x86_64.detour import build
 
-        slow: list[tuple[int, Slow]] = []
-
-        def count(address: int) -> Callable[[int], bytes]:
-            def body(at: int) -> bytes:
-                code = bytearray()
-                for number in self.arrangement.sites[address]:
-                    later = counting.begin(code, at, self.counter(number), self.arrangement.live[address])
-                    slow.extend([(at, later)] if later else [])
-                return bytes(code)
-
-            return body
-
         at = area.start + len(area.content)
-        detour = build(jump, at, {address: count(address) for address in jump.sites})
+        bodies = _Bodies(self, routines, jump.pushed)
+        detour = build(jump, at, {address: bodies.body(address) for address in jump.sites})
         code = bytearray(detour.code)
-        for body_at, later in slow:
-            counting.finish(code, at, body_at, later)
+        bodies.finish(code, at)
         area.content += code
         for offset in sorted(detour.resume):
             original = detour.resume[offset]
@@ -264,3 +262,42 @@ class Builder:
             Patch(address, self.original(address, len(code)), code, heads.get(address, address))
             for address, code in writes
         ]
+
+
+class _Bodies:
+    """What runs before the instructions of one detour; the slow ways of counting are added when it is complete."""
+
+    def __init__(self, builder: Builder, routines: int, pushed: bool) -> None:
+        self._builder = builder
+        self._routines = routines
+        self._pushed = pushed
+        self._counting = Counting(builder.handlers.mode, routines)
+        self._slow: list[tuple[int, Slow]] = []
+
+    def body(self, address: int) -> Callable[[int], bytes]:
+        """Return the body for all probes at *address*, in their order."""
+        numbers = self._builder.arrangement.sites[address]
+        return lambda at: self._code(address, numbers, at)
+
+    def _code(self, address: int, numbers: Sequence[int], at: int) -> bytes:
+        code = bytearray()
+        live = self._builder.arrangement.live[address]
+        for number in numbers:
+            program = self._builder.programs[number]
+            here = at + len(code)
+            if program == COUNT_ONLY:
+                part = bytearray()
+                slow = self._counting.begin(part, here, self._builder.counter(number), live)
+                self._slow.extend([(here, slow)] if slow else [])
+                code += part
+            else:
+                call = self._builder.handlers.call(
+                    program, (number, address), self._routines, live, pushed=self._pushed
+                )
+                code += call(here)
+        return bytes(code)
+
+    def finish(self, code: bytearray, at: int) -> None:
+        """Append the slow ways to *code*, the whole detour, which stands *at*."""
+        for begun_at, slow in self._slow:
+            self._counting.finish(code, at, begun_at, slow)

@@ -3,7 +3,8 @@
     registry    one page: who probes whom, where everything is (see `registry.py`)
     journal     what was patched: 64 bytes an entry, so that anyone can undo it later
     blocks      one for each thread: header, then u64 counters [kind][site]; block 0 is shared by those without one
-    rings       event rings, one for each of the first blocks (see `ring.py`)
+    maps        what handlers keep, one region a map (see `regions`)
+    rings       event rings, one for each block (see `ring.py`)
 
 All offsets are multiples of a page, all integers little-endian. The target can scribble over every byte of it: the
 controller takes the layout from its own memory, never from the file.
@@ -12,12 +13,18 @@ controller takes the layout from its own memory, never from the file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kprobes.model.layout import SITE_COUNTERS, align_up
 
+if TYPE_CHECKING:
+    from kprobes.model.layout import MapLayout
+    from kprobes.model.plan import Plan
+
 PAGE = 4096
 MAX_BLOCKS = 256
-MAX_RINGS = 64
+MAX_RINGS = 32
+MIN_RING, MAX_RING = 1 << 16, 1 << 23
 
 # The owner table: private to a process, wiped in a forked child.
 OWNER_ENTRIES = 512
@@ -33,7 +40,10 @@ BLOCK_TID = 8  # u32, 0 where unknown
 BLOCK_PID = 12  # u32
 BLOCK_COMM = 16  # 16 bytes
 BLOCK_GUARD = 32  # u64 stack pointer of the handler that runs, 0 for none
-BLOCK_RING = 40  # u64 address of its ring's control page in the target, 0 for none
+BLOCK_RING = 40  # u64 address of its ring in the target, 0 for none
+BLOCK_RING_SIZE = 48  # u64 bytes of its data, a power of two
+BLOCK_PENDING = 56  # u64 the producer's position after the record that is being written
+BLOCK_NUMBER = 64  # u64
 HITS = 128
 
 CLAIM_COUNTER = 2048  # in the registry page: u64 number of blocks given out
@@ -49,14 +59,49 @@ class Blocks:
     count: int
 
 
+# A keyed map: a header of 64 bytes (u64 slots, a power of two; u64 slots in use), then the slots, open addressing:
+# u32 state, u32 hash of the key, the key and the value, each filled up to a multiple of 8.
+TABLE_HEADER = 64
+SLOT_HEADER = 8
+SLOT_FREE, SLOT_CLAIMED, SLOT_FULL, SLOT_DELETED = 0, 1, 2, 3
+_UNMAPPED = frozenset({"stats", "ring", "stacks"})
+
+
+def slot_size(layout: MapLayout) -> int:
+    """Return the bytes of one slot of a keyed map."""
+    return SLOT_HEADER + align_up(layout.key_size, 8) + align_up(layout.value_size, 8)
+
+
+def slots_of(layout: MapLayout) -> int:
+    """Return the number of slots of a keyed map: at least half of them stay free."""
+    return 1 << max(2 * layout.max_entries - 1, 1).bit_length()
+
+
+def region_size(layout: MapLayout) -> int:
+    """Return the bytes that a map takes in the shared memory, whole pages; 0 for kinds that live elsewhere."""
+    if layout.kind in _UNMAPPED:
+        return 0
+    if is_keyed(layout):
+        return align_up(TABLE_HEADER + slots_of(layout) * slot_size(layout), PAGE)
+    return align_up(max(layout.value_size, len(layout.initial), 1), PAGE)
+
+
+def is_keyed(layout: MapLayout) -> bool:
+    """Tell whether a map is a table of slots rather than one value."""
+    return layout.kind in {"hash", "calls"} or bool(layout.key)
+
+
 @dataclass(frozen=True, slots=True)
 class SharedLayout:
-    """Offsets in the memfd for *sites* sites; *ring_size* is the data of each of *rings* rings (0: no events)."""
+    """Offsets in the memfd for *sites* sites; *regions* are the sizes of the maps' regions, in the plan's order.
+
+    *ring_size* is the data of each ring, a power of two; there are as many rings as blocks, or none where it is 0.
+    """
 
     sites: int
     journal_entries: int
     blocks: int = MAX_BLOCKS
-    rings: int = 0
+    regions: tuple[int, ...] = ()
     ring_size: int = 0
 
     @property
@@ -75,9 +120,19 @@ class SharedLayout:
         return align_up(HITS + 8 * len(SITE_COUNTERS) * self.sites, PAGE)
 
     @property
+    def maps_at(self) -> int:
+        """Return the offset of the first map's region."""
+        return self.blocks_at + self.blocks * self.stride
+
+    @property
     def rings_at(self) -> int:
         """Return the offset of ring 0."""
-        return self.blocks_at + self.blocks * self.stride
+        return self.maps_at + sum(self.regions)
+
+    @property
+    def rings(self) -> int:
+        """Return the number of rings."""
+        return self.blocks if self.ring_size else 0
 
     @property
     def ring_stride(self) -> int:
@@ -89,6 +144,10 @@ class SharedLayout:
         """Return the size of the memfd."""
         return self.rings_at + self.rings * self.ring_stride
 
+    def region_at(self, number: int) -> int:
+        """Return the offset of the region of map *number*."""
+        return self.maps_at + sum(self.regions[:number])
+
     def counter(self, site: int, kind: int = 0) -> int:
         """Return the offset in a block of a counter of *site*; *kind* is its place in SITE_COUNTERS."""
         return HITS + 8 * (kind * self.sites + site)
@@ -96,3 +155,13 @@ class SharedLayout:
     def seen_at(self, base: int) -> Blocks:
         """Return the blocks as addresses in a process that maps the memfd at *base*."""
         return Blocks(base + CLAIM_COUNTER, base + self.blocks_at, self.stride, self.blocks)
+
+
+def layout_for(plan: Plan, journal_entries: int) -> SharedLayout:
+    """Return the layout for *plan*: rings only if it has events, and then as many blocks as rings can be had."""
+    regions = tuple(region_size(one) for one in plan.maps)
+    asked = max((one.max_entries for one in plan.maps if one.kind == "ring"), default=0)
+    if not asked or not plan.natives:
+        return SharedLayout(len(plan.sites), journal_entries, MAX_BLOCKS, regions)
+    size = min(max(1 << (asked - 1).bit_length(), MIN_RING), MAX_RING)
+    return SharedLayout(len(plan.sites), journal_entries, MAX_RINGS, regions, size)

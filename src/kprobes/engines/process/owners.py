@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process import procfs
 from kprobes.engines.process.layout import (
     BLOCK_COMM,
+    BLOCK_NUMBER,
     BLOCK_OWNER,
+    BLOCK_RING,
     CLAIM_COUNTER,
     OWNER_ENTRIES,
     OWNER_SIZE,
@@ -79,6 +81,7 @@ def _find_tid(bases: Mapping[int, int], memory: ProcessMemory) -> int:
 def give_blocks(threads: StoppedThreads, memory: ProcessMemory, area: Area) -> int:
     """Give each stopped thread a block and write the owner table; return how many got one."""
     blocks = area.layout.seen_at(area.base)
+    _fill_rings(area)
     table = bytearray(OWNER_TABLE_SIZE)
     number = 1
     for tid, values in threads.registers.items():
@@ -92,6 +95,16 @@ def give_blocks(threads: StoppedThreads, memory: ProcessMemory, area: Area) -> i
     struct.pack_into("<Q", area.shared, CLAIM_COUNTER, number)
     memory.write(area.table, bytes(table))
     return number - 1
+
+
+def _fill_rings(area: Area) -> None:
+    """Tell each block where its ring is, also those that are yet to be claimed."""
+    layout = area.layout
+    for number in range(layout.rings):
+        at = layout.blocks_at + number * layout.stride
+        ring = area.base + layout.rings_at + number * layout.ring_stride
+        struct.pack_into("<QQ", area.shared, at + BLOCK_RING, ring, layout.ring_size)
+        struct.pack_into("<Q", area.shared, at + BLOCK_NUMBER, number)
 
 
 def _free_entry(table: bytearray, base: int) -> int:

@@ -1,4 +1,4 @@
-"""The code that counts: what a detour runs before the instructions it displaced, and the routine they share.
+"""The code that counts: what a detour runs before the instructions it displaced, and the routines they share.
 
 Counting must be exact with many threads and cost next to nothing, so every thread has a block of its own with plain
 counters; a locked increment costs 6.5 ns and bounces between cores, a plain one is hidden behind the program's own
@@ -10,7 +10,7 @@ block free, counts in the shared block 0 with a locked increment.
 Three modes: `SELF` reads the thread pointer from fs:0, where the x86-64 TLS ABI puts a copy (0.3 ns; only where every
 thread has one), `REGISTER` reads the register (2.7 ns; needs FSGSBASE), `SHARED` always uses the shared block.
 
-The stubs' source is tests/golden/process/find_block.s; a test assembles it and compares.
+The stubs' source is tests/golden/process/routines.s; a test assembles it and compares.
 """
 
 from __future__ import annotations
@@ -19,26 +19,36 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kprobes.model.layout import SITE_COUNTERS
+
 if TYPE_CHECKING:
-    from kprobes.engines.process.layout import Blocks
+    from kprobes.engines.process.layout import SharedLayout
 
 SELF = "fs:0"
 REGISTER = "rdfsbase"
 SHARED = "shared"
 
-_FIND_BLOCK = bytes.fromhex(
-    "4d85db744541f6c301753f5051524c8b15e3000000498b02b9100000004489dac1ea0881e2f01f00004c8b15c0000000"
-    "4901d2498b024c39d8741a4885c0742083c210ffc975dc5a59584c8b15af0000004539d2c34d8b52085a59584885e4c3"
-    "488b15910000008b05a3000000483902736841534983cb0131c0f04d0fb11a415b4489da755c488b156b000000b80100"
-    "0000f0480fc1023b05730000007334480faf0561000000480305520000004c89188b0d5d00000085c97407418b0c0b89"
-    "4808498942084d891a4989c25a59584885e4c349c702010000005a5958e968ffffffc1ea08e939ffffff660f1f440000"
+_ROUTINES = bytes.fromhex(
+    "4d85db743b41f6c3017535505152b9100000004489dac1ea0881e2f01f00004c8b152a0200004901d2498b024c39d8741a48"
+    "85c0742083c210ffc975dc5a59584c8b15190200004539d2c34d8b52085a59584885e4c3488b15fb0100008b051d02000048"
+    "390273d541534983cb0131c0f04d0fb11a415b4489da7554488b15d5010000b801000000f0480fc1023b05ed010000732f48"
+    "0faf05cb010000480305bc0100004c89188b0dd701000085c97407418b0c0b894808498942084d891a4989c2eb8b49c70201"
+    "000000e96dffffffc1ea08e941ffffff0f1f840000000000644c8b1c2500000000eb0f0f1f440000f3490faec34d85db7446"
+    "4589da41c1ea084181e2f01f00004c0315410100004d391a75234d8b5208498b42204885c0754e498962204c8957784c89d2"
+    "49ff84f28000000031c0c3e8c4feffff75da66904c8b1519010000b9d007000031c0f0490fb1622074cff390ffc975f0488b"
+    "050d0100004c01d0f048ff04f083c801c34889e14829c14881f90000100072a3488b05eb0000004c01d048ff04f083c801c3"
+    "4c8b47284d85c00f848e0000004c8b4f304d8b9000100000488d460f4883e0f8498d49ff4c21d14d89cb4929cb4c39d87730"
+    "4d8d1c024d2b184d39cb775d4901c24c8957384189b4080020000041c784080420000000000000498d840808200000c34c39"
+    "c877344d01da52498d1402492b104c39ca5a77234183eb084181cb0000004045899c080020000041c7840804200000000000"
+    "0031c9eb9748033d4600000048ff04d731c0c30f1f80000000004c8b4728488b473849898000100000c3"
 )
-# Behind the routine: addresses of table, claim counter, block 0; stride; u32 number of blocks, u32 offset of the
-# thread's id from its thread pointer.
-_POOL = struct.Struct("<QQQQII")
-_POOL_TABLE = len(_FIND_BLOCK)
+_OFFSETS = {"find_block": 0, SELF: 0xE0, REGISTER: 0xF0, SHARED: 0x140, "reserve": 0x190, "submit": 0x240}
+# Behind the routines: addresses of table, claim counter, block 0; stride; offsets in a block of the missed and lost
+# counters; u32 number of blocks, u32 offset of the thread's id from its thread pointer.
+_POOL = struct.Struct("<QQQQQQII")
+_POOL_TABLE = len(_ROUTINES)
 _POOL_FIRST = _POOL_TABLE + 16
-FIND_BLOCK_SIZE = len(_FIND_BLOCK) + _POOL.size
+ROUTINES_SIZE = len(_ROUTINES) + _POOL.size
 LONGEST_COUNT = 160  # bytes that one counting adds to a detour, at most
 
 _THREAD_POINTER = {SELF: bytes.fromhex("644c8b1c2500000000"), REGISTER: bytes.fromhex("f3490faec3")}
@@ -142,9 +152,20 @@ def _save(live: Live) -> tuple[bytes, bytes]:
     return before, after
 
 
-def find_block(blocks: Blocks, table: int, tid_offset: int) -> bytes:
-    """Return the shared routine with its pool; it can stand anywhere.
+def routines(layout: SharedLayout, base: int, table: int, tid_offset: int) -> bytes:
+    """Return the routines with their pool; they can stand anywhere.
 
-    *tid_offset* is where a thread keeps its id, counted from its thread pointer; 0 if that isn't known.
+    *base* is where the target maps the shared memory, *table* its owner table. *tid_offset* is where a thread keeps its
+    id, counted from its thread pointer; 0 if that isn't known.
     """
-    return _FIND_BLOCK + _POOL.pack(table, blocks.claimed, blocks.first, blocks.stride, blocks.count, tid_offset)
+    blocks = layout.seen_at(base)
+    missed, lost = (layout.counter(0, SITE_COUNTERS.index(kind)) for kind in ("missed", "lost"))
+    return _ROUTINES + _POOL.pack(
+        table, blocks.claimed, blocks.first, blocks.stride, missed, lost, blocks.count, tid_offset
+    )
+
+
+def routine(at: int, name: str) -> int:
+    """Return the address of a routine where the blob stands *at*: `find_block`, `reserve`, `submit`, or a mode: its
+    `enter`."""
+    return at + _OFFSETS[name]

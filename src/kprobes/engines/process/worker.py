@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,15 +19,17 @@ from kprobes.engines.process.area import Area, map_area
 from kprobes.engines.process.arming import Armed, Objects, arrange
 from kprobes.engines.process.breakpoints import Breakpoints
 from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
-from kprobes.engines.process.layout import SharedLayout
+from kprobes.engines.process.handlers import Handlers
+from kprobes.engines.process.layout import SharedLayout, is_keyed, layout_for, slots_of
 from kprobes.engines.process.memory import ProcessMemory, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.registry import Identity, Registry, format_journal, format_registry
 from kprobes.engines.process.release import check_free, clean, free, leftovers, restore
 from kprobes.engines.process.stops import Stops
-from kprobes.engines.process.stubs import find_block
+from kprobes.engines.process.stubs import routines
 from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
+from kprobes.model.plan import COUNT_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,15 +96,21 @@ class Worker:
         wanted = range(len(self.plan.sites))
         arrangement = arrange(self.plan, wanted, Objects(pid, mappings), self.memory, rooms)
         jumps = with_victims(arrangement.jumps)
-        settled = settle(jumps, arrangement.sites, rooms)
-        layout = SharedLayout(len(self.plan.sites), journal_entries=3 * len(jumps))
+        handlers = Handlers(self.plan.natives, {}, "")
+        settled = settle(jumps, arrangement.sites, rooms, handlers_size=handlers.size)
+        layout = layout_for(self.plan, 3 * len(jumps))
         area = Area(layout)
         threads_known = self._map(area, merged_pages([code for code, _ in settled]))
         try:
-            blocks = layout.seen_at(area.base)
-            routine = find_block(blocks, area.table, threads_known.tid_offset)
-            builder = Builder(arrangement, routine, threads_known.mode, layout.counter, self.memory.read)
-            self.detours = builder.build(settled)
+            handlers.mode, handlers.symbols = threads_known.mode, self._place_maps(area)
+            self.detours = Builder(
+                arrangement,
+                routines(layout, area.base, area.table, threads_known.tid_offset),
+                handlers,
+                layout.counter,
+                self.memory.read,
+                programs_of(self.plan),
+            ).build(settled)
             for code in self.detours.areas:
                 self.memory.write(code.start, bytes(code.content))
             self._write_registry(area)
@@ -135,6 +144,20 @@ class Worker:
                 map_area(calls, tid, self.memory, area, pages)
             bases = {one: values.fs_base for one, values in threads.registers.items()}
             return choose_mode(bases, self.memory, wiped=area.wiped)
+
+    def _place_maps(self, area: Area) -> dict[str, int]:
+        """Fill in the maps' beginnings; return their addresses in the target by name."""
+        found = {}
+        for number, one in enumerate(self.plan.maps):
+            at = area.layout.region_at(number)
+            if not area.layout.regions[number]:
+                continue
+            if is_keyed(one):
+                struct.pack_into("<Q", area.shared, at, slots_of(one))
+            else:
+                area.shared[at : at + len(one.initial)] = one.initial
+            found[one.name] = area.base + at
+        return found
 
     def _write_registry(self, area: Area) -> None:
         patches = self.detours.patches
@@ -198,6 +221,15 @@ class Worker:
         if self.area is not None:
             self.area.close()
         self.memory.close()
+
+
+def programs_of(plan: Plan) -> list[int]:
+    """Return the number of each site's program, COUNT_ONLY where it has none."""
+    found = [COUNT_ONLY] * len(plan.sites)
+    for attachment in plan.attachments:
+        for site in attachment.sites:
+            found[site] = attachment.program
+    return found
 
 
 def myself() -> Identity:

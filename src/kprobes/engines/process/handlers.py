@@ -1,0 +1,89 @@
+"""Native handlers in the target: where their code stands, and the code around each call.
+
+Around a handler stands what saves the registers, lays out `struct pt_regs`, and asks the routine `enter` whether it may
+run: not while the thread runs another (`missed`). The block that `enter` found is kept in the field `orig_ax`, which
+has no meaning outside of system calls, so that the way out can clear the guard.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kprobes.engines.process.layout import BLOCK_GUARD
+from kprobes.engines.process.stubs import routine
+from kprobes.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kprobes.engines.process.stubs import Live
+    from kprobes.model.plan import NativeProgram
+
+ALIGNMENT = 16
+LONGEST_HANDLER = 640  # bytes that one handler's call adds to a detour, at most
+_ORIG_AX = 0x78
+# mov rcx, [rsp + orig_ax]; mov qword [rcx + guard], 0
+_LEAVE = b"\x48\x8b\x4c\x24" + bytes((_ORIG_AX,)) + b"\x48\xc7\x41" + bytes((BLOCK_GUARD, 0, 0, 0, 0))
+HELPERS = ("reserve", "submit")
+
+
+@dataclass(slots=True)
+class Handlers:
+    """The handlers of a plan in one target. *entries* are their addresses by number, once `place` has put them there.
+
+    *symbols* are the addresses of the maps by name; *mode* tells how threads are told apart.
+    """
+
+    programs: tuple[NativeProgram, ...]
+    symbols: Mapping[str, int]
+    mode: str
+    entries: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Return an upper bound of the bytes that all of their code takes."""
+        return sum(len(program.code) + ALIGNMENT for program in self.programs)
+
+    def place(self, content: bytearray, start: int, routines: int) -> None:
+        """Append all code to *content*, which begins at address *start*; the routines stand at *routines*."""
+        for number, program in enumerate(self.programs):
+            content += b"\xcc" * (-len(content) % ALIGNMENT)
+            code = bytearray(program.code)
+            for one in program.relocations:
+                struct.pack_into("<Q", code, one.offset, self._resolve(one.kind, one.name, routines) + one.addend)
+            self.entries[number] = start + len(content) + program.entry
+            content += code
+
+    def _resolve(self, kind: str, name: str, routines: int) -> int:
+        if kind == "map" and name in self.symbols:
+            return self.symbols[name]
+        if kind == "helper" and name in HELPERS:
+            return routine(routines, name)
+        raise InternalError(f"native code refers to {kind} {name!r}")
+
+    def call(
+        self, number: int, site: tuple[int, int], routines: int, live: Live, *, pushed: bool
+    ) -> Callable[[int], bytes]:
+        """Return a body (see `arch.x86_64.detour`) that calls program *number* for *site*: (number, address)."""
+        from kprobes.arch.x86_64 import assemble
+        from kprobes.arch.x86_64.detour import EVERYTHING, GENERAL, Call, CallPolicy, Flags, Guard, handler_call
+        from kprobes.arch.x86_64.registers import ALIASES, CALLER_SAVED
+
+        program = self.programs[number]
+        enter = routine(routines, self.mode)
+        guard = Guard(lambda at: assemble.call(at, enter), lambda _at: _LEAVE)
+        show = EVERYTHING if program.skips else frozenset(ALIASES.get(name, name) for name in program.reads)
+        policy = CallPolicy(
+            keep=GENERAL if program.skips else CALLER_SAVED,
+            show=frozenset(GENERAL) | show if program.writes else show,
+            flags=Flags.KEPT if live.flags else Flags.DEAD,
+            writable=program.writes,
+            skips=program.skips,
+            red_zone=live.red_zone,
+            align=True,
+            clear_direction=True,
+            pushed=pushed,
+        )
+        return handler_call(Call(self.entries[number], site[0], site[1], policy, guard))

@@ -1,0 +1,106 @@
+"""The reader's end of the rings in shared memory. The records have the format of the BPF ring buffer.
+
+Each block has a ring of its own, written by one thread at a time and read by us: no locks, no atomic operations. A ring
+is a page with the consumer's position, a page with the producer's, and the data. The producer publishes a record by
+moving its position once the record is complete; a record never wraps, the end of the data is filled with a discarded
+one.
+
+The target can write whatever it likes. Positions are bounded by our own copy of the consumer's, data are copied before
+anything in them is looked at, and a ring that makes no sense is emptied and counted as damaged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mmap
+
+PAGE = 4096
+HEADER = 8
+BUSY = 1 << 31
+DISCARDED = 1 << 30
+LENGTH_MASK = DISCARDED - 1
+
+
+class Ring:
+    """The ring at offset *start* of *view*, with *size* bytes of data (a power of two). `damaged` counts resets."""
+
+    __slots__ = ("_consumer", "_data", "_place", "_producer", "_size", "damaged")
+
+    def __init__(self, view: memoryview, start: int, size: int) -> None:
+        self._consumer = view[start : start + 8].cast("Q")
+        self._producer = view[start + PAGE : start + PAGE + 8].cast("Q")
+        self._data = view[start + 2 * PAGE : start + 2 * PAGE + size]
+        self._size = size
+        self._place = self._consumer[0]
+        self.damaged = 0
+
+    @property
+    def pending(self) -> int:
+        """Return the bytes that the producer says are there."""
+        return self._producer[0] - self._place
+
+    def take(self) -> bytes:
+        """Return everything that is there, raw: whole records with their headers, some of them discarded."""
+        pending = self._producer[0] - self._place
+        if not pending:
+            return b""
+        if not 0 < pending <= self._size or pending % HEADER:
+            self.damaged += 1
+            self._place = self._producer[0] & -HEADER
+            self._consumer[0] = self._place
+            return b""
+        start = self._place & self._size - 1
+        end = start + pending
+        if end <= self._size:
+            taken = bytes(self._data[start:end])
+        else:
+            taken = b"".join((self._data[start:], self._data[: end - self._size]))
+        self._place += pending
+        self._consumer[0] = self._place
+        return taken
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for view in (self._consumer, self._producer, self._data):
+            view.release()
+
+
+def split(raw: bytes) -> list[bytes]:
+    """Return the records in *raw*, without headers; it ends at the first one that doesn't fit."""
+    found = []
+    place, end = 0, len(raw)
+    while place + HEADER <= end:
+        word = int.from_bytes(raw[place : place + 4], "little")
+        length = word & LENGTH_MASK
+        following = place + HEADER + (length + 7 & ~7)
+        if following > end or word & BUSY:
+            break
+        if not word & DISCARDED:
+            found.append(raw[place + HEADER : place + HEADER + length])
+        place = following
+    return found
+
+
+class Rings:
+    """All rings of one session."""
+
+    def __init__(self, view: mmap.mmap, start: int, stride: int, count: int, size: int) -> None:
+        self._whole = memoryview(view)
+        self._rings = [Ring(self._whole, start + number * stride, size) for number in range(count)]
+
+    @property
+    def damaged(self) -> int:
+        """Return how often a ring made no sense and was emptied."""
+        return sum(ring.damaged for ring in self._rings)
+
+    def take(self) -> list[bytes]:
+        """Return what each ring has, raw; empty where none has anything."""
+        return [taken for ring in self._rings if ring.pending and (taken := ring.take())]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for ring in self._rings:
+            ring.close()
+        self._whole.release()
