@@ -5,6 +5,10 @@ from __future__ import annotations
 LIMIT = 3
 
 
+def same(x):
+    return x
+
+
 def double(x):
     return 2 * x
 

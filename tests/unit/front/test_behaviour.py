@@ -79,6 +79,19 @@ def test_string_variables_take_what_was_assigned_last():
     assert run.hit(0, USER) == [{"s": "python", "t": "none"}]
 
 
+def test_a_name_keeps_its_string_when_the_one_it_came_from_changes():
+    text = """def h(buf):
+    s = comm()
+    t = s
+    u = same(s)
+    v = (s, pid)
+    s = buf.string(16)
+    emit(s, t, u, v[0])
+"""
+    run = dry(text)
+    assert run.hit(0, USER) == [{"s": "/etc/passwd", "t": "python", "u": "python", "v[0]": "python"}]
+
+
 def test_char_arrays_are_values_once_assigned():
     text = "def h():\n    name = current.comm\n    emit(name, current.exit, current.state == TASK_DEAD, task().pid)\n"
     assert list(dry(text).hit()[0].values()) == ["worker/0", 1, 1, 77]

@@ -44,12 +44,12 @@ COMPARISONS = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Is: "is",
     ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in",
 }  # fmt: skip
-# Classes that only exist in syntax trees of old Pythons.
-GONE = {"Num", "Str", "Bytes", "NameConstant", "Ellipsis"}
+# Classes that only old Pythons make, and those that only later ones have, which are refused like anything unknown.
+OTHERS = {"Num", "Str", "Bytes", "NameConstant", "Ellipsis", "TypeAlias", "TemplateStr", "Interpolation"}
 
 
 def kinds(base):
-    return {kind for kind in base.__subclasses__() if kind.__name__ not in GONE}
+    return {kind for kind in base.__subclasses__() if kind.__name__ not in OTHERS}
 
 
 def verdict(text, around="kprobe vfs_read"):

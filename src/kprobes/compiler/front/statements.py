@@ -123,12 +123,12 @@ def _bind(ctx: Context, node: ast.AST, target: ast.expr, term: Term) -> None:
     """Let a name that is assigned once stand for *term*; it also gets a slot if it is needed after the yield."""
     assert isinstance(target, ast.Name)
     crosses = target.id in ctx.frame.crossing and not is_static(term)
+    if crosses and texts.is_text(term):
+        ctx.assign(target, target.id, term)  # it is in its slot, and read from there
+        return
+    term = texts.snapshot(ctx, node, term)
     if crosses:
         ctx.assign(target, target.id, term)
-    if texts.is_text(term) and not is_static(term):
-        if crosses:
-            return  # it is in its slot, and read from there
-        term = Text(texts.size_of(term), texts.buffer(ctx, node, term))
     ctx.frame.bindings[target.id] = term
 
 
@@ -181,21 +181,10 @@ def _unpack(ctx: Context, target: ast.Tuple | ast.List, term: Term, value: ast.A
         raise ctx.error(target, "unpacking with * is not part of the handler language", "name each target")
     if len(term.items) != len(target.elts):
         raise ctx.error(target, f"{len(target.elts)} names for {len(term.items)} values")
-    for one, item in zip(target.elts, _snapshots(ctx, value, term.items), strict=True):
+    # `a, b = b, a` with strings: the first assignment must not change what the second takes.
+    items = [texts.snapshot(ctx, value, item) for item in term.items]
+    for one, item in zip(target.elts, items, strict=True):
         assign_to(ctx, one, item, value)
-
-
-def _snapshots(ctx: Context, node: ast.AST, items: Sequence[Term]) -> list[Term]:
-    """Return *items* so that assigning one does not change another: `a, b = b, a` with strings."""
-    found: list[Term] = []
-    for item in items:
-        if isinstance(item, Text) and (item.slot is None or not item.slot.name.startswith(".")):
-            slot = ctx.new_slot(None, item.size)
-            texts.store(ctx, node, item, slot)
-            found.append(Text(item.size, slot))
-        else:
-            found.append(item)
-    return found
 
 
 def _augmented(ctx: Context, node: ast.AugAssign) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers
-from kprobes.compiler.front.terms import Constant, Literal, Number, Pointer, Term, Text, describe
+from kprobes.compiler.front.terms import Constant, Items, Literal, Number, Pointer, Term, Text, describe
 from kprobes.compiler.ir.nodes import BOOL, CompareText, CompareTexts, ConstText, CopyText, ReadText, Slot
 from kprobes.model.ctype import Int, Void, format_ctype
 
@@ -95,6 +95,19 @@ def buffer(ctx: Context, node: ast.AST, term: Term, size: int = 0) -> Slot:
     slot = ctx.new_slot(None, wanted)
     store(ctx, node, term, slot)
     return slot
+
+
+def snapshot(ctx: Context, node: ast.AST, term: Term) -> Term:
+    """Return *term* with its strings read now, into buffers that no assignment changes (named with a dot)."""
+    if isinstance(term, Items):
+        return Items(tuple(snapshot(ctx, node, item) for item in term.items))
+    if isinstance(term, Literal) or not is_text(term):
+        return term
+    if isinstance(term, Text) and term.slot is not None and term.slot.name.startswith("."):
+        return term
+    slot = ctx.new_slot(None, size_of(term))
+    store(ctx, node, term, slot)
+    return Text(slot.size, slot)
 
 
 def string_at(ctx: Context, node: ast.AST, term: Term, size: int, *, user: bool = False) -> Text:
