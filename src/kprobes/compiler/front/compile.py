@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import conditions, expressions, parts, statements
+from kprobes.compiler.front import comparisons, conditions, expressions, parts, statements
 from kprobes.compiler.front.build import TooLargeError
 from kprobes.compiler.front.context import Context, Frame
 from kprobes.compiler.front.parameters import Parameters
@@ -71,7 +71,7 @@ def _compile_once(ctx: Context) -> Handler | None:
     ctx.lower = lambda node: expressions.lower(ctx, node)
     ctx.find_name = lambda node: expressions.find_name(ctx, node)
     ctx.truth = lambda node, term: conditions.truth(ctx, node, term)
-    ctx.links = lambda node: expressions.links(ctx, node)
+    ctx.links = lambda node: comparisons.links(ctx, node)
     ctx.run = lambda body: statements.run(ctx, body)
     ctx.parameters = Parameters(ctx)
     definition = ctx.text.definition

@@ -42,6 +42,14 @@ def truth(ctx: Context, node: ast.AST, term: Term) -> Constant | Number:
     raise ctx.error(node, f"{describe(term)} is neither true nor false", "call it" if isinstance(term, Word) else "")
 
 
+def opposite(ctx: Context, node: ast.AST, term: Term) -> Term:
+    """Return `not term` of a truth value."""
+    if isinstance(term, Constant):
+        return Constant(int(not term.value), "bool")
+    assert isinstance(term, Number)
+    return Number(ctx.build.negate(ctx.place(node), term.value), "bool", 0, 1)
+
+
 def truth_of(ctx: Context, node: ast.expr) -> Constant | Number:
     """Return the truth of the expression *node*."""
     if isinstance(node, ast.BoolOp):

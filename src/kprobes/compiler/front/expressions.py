@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-from functools import partial
 from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
 from kprobes.compiler.front import conditions, integers, maps, names, pointers, texts
 from kprobes.compiler.front.builtins import ROWS, is_bare
 from kprobes.compiler.front.calls import call
-from kprobes.compiler.front.context import Links
+from kprobes.compiler.front.comparisons import comparison
 from kprobes.compiler.front.terms import (
     Constant,
     Everything,
@@ -253,7 +252,7 @@ def _pointer_arithmetic(
 
 def _unary(ctx: Context, node: ast.UnaryOp) -> Term:
     if isinstance(node.op, ast.Not):
-        return _opposite(ctx, node, conditions.truth_of(ctx, node.operand))
+        return conditions.opposite(ctx, node, conditions.truth_of(ctx, node.operand))
     term = lower(ctx, node.operand)
     if not isinstance(term, Constant | Number):
         raise ctx.error(node.operand, f"an integer is wanted here, this is {describe(term)}")
@@ -262,120 +261,6 @@ def _unary(ctx: Context, node: ast.UnaryOp) -> Term:
     if isinstance(node.op, ast.USub):
         return integers.negative(ctx, node, term)
     return integers.inverted(ctx, node, term)
-
-
-def _opposite(ctx: Context, node: ast.AST, term: Term) -> Term:
-    if isinstance(term, Constant):
-        return Constant(int(not term.value), "bool")
-    assert isinstance(term, Number)
-    return Number(ctx.build.negate(ctx.place(node), term.value), "bool", 0, 1)
-
-
-# Comparisons.
-
-
-def _compare(ctx: Context, node: ast.Compare) -> Term:
-    found = links(ctx, node)
-    if len(found.makers) == 1:
-        result = found.makers[0]()
-    else:
-        result = (conditions.any_of if found.stop else conditions.all_of)(ctx, node, found.makers)
-    return _opposite(ctx, node, result) if found.negated else result
-
-
-def links(ctx: Context, node: ast.Compare) -> Links:
-    """Return the links of a comparison; each side is evaluated once, when its link is made."""
-    last = [(lower(ctx, node.left), node.left)]
-    if len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn):
-        steps = _membership(ctx, node, last[0], node.comparators[0])
-        return Links(steps, stop=True, negated=isinstance(node.ops[0], ast.NotIn))
-
-    def step(operator: ast.cmpop, right_node: ast.expr) -> Term:
-        if isinstance(operator, ast.In | ast.NotIn):
-            found = conditions.any_of(ctx, node, _membership(ctx, node, last[0], right_node))
-            return _opposite(ctx, node, found) if isinstance(operator, ast.NotIn) else found
-        left, last[0] = last[0], (lower(ctx, right_node), right_node)
-        return compare(ctx, node, operator, left, last[0])
-
-    pairs = zip(node.ops, node.comparators, strict=True)
-    return Links([partial(step, operator, right) for operator, right in pairs])
-
-
-def compare(
-    ctx: Context, node: ast.AST, operator: ast.cmpop, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]
-) -> Term:
-    """Return the truth of `left operator right`.
-
-    Raises:
-        CompileError: the two can't be compared.
-    """
-    one, other = left[0], right[0]
-    op = integers.COMPARISONS[type(operator)]
-    if isinstance(operator, ast.Is | ast.IsNot) and not (isinstance(one, Nothing) or isinstance(other, Nothing)):
-        raise ctx.error(node, "`is` compares with None only", "use ==")
-    if texts.is_text(one) and texts.is_text(other):
-        if op not in ("eq", "ne"):
-            raise ctx.error(node, "strings can't be ordered", "strings take ==, != and .startswith()")
-        return texts.compare(ctx, node, one, other, equal=op == "eq")
-    if isinstance(one, Items) and isinstance(other, Items):
-        return _compare_tuples(ctx, node, op, (one, left[1]), (other, right[1]))
-    addresses = Pointer | Nothing
-    if isinstance(one, addresses) or isinstance(other, addresses):
-        return _compare_addresses(ctx, node, op, left, right)
-    for term, where in (left, right):
-        if not isinstance(term, Constant | Number):
-            raise ctx.error(
-                where, f"{describe(one)} can't be compared with {describe(other)}", _compare_hint(one, other)
-            )
-    return integers.compare(ctx, node, op, one, other)
-
-
-def _compare_hint(one: Term, other: Term) -> str:
-    if any(texts.is_text(side) for side in (one, other)) and any(isinstance(s, Pointer) for s in (one, other)):
-        return "read the string that the pointer points to: .string()"
-    return ""
-
-
-def _compare_addresses(
-    ctx: Context, node: ast.AST, op: str, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]
-) -> Term:
-    one, other = left[0], right[0]
-    for term, opposite in ((one, other), (other, one)):
-        fits = isinstance(term, Pointer | Nothing | Constant | Number)
-        if not fits or (isinstance(term, Number) and isinstance(opposite, Nothing)):
-            hint = "compare with 0" if isinstance(term, Number) else _compare_hint(one, other)
-            raise ctx.error(node, f"{describe(one)} can't be compared with {describe(other)}", hint)
-    return integers.compare_addresses(ctx, node, op, one, other)
-
-
-def _compare_tuples(
-    ctx: Context, node: ast.AST, op: str, left: tuple[Items, ast.AST], right: tuple[Items, ast.AST]
-) -> Term:
-    if op not in ("eq", "ne"):
-        raise ctx.error(node, "tuples can't be ordered", "tuples take == and !=")
-    if len(left[0].items) != len(right[0].items):
-        return Constant(int(op == "ne"), "bool")
-    pairs = zip(left[0].items, right[0].items, strict=True)
-    equal = conditions.all_of(ctx, node, [partial(_equal, ctx, node, (a, left[1]), (b, right[1])) for a, b in pairs])
-    return _opposite(ctx, node, equal) if op == "ne" else equal
-
-
-def _equal(ctx: Context, node: ast.AST, left: tuple[Term, ast.AST], right: tuple[Term, ast.AST]) -> Term:
-    return compare(ctx, node, ast.Eq(), left, right)
-
-
-def _membership(ctx: Context, node: ast.AST, item: tuple[Term, ast.AST], where: ast.expr) -> list[Callable[[], Term]]:
-    """Return what makes the truth of `item in where`: one look into a map, or a comparison with each of a tuple."""
-    owner = lower(ctx, where)
-    if isinstance(owner, Map):
-        return [partial(maps.contains, ctx, node, owner, item[0], item[1])]
-    if not isinstance(owner, Items):
-        hint = "strings take ==, != and .startswith()" if texts.is_text(owner) else "write a tuple: x in (1, 2, 3)"
-        raise ctx.error(where, f"`in` looks into maps and tuples, this is {describe(owner)}", hint)
-    term = item[0]
-    if isinstance(term, Text) and term.slot is None:
-        term = Text(term.size, texts.buffer(ctx, item[1], term))
-    return [partial(_equal, ctx, node, (term, item[1]), (one, where)) for one in owner.items]
 
 
 # Choices.
@@ -439,7 +324,7 @@ _EXPRESSIONS: dict[type[ast.expr], Callable[..., Term]] = {
     ast.NamedExpr: _named,
     ast.BinOp: _binary,
     ast.UnaryOp: _unary,
-    ast.Compare: _compare,
+    ast.Compare: comparison,
     ast.BoolOp: _boolean,
     ast.IfExp: _choice,
     ast.Call: call,
