@@ -29,12 +29,12 @@ pytestmark = pytest.mark.process
 
 ENVIRONMENT = os.environ | {"PYTHONHASHSEED": "0", "PERL_HASH_SEED": "0", "PERL_PERTURB_KEYS": "0", "LC_ALL": "C"}
 # Where CPython's functions are: in a library of its own, or in the program.
-PYTHON_CODE = f"libpython{sys.version_info[0]}.{sys.version_info[1]}"
-if not sysconfig.get_config_var("Py_ENABLE_SHARED"):
-    PYTHON_CODE = Path(sys.executable).resolve().name
+PYTHON_CODE = Path(sys.executable).resolve()
+if sysconfig.get_config_var("Py_ENABLE_SHARED"):
+    PYTHON_CODE = Path(sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("INSTSONAME"))
 KPROBES = [sys.executable, "-m", "kprobes.cli.main"]
 FIXED_CHUNKS = 40
-ROUNDS = 3
+ROUNDS = 2
 SAMPLE = 40
 MOST_HITS = 4000  # of one function of the sample: a kernel uprobe takes microseconds
 
@@ -86,7 +86,7 @@ def forking_shell(number: int) -> str:
 
 PERL = """
 while (<STDIN>) {
-    my %h; chomp; $h{$_ % 77} .= "x$_" for 1 .. 400 + $_;
+    my %h; chomp; $h{$_ % 77} .= "x$_" for 1 .. 100 + $_ % 50;
     my @k = sort { $a <=> $b } grep { $h{$_} =~ /(\\d)\\1/ } keys %h;
     my $r = eval { die { n => scalar @k } if @k % 2; "even" } // "odd $@->{n}";
     print join(",", map { sprintf "%s%d", $r, length $h{$_} } @k), "\\n";

@@ -1,0 +1,6 @@
+/* The library of unload.c. */
+long inside(long x)
+{
+    __asm__ volatile("");
+    return x * 2;
+}

@@ -1,0 +1,208 @@
+"""Targets that forbid, lack or hide something: they are probed all the same, or refused with the reason, unharmed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from process_harness import attached, code_of, counts, plan_for, redirected
+
+from kprobes.engines.process.procfs import read_maps
+from kprobes.engines.process.target import Process
+from kprobes.errors import KprobesError, PrivilegeError, TargetError, UnprobeableError, UnsupportedError, UsageError
+
+pytestmark = pytest.mark.process
+
+
+def start_limited(program: Path, how: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([program, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="lifting a seccomp filter needs CAP_SYS_ADMIN")
+@pytest.mark.parametrize("how", ["seccomp", "strict"])
+def test_process_with_a_seccomp_filter_is_probed(build: Callable[..., Path], how: str) -> None:
+    program = build("limited.c")
+    plan = plan_for(program, {"work"})
+    with start_limited(program, how) as process, attached(Process(process.pid), plan) as (_, found):
+        output, _ = process.communicate(b"\n", timeout=30)
+        assert output == b"count work 100000\n"
+        assert counts(plan, found)["work"] == 100_000
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("how", "why"), [("as", "Cannot allocate memory"), ("files", "Too many open files")])
+def test_process_without_room_or_descriptors_is_refused_unharmed(
+    build: Callable[..., Path], how: str, why: str
+) -> None:
+    program = build("limited.c")
+    plan = plan_for(program, {"work"})
+    with start_limited(program, how) as process:
+        code, mappings = code_of(process.pid, program), read_maps(process.pid)
+        with pytest.raises(KprobesError, match=why):
+            attached(Process(process.pid), plan).__enter__()
+        assert code_of(process.pid, program) == code
+        assert read_maps(process.pid) == mappings
+        output, _ = process.communicate(b"\n", timeout=30)
+        assert output == b"count work 100000\n"
+
+
+def test_a_failing_site_leaves_nothing_of_the_batch(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work", "loop"})
+    middle = replace(plan.sites[1], address=plan.sites[1].address + 1, offset=1)
+    gone = replace(plan.sites[0], path="/usr/lib/nothing.so")
+    data = replace(plan.sites[0], address=1 << 30)
+    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as process:
+        time.sleep(0.02)
+        code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
+        with pytest.raises(UnprobeableError, match="not the start of an instruction"):
+            attached(Process(process.pid), replace(plan, sites=(plan.sites[0], middle))).__enter__()
+        with pytest.raises(UnprobeableError, match="is not mapped"):
+            attached(Process(process.pid), replace(plan, sites=(gone,))).__enter__()
+        with pytest.raises(UnprobeableError, match="no executable code"):
+            attached(Process(process.pid), replace(plan, sites=(data,))).__enter__()
+        assert code_of(process.pid, program) == code
+        assert len(read_maps(process.pid)) == mappings
+        process.terminate()
+
+
+def test_processes_that_cannot_be_probed_are_refused_with_the_reason() -> None:
+    with pytest.raises(TargetError, match="there is no process 4194999"):
+        Process(4_194_999).open()
+    with pytest.raises(TargetError, match="thread of the kernel"):
+        Process(2).open()
+    with subprocess.Popen(["true"]) as child:
+        time.sleep(0.1)
+        with pytest.raises(TargetError, match="zombie"):
+            Process(child.pid).open()
+    with pytest.raises(UsageError, match="can't be started: No such file"):
+        Process.spawn(["/nothing/here"]).open()
+    with pytest.raises(UsageError, match="can't be started: Permission denied"):
+        Process.spawn(["/etc/passwd"]).open()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_process_of_another_user_is_refused_with_the_way_out(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as process:
+        answer, said = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.setgid(65534)
+                os.setuid(65534)
+                Process(process.pid).open()
+            except PrivilegeError as error:
+                os.write(said, f"{error.what} | {error.hint}".encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(said)
+        text = os.read(answer, 4096).decode()
+        os.close(answer)
+        process.terminate()
+        assert text.endswith("it belongs to user 0, we are user 65534 | run as that user, or as root")
+
+
+def test_process_under_another_tracer_is_refused(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as process:
+        script = (
+            "import sys, time; from kprobes.engines.process import ptrace\n"
+            "ptrace.seize(int(sys.argv[1])); print('traced', flush=True); time.sleep(60)"
+        )
+        with subprocess.Popen([sys.executable, "-c", script, str(process.pid)], stdout=subprocess.PIPE) as tracer:
+            assert tracer.stdout
+            assert tracer.stdout.readline() == b"traced\n"
+            with pytest.raises(TargetError, match=f"traced by process {tracer.pid}"):
+                Process(process.pid).open()
+            tracer.kill()
+        process.terminate()
+
+
+def test_stopped_process_stays_stopped(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as process:
+        time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        with attached(Process(process.pid), plan) as (_, found):
+            time.sleep(0.05)
+            assert counts(plan, found)["work"] == 0
+            assert "T (stopped)" in Path(f"/proc/{process.pid}/status").read_text()
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+            assert counts(plan, found)["work"] > 0
+        process.terminate()
+        assert b"wrong" not in process.communicate(timeout=60)[0]
+
+
+def test_library_that_is_unloaded_takes_its_probe_along(build: Callable[..., Path], tmp_path: Path) -> None:
+    library, program = build("inside.c", "-shared", "-fPIC"), build("unload.c")
+    plan, out = plan_for(program, {"work"}), tmp_path / "out"
+    arguments = [str(program), str(library), "300"]
+    with redirected(out, tmp_path / "err"), attached(Process.spawn(arguments), plan) as (engine, found):
+        assert engine.wait(60)
+        assert engine.exit_status == 0
+        assert b"count work 300\n" in out.read_bytes()
+        assert counts(plan, found)["work"] == 300
+
+
+@pytest.mark.parametrize("ways", [(), ("breakpoint",)])
+def test_program_that_executes_another_goes_on_without_probes(
+    build: Callable[..., Path], tmp_path: Path, ways: tuple[str, ...]
+) -> None:
+    program = build("execs.c")
+    plan, out = plan_for(program, {"work"}, ways=ways), tmp_path / "out"
+    with redirected(out, tmp_path / "err"), attached(Process.spawn([str(program), "3"]), plan) as (engine, found):
+        assert engine.wait(60)
+        assert engine.exit_status == 0
+        assert out.read_bytes() == b"done 1000\n"
+        assert counts(plan, found)["work"] == 1000
+
+
+def test_exec_during_attach_harms_nobody(build: Callable[..., Path]) -> None:
+    program = build("execs.c")
+    plan = plan_for(program, {"work"})
+    with subprocess.Popen([program, "150", "2000"], stdout=subprocess.PIPE) as process:
+        tried = 0
+        while process.poll() is None:
+            try:
+                with attached(Process(process.pid), plan):
+                    pass
+            except (TargetError, UnprobeableError):
+                pass
+            tried += 1
+        output, _ = process.communicate(timeout=60)
+        assert (output, process.returncode) == (b"done 1000\n", 0)
+        assert tried > 3
+
+
+def test_refusals_have_a_hint() -> None:
+    from kprobes.engines.process.target import explain_refusal
+
+    for uids, euid, yama, capable in [
+        ((0,), 1000, 0, False),
+        ((1000,), 1000, 1, False),
+        ((1000,), 1000, 2, False),
+        ((1000,), 1000, 3, False),
+        ((1000,), 1000, 0, False),
+        ((1000,), 0, 0, False),
+        ((1000,), 0, 0, True),
+    ]:
+        why, hint = explain_refusal(uids, euid, yama, capable)
+        assert why
+        assert hint
+    assert issubclass(PrivilegeError, PermissionError)
+    assert issubclass(UnsupportedError, TargetError)
