@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kprobes.engines.targets import Target
     from kprobes.events.record import Event
     from kprobes.model.mapspec import MapSpec
-    from kprobes.model.plan import Plan
+    from kprobes.model.plan import Plan, SiteStats
     from kprobes.model.probe import Probe
     from kprobes.symbols.frames import KernelFrames
 
@@ -257,24 +257,23 @@ class Session:
     def _read_stats(self) -> list[ProbeStats]:
         layout = next(layout for layout in self.plan.maps if layout.kind == "stats")
         counted = read_stats(self._attached.read_map(layout.name), layout, len(self.plan.sites))
-        missed: dict[int, int | None] = dict.fromkeys(range(len(self.plan.sites)), 0)
+        missed = dict.fromkeys(range(len(self.plan.sites)), 0)
+        untold = set()
         for link in self._attached.link_stats():
             for number in link.sites:
-                known = missed[number]
-                missed[number] = (
-                    None if link.missed < 0 or known is None else known + _share(link.missed, link.sites, number)
-                )
-        return [
-            self._site_stats(one.site, one.hits, one.missed, one.lost, one.faults, missed[one.site]) for one in counted
-        ]
+                missed[number] += _share(max(link.missed, 0), link.sites, number)
+                if link.missed < 0:
+                    untold.add(number)
+        return [self._site_stats(one, missed[one.site], untold=one.site in untold) for one in counted]
 
-    def _site_stats(
-        self, number: int, hits: int, missed: int, lost: int, faults: int, by_kernel: int | None
-    ) -> ProbeStats:
-        site = self.plan.sites[number]
+    def _site_stats(self, counted: SiteStats, by_kernel: int, *, untold: bool) -> ProbeStats:
+        site = self.plan.sites[counted.site]
         probe = self.plan.probes[site.probe]
-        total = missed + by_kernel if by_kernel is not None else (missed or None)
-        return ProbeStats(site.name, probe.kind, probe.ways, hits, total, lost, faults)
+        # A return that the kernel counts as missed leaves a record behind, which the next call may find and count too.
+        missed: int | None = max(counted.missed, by_kernel)
+        if untold and not missed:
+            missed = None
+        return ProbeStats(site.name, probe.kind, probe.ways, counted.hits, missed, counted.lost, counted.faults)
 
     @staticmethod
     def _time_left(end: float | None) -> float:
