@@ -23,7 +23,6 @@ from kprobes.cli.options import ANY_KERNEL
 
 if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
-    from kprobes.engines.vm.guestcommand import GuestCommand
     from kprobes.engines.vm.machine import Machine
 
 DETACH_HINT = "`exit` ends the guest; meanwhile `kprobes trace --vm{suffix} vfs_read` and the others use it"
@@ -47,6 +46,7 @@ def run(arguments: Namespace) -> int:
     from kprobes.cli.boot import show_progress
     from kprobes.engines.vm.kernels import DEFAULT_KERNEL
     from kprobes.engines.vm.machine import Machine
+    from kprobes.engines.vm.terminal import interact
 
     named = arguments.kernel or (arguments.vm if arguments.vm != ANY_KERNEL else None)
     kernel = named or DEFAULT_KERNEL
@@ -59,7 +59,7 @@ def run(arguments: Namespace) -> int:
         if arguments.keep or not sys.stdin.isatty():
             return _keep(suffix)
         sys.stderr.write(f"a guest with {kernel} is up. {DETACH_HINT.format(suffix=suffix)}\n")
-        return _shell(machine, arguments)
+        return interact(machine, copy=arguments.copy)
 
 
 def _command(machine: Machine, arguments: Namespace) -> int:
@@ -85,44 +85,3 @@ def _keep(suffix: str) -> int:
             signal.pause()
     except KeyboardInterrupt:
         return 0
-
-
-def _shell(machine: Machine, arguments: Namespace) -> int:
-    """Give the user's terminal to a shell in the guest."""
-    import termios
-    import tty
-
-    before = termios.tcgetattr(sys.stdin)
-    shell = machine.run(["sh", "-l"], copy=arguments.copy, sink=_write, input=True, terminal=True)
-
-    def resize(_number: int = 0, _frame: object = None) -> None:
-        size = os.get_terminal_size()
-        shell.resize(size.lines, size.columns)
-
-    resize()
-    signal.signal(signal.SIGWINCH, resize)
-    tty.setraw(sys.stdin)
-    try:
-        return _feed(shell)
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-
-def _feed(shell: GuestCommand) -> int:
-    """Pass keys on until the shell has ended; return its status."""
-    import select
-
-    while True:
-        status = shell.wait(0)
-        if status is not None:
-            return max(status, 0)
-        if select.select([sys.stdin], [], [], POLL_S)[0]:
-            keys = os.read(sys.stdin.fileno(), 1024)
-            if not keys:
-                return 0
-            shell.write(keys)
-
-
-def _write(_descriptor: int, data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

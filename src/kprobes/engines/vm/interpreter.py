@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kprobes.errors import TargetError
+from kprobes.errors import TargetError, UnsupportedError
 
 # What the child prints: one line `name<TAB>origin<TAB>is_package` for each module after importing all that the guest's
 # sources mention, also inside functions. The face of the package stays out: it would import the compiler.
@@ -78,6 +78,8 @@ def running_interpreter() -> Interpreter:
     Raises:
         TargetError: its files can't be found.
     """
+    if os.uname().machine != "x86_64":
+        raise UnsupportedError(f"the kernel in a box needs an x86-64 host, and this one is {os.uname().machine}")
     base = getattr(sys, "_base_executable", "") or sys.executable
     executable = Path(os.path.realpath(base or "/proc/self/exe"))
     if executable.name.startswith("python") and not _is_elf(executable):

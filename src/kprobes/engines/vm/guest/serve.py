@@ -58,6 +58,7 @@ class Session:
 
     def __init__(self, descriptor: int, engine: KernelEngine) -> None:
         self._port = Port(descriptor)
+        self._greeting: bytes | None = None
         self._streams: dict[int, Stream] = {}
         self._commands: dict[int, Command] = {}
         self._links = Links(engine, self._new_stream)
@@ -117,8 +118,10 @@ class Session:
         return stream
 
     def _hello(self, head: Head, blob: bytes) -> Answer:
-        system.set_clock(_number(head, "clock"))
-        system.stir(blob)
+        if blob != self._greeting:  # else it is said again, with a clock that is old by now
+            self._greeting = blob
+            system.set_clock(_number(head, "clock"))
+            system.stir(blob)
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         return {"protocol": PROTOCOL, "release": os.uname().release, "cpus": os.cpu_count(), "uptime": uptime}, b""
 
