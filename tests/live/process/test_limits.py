@@ -15,7 +15,7 @@ import pytest
 from process_harness import attached, code_of, counts, plan_for, redirected
 
 from kprobes.engines.process.procfs import read_maps
-from kprobes.engines.process.target import Process
+from kprobes.engines.process.target import Process, identify
 from kprobes.errors import KprobesError, PrivilegeError, TargetError, UnprobeableError, UnsupportedError, UsageError
 
 pytestmark = pytest.mark.process
@@ -101,7 +101,7 @@ def test_process_of_another_user_is_refused_with_the_way_out(build: Callable[...
             try:
                 os.setgid(65534)
                 os.setuid(65534)
-                Process(process.pid).open()
+                identify(process.pid)
             except PrivilegeError as error:
                 os.write(said, f"{error.what} | {error.hint}".encode())
             finally:

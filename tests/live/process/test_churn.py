@@ -1,0 +1,222 @@
+"""Attach and detach, over and over, of a function that four threads and a timer's signals are calling all the time.
+
+Few rounds by default; KPROBES_CHURN_ROUNDS=1000 and KPROBES_KILLS=200 run as many as a release deserves.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import re
+import signal
+import struct
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from process_harness import attached, code_of, counts, plan_for
+
+from kprobes.engines.process.attached import ProcessAttached
+from kprobes.engines.process.engine import detach_process
+from kprobes.engines.process.procfs import read_maps
+from kprobes.engines.process.registry import registries
+from kprobes.engines.process.target import Process
+from kprobes.model.plan import Plan
+
+pytestmark = pytest.mark.process
+
+ROUNDS = int(os.environ.get("KPROBES_CHURN_ROUNDS", "200"))
+KILLS = int(os.environ.get("KPROBES_KILLS", "60"))
+THREADS = 4
+SEAT = struct.Struct("<3Q40x")
+LEAST_MEMORY = 1 << 20
+
+
+@dataclass
+class Busy:
+    """The running program and the memory it shares with us."""
+
+    process: subprocess.Popen[bytes]
+    program: Path
+    view: mmap.mmap
+    code: bytes = field(init=False)
+    state: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wait(lambda: all(calls for calls, *_ in self.seats()))
+        self.code = code_of(self.process.pid, self.program)
+        self.state = self.look()
+
+    def seats(self) -> list[tuple[int, int, int]]:
+        return [SEAT.unpack_from(self.view, 64 * (1 + index)) for index in range(THREADS)]
+
+    def calls(self) -> int:
+        return sum(calls + in_signals for calls, in_signals, _ in self.seats())
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert self.process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.0005)
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        """Keep all threads outside of the hot function."""
+        self.view[:8] = struct.pack("<Q", 1)
+        self.wait(lambda: all(parked for *_, parked in self.seats()))
+        try:
+            yield
+        finally:
+            self.view[:8] = struct.pack("<Q", 0)
+            self.wait(lambda: not any(parked for *_, parked in self.seats()))
+
+    def look(self) -> dict[str, int]:
+        """Return how much of everything the process has."""
+        here = Path(f"/proc/{self.process.pid}")
+        sizes = dict(re.findall(r"(VmSize|RssAnon):\s+(\d+)", (here / "status").read_text()))
+        return {
+            "mappings": len(read_maps(self.process.pid)),
+            "descriptors": len(list((here / "fd").iterdir())),
+            "virtual": int(sizes["VmSize"]),
+            "resident": int(sizes["RssAnon"]) * 1024,
+        }
+
+    def check_untouched(self) -> None:
+        assert self.process.poll() is None
+        assert code_of(self.process.pid, self.program) == self.code
+        now = self.look()
+        assert now.pop("resident") < self.state["resident"] + LEAST_MEMORY
+        assert now.items() <= self.state.items()
+
+    def finish(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        output, _ = self.process.communicate(timeout=60)
+        assert output == b"calls %d\n" % self.calls()
+        assert self.process.returncode == 0
+
+
+@contextmanager
+def busy(build: Callable[..., Path], directory: Path) -> Iterator[Busy]:
+    program = build("busy.c", "-O2", "-fno-shrink-wrap")
+    file = directory / "shared"
+    file.write_bytes(bytes(4096))
+    with (
+        file.open("r+b") as opened,
+        mmap.mmap(opened.fileno(), 4096) as view,
+        subprocess.Popen([program, file], stdout=subprocess.PIPE) as process,
+    ):
+        try:
+            yield Busy(process, program, view)
+        finally:
+            process.kill()
+
+
+def check_exact(target: Busy, plan: Plan, found: ProcessAttached, pause_s: float) -> None:
+    """See that between two instants without a call under way each call is a hit."""
+    with target.shut():
+        calls, hits = target.calls(), counts(plan, found)["hot"]
+    time.sleep(pause_s)
+    with target.shut():
+        assert counts(plan, found)["hot"] - hits == target.calls() - calls
+
+
+@pytest.mark.parametrize("way", ["jump", "breakpoint"])
+def test_a_busy_function_is_probed_and_released_many_times(
+    build: Callable[..., Path], tmp_path: Path, way: str
+) -> None:
+    ours = len(os.listdir("/proc/self/fd"))
+    with busy(build, tmp_path) as target:
+        plan = plan_for(target.program, {"hot"}, ways=() if way == "jump" else (way,))
+        for number in range(ROUNDS if way == "jump" else ROUNDS // 10):
+            before = target.calls()
+            with attached(Process(target.process.pid), plan) as (_, found):
+                first = target.calls()
+                assert found.armed[0].way == way
+                if number % 10 == 0:
+                    check_exact(target, plan, found, 0.002)
+                last = target.calls()
+                found.detach()
+                after = target.calls()
+                hits = counts(plan, found)["hot"]
+            # Only a call that is under way on the boundary may be counted on either side, two for each thread.
+            assert last - first - 2 * THREADS <= hits <= after - before + 2 * THREADS
+            target.check_untouched()
+        assert len(os.listdir("/proc/self/fd")) == ours + 3  # the pipe, the view and its file
+        target.finish()
+
+
+ATTACHING, RUNNING, DETACHING = b"ard"
+
+
+def churn(pid: int, plan: Plan, phase: mmap.mmap, stay: bool) -> None:
+    """In a child: attach and detach for ever; say what is being done."""
+    while True:
+        phase[0] = ATTACHING
+        with attached(Process(pid), plan):
+            phase[0] = RUNNING
+            time.sleep(3600 if stay else 0.004)
+            phase[0] = DETACHING
+
+
+def start_controller(pid: int, plan: Plan, phase: mmap.mmap, *, stay: bool) -> int:
+    phase[0] = 0
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            churn(pid, plan, phase, stay)
+        os._exit(1)
+    return child
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_controllers_are_killed_at_random_instants_and_the_program_lives_on(
+    build: Callable[..., Path], tmp_path: Path
+) -> None:
+    chance = random.Random(3)
+    killed: Counter[int] = Counter()
+    with busy(build, tmp_path) as target, mmap.mmap(-1, 4096) as phase:
+        plan = plan_for(target.program, {"hot"})
+        for _ in range(KILLS):
+            child = start_controller(target.process.pid, plan, phase, stay=False)
+            wanted = chance.choice((ATTACHING, RUNNING, DETACHING))
+            target.wait(lambda wanted=wanted: phase[0] == wanted)
+            time.sleep(chance.uniform(0, 0.02))
+            killed[phase[0]] += 1
+            kill(child)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+            target.wait(lambda: code_of(target.process.pid, target.program) == target.code)
+            target.wait(lambda: not registries(read_maps(target.process.pid)))
+            target.check_untouched()
+        assert all(killed[one] for one in (ATTACHING, RUNNING, DETACHING))
+        target.finish()
+
+
+def test_what_killed_controllers_and_hands_leave_is_cleaned_on_demand(
+    build: Callable[..., Path], tmp_path: Path
+) -> None:
+    with busy(build, tmp_path) as target, mmap.mmap(-1, 4096) as phase:
+        plan = plan_for(target.program, {"hot"})
+        pid = target.process.pid
+        for _ in range(max(5, KILLS // 6)):
+            child = start_controller(pid, plan, phase, stay=True)
+            target.wait(lambda: phase[0] == RUNNING)
+            hands = Path(f"/proc/{child}/task/{child}/children").read_text().split()
+            kill(child, *map(int, hands))
+            os.waitpid(child, 0)
+            assert hands
+            assert code_of(pid, target.program) != target.code
+            assert detach_process(pid) == 1
+            assert detach_process(pid) == 0
+            target.check_untouched()
+        target.finish()
