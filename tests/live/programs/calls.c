@@ -5,7 +5,7 @@
  *   calls [-w] openat NAME N        N openat(2) of NAME, whatever comes of it
  *   calls [-w] write SIZE N         N write(2) of SIZE bytes to /dev/null
  *   calls [-w] seek THREADS N       thread t: N lseek(2) to seek_target(t, i) in a file of its own
- *   calls [-w] sleep THREADS MS N   each thread: N times clock_nanosleep(2) for MS milliseconds, all at once
+ *   calls [-w] sleep THREADS MS N   each thread: N epoll_wait(2) of nothing for MS milliseconds, all threads at once
  *   calls [-w] pipes THREADS N      thread t: N read(2) of a pipe that block until (t + 1) * 100 + i bytes come
  *   calls [-w] epoll DEPTH          a chain of DEPTH epoll instances, each within the next, then one that watches the last
  *   calls [-w] connect N            N connections over the loopback interface
@@ -26,7 +26,6 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MOST_THREADS 64
@@ -91,11 +90,12 @@ static void *seek(void *argument)
 
 static void *doze(void *argument)
 {
-	struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
+	struct epoll_event event;
+	int nothing = epoll_create1(0);
 	(void)argument;
 	for (long i = 0; i < count; i++) {
 		pthread_barrier_wait(&barrier);
-		must(clock_nanosleep(CLOCK_MONOTONIC, 0, &time, NULL) == 0, "clock_nanosleep");
+		must(epoll_wait(nothing, &event, 1, milliseconds) == 0, "epoll_wait");
 	}
 	return NULL;
 }
