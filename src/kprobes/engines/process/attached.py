@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.process.hand import Hand
     from kprobes.engines.process.worker import Outcome
+    from kprobes.engines.process.world import World
     from kprobes.model.plan import Plan
 
 KINDS = len(SITE_COUNTERS)
@@ -27,17 +28,18 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.001, 0.016
 
 
 class ProcessAttached:
-    """*plan* in place in the process that *hand* serves; *watch* is its pidfd.
+    """*plan* in place in the process that *hand* serves; *watch* is its pidfd, *pid* its id.
 
     `pauses_ms` are the times for which the target stood still, `armed` how each site was armed, `left` the addresses
     that could not be restored at detach because somebody else had changed them.
     """
 
-    def __init__(self, plan: Plan, hand: Hand, watch: int) -> None:
+    def __init__(self, plan: Plan, hand: Hand, watch: int, pid: int) -> None:
         self._plan = plan
         self._hand = hand
         self._watch = watch
         self._attached = True
+        self._pid = pid
         found: Outcome
         found, process, file = hand.call("attach", plan)
         self.pauses_ms: tuple[float, ...] = tuple(found.pauses_ms)
@@ -54,8 +56,17 @@ class ProcessAttached:
         self._rings: Rings | None = None
         if at.rings:
             self._rings = Rings(self._view, at.rings_at, at.ring_stride, at.rings, at.ring_size)
+        self._world = self._open_world()
         self._rest = select.poll()
         self._rest.register(watch, select.POLLIN)
+
+    def _open_world(self) -> World | None:
+        for number, layout in enumerate(self._plan.maps):
+            if layout.kind == "world":
+                from kprobes.engines.process.world import Clock, World
+
+                return World(self._mapped(), self._layout.region_at(number), Clock())
+        return None
 
     def poll(self, timeout_s: float) -> list[bytes]:
         """Return the records that are there, waiting up to *timeout_s* for the first, or for the target's end."""
@@ -69,6 +80,8 @@ class ProcessAttached:
         deadline = time.monotonic() + timeout_s
         pause_s = FIRST_PAUSE_S
         while True:
+            if self._world is not None:
+                self._world.refresh(self._pid)
             taken = self._rings.take() if self._rings is not None else []
             left_s = deadline - time.monotonic()
             if taken or left_s <= 0:
@@ -86,7 +99,7 @@ class ProcessAttached:
         for block in range(claimed):
             values = shape.unpack_from(view, layout.blocks_at + block * layout.stride + layout.counter(0))
             sums = [total + value for total, value in zip(sums, values, strict=True)] if any(values) else sums
-        return [tuple(sums[site :: layout.sites]) for site in range(layout.sites)]
+        return [tuple(sums[site :: layout.sites]) for site in range(len(self._plan.sites))]
 
     def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a map; the site counters come as one shard.

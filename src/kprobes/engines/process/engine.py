@@ -80,7 +80,7 @@ class ProcessEngine:
         if self._hand is None:
             self._hand = Hand(lambda: TargetService(self.identity, self._owner, forked=True))
         self._waiting = False
-        return ProcessAttached(plan, self._hand, self._watch)
+        return ProcessAttached(plan, self._hand, self._watch, self.pid)
 
     def run(self) -> None:
         """Let a program that was started run, if nothing has been attached to it."""

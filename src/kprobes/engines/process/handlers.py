@@ -51,9 +51,11 @@ class Handlers:
         for number, program in enumerate(self.programs):
             content += b"\xcc" * (-len(content) % ALIGNMENT)
             code = bytearray(program.code)
+            here = start + len(content)
             for one in program.relocations:
-                struct.pack_into("<Q", code, one.offset, self._resolve(one.kind, one.name, routines) + one.addend)
-            self.entries[number] = start + len(content) + program.entry
+                address = here if one.kind == "code" else self._resolve(one.kind, one.name, routines)
+                struct.pack_into("<Q", code, one.offset, address + one.addend)
+            self.entries[number] = here + program.entry
             content += code
 
     def _resolve(self, kind: str, name: str, routines: int) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.model.layout import SITE_COUNTERS, align_up
+from kprobes.model.shared import counted_sites
 
 if TYPE_CHECKING:
     from kprobes.model.layout import MapLayout
@@ -160,8 +161,9 @@ class SharedLayout:
 def layout_for(plan: Plan, journal_entries: int) -> SharedLayout:
     """Return the layout for *plan*: rings only if it has events, and then as many blocks as rings can be had."""
     regions = tuple(region_size(one) for one in plan.maps)
+    sites = counted_sites(len(plan.sites), plan.natives)
     asked = max((one.max_entries for one in plan.maps if one.kind == "ring"), default=0)
     if not asked or not plan.natives:
-        return SharedLayout(len(plan.sites), journal_entries, MAX_BLOCKS, regions)
+        return SharedLayout(sites, journal_entries, MAX_BLOCKS, regions)
     size = min(max(1 << (asked - 1).bit_length(), MIN_RING), MAX_RING)
-    return SharedLayout(len(plan.sites), journal_entries, MAX_RINGS, regions, size)
+    return SharedLayout(sites, journal_entries, MAX_RINGS, regions, size)

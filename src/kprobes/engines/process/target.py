@@ -154,14 +154,14 @@ def explain_refusal(uids: tuple[int, ...], euid: int, yama: int, capable: bool) 
 
 def _yama() -> int:
     try:
-        with open(_YAMA, encoding="ascii") as file:  # noqa: PTH123
+        with open(_YAMA, encoding="utf-8") as file:  # noqa: PTH123
             return int(file.read())
     except OSError:
         return 0
 
 
 def _has_ptrace_capability() -> bool:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
         for line in file:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> _CAP_SYS_PTRACE & 1)

@@ -28,6 +28,7 @@ from kprobes.engines.process.registry import Identity, Registry, format_journal,
 from kprobes.engines.process.release import check_free, clean, free, leftovers, restore
 from kprobes.engines.process.stops import Stops
 from kprobes.engines.process.stubs import routines
+from kprobes.engines.process.world import Clock, World
 from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
 from kprobes.model.plan import COUNT_ONLY
 
@@ -83,6 +84,8 @@ class Worker:
         self.attached = False
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
+        # Made early: the longer a clock has measured when it is asked, the better.
+        self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
 
     def attach(self) -> Outcome:
         """Put every site in place.
@@ -152,7 +155,9 @@ class Worker:
             at = area.layout.region_at(number)
             if not area.layout.regions[number]:
                 continue
-            if is_keyed(one):
+            if one.kind == "world":
+                World(area.shared, at, self._clock or Clock()).fill(self.target.pid, self.stops.mappings())
+            elif is_keyed(one):
                 struct.pack_into("<Q", area.shared, at, slots_of(one))
             else:
                 area.shared[at : at + len(one.initial)] = one.initial
