@@ -116,7 +116,8 @@ class Program:
 class NativeRelocation:
     """An 8-byte address that the process engine writes into native code at *offset*.
 
-    *kind*: `map` (the map's first byte plus *addend*, as the target sees it) or `helper` (a routine of the engine).
+    *kind*: `map` (the map's first byte plus *addend*, as the target sees it), `helper` (a routine of the engine), or
+    `code` (the program's own first byte).
     """
 
     offset: int
@@ -133,7 +134,11 @@ class NativeProgram:
     to integer registers, finds its stack aligned, and calls nothing but helpers.
 
     *reads* names the fields of pt_regs it looks at; with *writes* it may change registers, which are then put back from
-    pt_regs; with *skips* it may also change the instruction pointer, and returns non-zero where it has.
+    pt_regs; with *skips* it may also change the instruction pointer, and returns non-zero where it has. *clobbers* are
+    the caller-saved registers that it changes, all of them where that isn't known.
+
+    *part*: `entry` runs at the site itself; `exit` at each way out of the function that begins there; `return` too, as
+    the other half of an `entry` that has counted the call.
     """
 
     name: str
@@ -143,6 +148,8 @@ class NativeProgram:
     reads: tuple[str, ...] = ()
     writes: bool = False
     skips: bool = False
+    part: str = "entry"
+    clobbers: tuple[str, ...] = ("ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ class Builder:
         probe, source = group.probe, group.probe.handler
         returns = probe.kind in RETURN_KINDS
         if source is None:
-            return _counting(returns=returns)
+            return counting(returns=returns)
         if isinstance(source, AutoHandler):
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
         surroundings = Surroundings(
@@ -189,7 +189,7 @@ class Builder:
                 )
 
 
-def _counting(*, returns: bool) -> Handler:
+def counting(*, returns: bool) -> Handler:
     """Return the handler of a probe that only counts: the hit counter that every program has is all of it."""
     part = "exit" if returns else "entry"
     only = Function("count", part, (), (Block("start", (), Return(Place(1, 0))),))

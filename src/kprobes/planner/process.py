@@ -1,4 +1,5 @@
-"""Plans for the process engine: sites in the files that a process has mapped, and what it must know of their code."""
+"""Plans for the process engine: sites in the files that a process has mapped, what it must know of their code, and
+handlers as native code."""
 
 from __future__ import annotations
 
@@ -7,17 +8,23 @@ from typing import TYPE_CHECKING
 
 from kprobes.errors import UnsupportedError, UsageError
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
-from kprobes.model.plan import COUNT_ONLY, Attachment, Plan, PlannedProbe
+from kprobes.model.plan import COUNT_ONLY, Attachment, NativeProgram, Plan, PlannedProbe
+from kprobes.model.probe import RETURN_KINDS, AutoHandler
 from kprobes.planner.files import group_files
 from kprobes.symbols.code import load_code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kprobes.compiler.ir.nodes import Handler
+    from kprobes.model.layout import EventLayout
+    from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Site
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within
     from kprobes.planner.group import Group
+
+KINDS = frozenset({"uprobe", "uretprobe"})
 
 
 def plan_process(probes: Sequence[Probe], within: Within) -> Plan:
@@ -25,42 +32,136 @@ def plan_process(probes: Sequence[Probe], within: Within) -> Plan:
 
     Raises:
         SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, UsageError, FormatError
+        CompileError: a handler is outside the language, or asks for what can't be had inside of a process.
         UnsupportedError: a probe asks for what only the kernel's uprobes can do.
     """
     if not probes:
         raise UsageError("no probe is given", hint="name a function, as in `kprobes count -p PID malloc`")
-    sites: list[Site] = []
-    planned: list[PlannedProbe] = []
-    attachments: list[Attachment] = []
-    notes: list[str] = []
+    builder = _Builder(within)
     for probe in probes:
-        _check(probe)
-        groups, said = group_files(probe, within)
-        notes += said
+        builder.resolve(probe)
+    return builder.plan()
+
+
+class _Builder:
+    """Gathers what a plan is made of. All sites are numbered before anything is lowered: code holds their number."""
+
+    def __init__(self, within: Within) -> None:
+        self._within = within
+        self._groups: list[Group] = []
+        self._sites: list[Site] = []
+        self._numbers: list[tuple[int, ...]] = []
+        self._notes: list[str] = []
+        self._specs: dict[str, MapSpec] = {}
+        self._maps: dict[str, MapLayout] = {}
+        self._events: list[EventLayout] = []
+
+    def resolve(self, probe: Probe) -> None:
+        """Find the sites of *probe* and number them."""
+        if probe.kind not in KINDS:
+            raise UnsupportedError(
+                f"a {probe.kind} is no probe of a process", hint="leave -p out for the kernel's functions"
+            )
+        groups, notes = group_files(probe, self._within)
+        self._notes += notes
         for group in groups:
-            numbers = tuple(range(len(sites), len(sites) + len(group.sites)))
-            sites += [replace(site, probe=len(planned)) for site in group.sites]
-            attachments.append(Attachment(COUNT_ONLY, numbers, probe.maxactive))
-            planned.append(PlannedProbe(probe.kind, _title(group), ("jump",), len(group.sites) > 1))
-    paths = dict.fromkeys(site.path for site in sites if site.path)
-    return Plan(
-        probes=tuple(planned),
-        sites=tuple(sites),
-        maps=(MapLayout("stats", "stats", 4, SITE_COUNTER_BYTES * len(sites), 1, shards=1),),
-        programs=(),
-        attachments=tuple(attachments),
-        events=(),
-        notes=tuple(notes),
-        objects=tuple(load_code(path) for path in paths),
-    )
+            first, number = len(self._sites), len(self._groups)
+            self._numbers.append(tuple(range(first, first + len(group.sites))))
+            self._sites += [replace(site, probe=number) for site in group.sites]
+            self._groups.append(group)
 
-
-def _check(probe: Probe) -> None:
-    if probe.kind != "uprobe" or probe.handler is not None:
-        raise UnsupportedError(
-            "the process engine counts hits; handlers and returns go by the kernel's uprobes",
-            hint="add --engine uprobe",
+    def plan(self) -> Plan:
+        """Compile the handlers and return the plan."""
+        handlers = [self._handler(group) for group in self._groups]
+        natives, attachments, probes = self._lower(handlers)
+        paths = dict.fromkeys(site.path for site in self._sites if site.path)
+        stats = MapLayout("stats", "stats", 4, SITE_COUNTER_BYTES * len(self._sites), 1, shards=1)
+        return Plan(
+            probes=tuple(probes),
+            sites=tuple(self._sites),
+            maps=(stats, *self._maps.values()),
+            programs=(),
+            attachments=tuple(attachments),
+            events=tuple(self._events),
+            notes=tuple(self._notes),
+            natives=tuple(natives),
+            objects=tuple(load_code(path) for path in paths),
         )
+
+    def _handler(self, group: Group) -> Handler | None:
+        """Compile the handler of *group* to IR; None where hits are only counted."""
+        probe, source = group.probe, group.probe.handler
+        returns = probe.kind in RETURN_KINDS
+        if source is None:
+            if not returns:
+                return None
+            from kprobes.planner.build import counting
+
+            return counting(returns=True)
+        from kprobes.compiler.front.compile import Surroundings, compile_handler
+        from kprobes.compiler.ir.verify import verify
+        from kprobes.model.shared import HISTOGRAM_SHARES
+        from kprobes.planner.auto import write_handler
+        from kprobes.planner.places import NoTypes
+
+        if isinstance(source, AutoHandler):
+            source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
+        surroundings = Surroundings(
+            kind=probe.kind,
+            types=NoTypes(),
+            prototype=group.prototype,
+            at_entry=group.at_entry,
+            record=group.record,
+            shards=HISTOGRAM_SHARES,
+            first_event_id=len(self._events),
+            unsafe=probe.unsafe,
+        )
+        handler = compile_handler(source, surroundings, self._specs)
+        verify(handler)
+        self._add_maps(handler.maps)
+        self._events += handler.events
+        return handler
+
+    def _lower(
+        self, handlers: Sequence[Handler | None]
+    ) -> tuple[list[NativeProgram], list[Attachment], list[PlannedProbe]]:
+        natives: list[NativeProgram] = []
+        attachments: list[Attachment] = []
+        probes = []
+        pairs = any(handler is not None and handler.entry and handler.exit for handler in handlers)
+        counted = len(self._sites) * (2 if pairs else 1)
+        for number, (group, handler) in enumerate(zip(self._groups, handlers, strict=True)):
+            sites, maxactive = self._numbers[number], group.probe.maxactive
+            probes.append(PlannedProbe(group.probe.kind, _title(group), (group.probe.way or "jump",), len(sites) > 1))
+            if handler is None:
+                attachments.append(Attachment(COUNT_ONLY, sites, maxactive))
+                continue
+            from kprobes.compiler.back.native import NativeTarget, lower_native
+
+            programs, maps = lower_native(handler, NativeTarget(len(self._sites), counted, number))
+            self._add_maps(maps)
+            for program in programs:
+                attachments.append(Attachment(len(natives), sites, maxactive))
+                natives.append(program)
+        return natives, attachments, probes
+
+    def _add_maps(self, layouts: Sequence[MapLayout]) -> None:
+        for layout in layouts:
+            shaped = _shared_out(layout)
+            if self._maps.setdefault(layout.name, shaped) != shaped:
+                raise UsageError(
+                    f"two maps are called {layout.name!r} and differ in shape",
+                    hint="give each map its own name, or share one object between the handlers",
+                )
+
+
+def _shared_out(layout: MapLayout) -> MapLayout:
+    """Return *layout* with a share for each block; those of a Count lie in cache lines of their own."""
+    from kprobes.model.shared import COUNT_SHARES
+
+    if layout.kind == "count" and not layout.key:
+        return replace(layout, shards=COUNT_SHARES, value_size=8 * COUNT_SHARES)
+    return layout
 
 
 def _title(group: Group) -> str:

@@ -65,15 +65,15 @@ class ModuleText:
         self._metadata.append(text)
         return len(self._metadata) - 1
 
-    def function(
-        self, name: str, section: str, parameters: str = "ptr %ctx", attributes: str = ""
-    ) -> FunctionText:
+    def function(self, name: str, section: str, parameters: str = "ptr %ctx", attributes: str = "") -> FunctionText:
         """Begin the function *name* (returning i64) in a section of its own."""
         scope = self.metadata(
             f'distinct !DISubprogram(name: "{name}", file: !3, line: 1, type: !4, unit: !2, '
             "spFlags: DISPFlagDefinition | DISPFlagOptimized)"
         )
-        function = FunctionText(self, f'define i64 @"{name}"({parameters}) {attributes}section "{section}" !dbg !{scope}', scope)
+        function = FunctionText(
+            self, f'define i64 @"{name}"({parameters}) {attributes}section "{section}" !dbg !{scope}', scope
+        )
         self._functions.append(function)
         return function
 

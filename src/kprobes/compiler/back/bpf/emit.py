@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from kprobes.model.layout import EventLayout
 
 
-def _event(part: Part, number: int) -> EventLayout:
+def event_of(part: Part, number: int) -> EventLayout:
+    """Return the layout of the event *number*."""
     for layout in part.handler.events:
         if layout.id == number:
             return layout
@@ -28,7 +29,7 @@ def _event(part: Part, number: int) -> EventLayout:
 
 def emit(part: Part, node: Emit) -> None:
     """Send one record; where the ring is full, count it as lost."""
-    text, layout = part.text, _event(part, node.event)
+    text, layout = part.text, event_of(part, node.event)
     part.need(ring_layout(part.target))
     lost, room, end = text.label("lost"), text.label("room"), text.label("sent")
     record = call(text, "ringbuf_reserve", part.map(RING), str(layout.size), "0")

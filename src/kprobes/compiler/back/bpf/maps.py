@@ -143,7 +143,7 @@ def map_read(part: Part, node: MapRead) -> None:
     text.branch(is_there, there, end)
     text.start(there)
     for field, slot in texts:
-        _take_text(part, field, slot, found)
+        take_text(part, field, slot, found)
     wanted = [(field, value) for field, value in zip(layout.value, node.to, strict=False) if value is not None]
     values = [(value, load_field(part, field, value.type, found)) for field, value in wanted]
     present = text.block
@@ -154,7 +154,8 @@ def map_read(part: Part, node: MapRead) -> None:
     part.bind(node.found, text.phi("i1", [("false", missing), ("true", present)]))
 
 
-def _take_text(part: Part, field: Field, slot: Slot, pointer: str) -> None:
+def take_text(part: Part, field: Field, slot: Slot, pointer: str) -> None:
+    """Copy a text field of the value at *pointer* to *slot*, cut to its size."""
     text, to = part.text, part.buffer(slot)
     source = (text.offset(pointer, field.offset), alignment(field.offset))
     copy(text, (to, 8), source, min(field.size, slot.size))

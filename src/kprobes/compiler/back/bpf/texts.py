@@ -49,7 +49,7 @@ def fill(part: Part, node: Fill, to: str, align: int) -> None:
     elif isinstance(node, RecordText):
         _record_text(part, node, to, align)
     elif isinstance(node, ConstText):
-        _const_text(part.text, node.text, (to, align), size)
+        const_text(part.text, node.text, (to, align), size)
     else:
         _builtin_text(part, node, to)
 
@@ -69,7 +69,7 @@ def _record_text(part: Part, node: RecordText, to: str, align: int) -> None:
     read(part, "probe_read_{}_str", to, size, (text.let(f"ptrtoint ptr {at} to i64"), 0, "kernel"))
 
 
-def _const_text(text: FunctionText, content: bytes, to: tuple[str, int], size: int) -> None:
+def const_text(text: FunctionText, content: bytes, to: tuple[str, int], size: int) -> None:
     """Store *content* and zeros as words, as immediates: a constant in memory would need a map."""
     padded = content.ljust(size, b"\0")[:size]
     written = min(size, -(-(len(content) + 1) // 8) * 8)

@@ -1,0 +1,216 @@
+"""A handler's parts become native functions: `i64 (struct pt_regs *, number of the site, the thread's block)`.
+
+The engine counts a hit when it lets a handler run. A handler of two parts is counted at the entry; see `calls` for the
+calls that turn out to be missed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.back.arithmetic import binary, compare, convert, divide
+from kprobes.compiler.back.bpf.emit import sunk_texts
+from kprobes.compiler.back.bpf.memory import zero
+from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text
+from kprobes.compiler.back.llvm import NATIVE_LAYOUT, NATIVE_TRIPLE, compile_native
+from kprobes.compiler.back.native.calls import forget_call, restore_call, save_call
+from kprobes.compiler.back.native.emit import emit
+from kprobes.compiler.back.native.link import link
+from kprobes.compiler.back.native.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
+from kprobes.compiler.back.native.part import NativePart
+from kprobes.compiler.back.native.reads import fill_slot, load
+from kprobes.compiler.back.native.runtime import ATTRIBUTES, SECTION
+from kprobes.compiler.back.native.world import builtin, read_context, write_context
+from kprobes.compiler.back.text import ModuleText
+from kprobes.compiler.ir import nodes as ir
+from kprobes.compiler.ir.operands import read_before_written
+from kprobes.model.plan import NativeProgram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kprobes.compiler.back.native.target import NativeTarget
+    from kprobes.model.layout import MapLayout
+
+_UNROLLED = 64  # bytes; LLVM calls memset and memcpy for more where it has no vector registers
+_STACK = 4096  # a handler runs on the probed program's stack, of which little may be left
+
+
+def lower_native(handler: ir.Handler, target: NativeTarget) -> tuple[tuple[NativeProgram, ...], tuple[MapLayout, ...]]:
+    """Return the programs of *handler*, the exit part first, and the maps they need besides its own.
+
+    Raises:
+        CompileError: the handler asks for what can't be had inside of a process.
+        InternalError: the IR is broken.
+    """
+    programs, maps = [], {}
+    for function in (handler.exit, handler.entry):
+        if function is not None:
+            part, text = lower_to_text(handler, function, target)
+            programs.append(_program(part, text))
+            maps.update(part.implicit)
+    return tuple(programs), tuple(maps.values())
+
+
+def lower_to_text(handler: ir.Handler, function: ir.Function, target: NativeTarget) -> tuple[NativePart, str]:
+    """Return one part as an LLVM module."""
+    module = ModuleText(NATIVE_TRIPLE, NATIVE_LAYOUT)
+    module.unrolled = _UNROLLED
+    name = f"{handler.name}.{function.part}"
+    text = module.function(name, SECTION, "ptr %regs, i64 %site, ptr %block", ATTRIBUTES)
+    part = NativePart(handler, function, target, text)
+    _lower_part(part)
+    return part, module.finish()
+
+
+def _program(part: NativePart, text: str) -> NativeProgram:
+    from kprobes.arch.x86_64.clobbers import clobbered
+
+    linked = link(compile_native(text))
+    entry = linked.symbols[f"{part.handler.name}.{part.function.part}"]
+    return NativeProgram(
+        name=part.handler.name,
+        code=linked.code,
+        entry=entry,
+        relocations=linked.relocations,
+        reads=tuple(sorted(part.reads)),
+        writes=part.writes,
+        skips=part.skips,
+        part="return" if part.is_return else part.function.part,
+        clobbers=tuple(sorted(clobbered(linked.code[: linked.text_end]))),
+    )
+
+
+def _lower_part(part: NativePart) -> None:
+    text, function = part.text, part.function
+    first = function.blocks[0]
+    text.at(first.nodes[0].place if first.nodes else first.end.place)
+    part.learn_site()
+    _make_slots(part)
+    for block in function.blocks:
+        text.start(f"b.{block.label}")
+        for node in block.nodes:
+            text.at(node.place)
+            _LOWERINGS[type(node)](part, node)
+        text.at(block.end.place)
+        _end(part, block)
+
+
+def _end(part: NativePart, block: ir.Block) -> None:
+    end = block.end
+    if isinstance(end, ir.Jump):
+        part.text.jump(f"b.{end.target}")
+    elif isinstance(end, ir.Branch):
+        part.text.branch(part.value(end.condition), f"b.{end.yes}", f"b.{end.no}")
+    else:
+        is_saved = any(isinstance(node, ir.SaveCall) for node in block.nodes)
+        if part.function.part == "entry" and part.is_paired and not is_saved:
+            forget_call(part)
+        part.settle_faults()
+        part.end()
+
+
+def _make_slots(part: NativePart) -> None:
+    """Give each slot its place on the stack."""
+    events = {event.id: event for event in part.handler.events}
+    part.sunk = dict(sunk_texts(part.function, events))
+    used = 0
+    for slot in part.function.slots:
+        if slot.type is not None:
+            part.integers[slot] = part.text.variable(slot.type.bits)
+        elif slot not in part.sunk:
+            used += slot.size
+            part.buffers[slot] = part.text.alloca(slot.size)
+    if used > _STACK:
+        place = part.function.blocks[0].end.place
+        raise part.unsupported(f"{used} bytes of strings", place, f"use shorter ones: {_STACK} bytes in all")
+    for slot in read_before_written(part.function):
+        if slot in part.buffers:
+            zero(part.text, part.buffer(slot), slot.size)
+
+
+# One row a node
+
+
+def _const(part: NativePart, node: ir.Const) -> None:
+    part.bind_constant(node.to, node.value)
+
+
+def _binary(part: NativePart, node: ir.Binary) -> None:
+    kind, left, right = node.to.type, part.value(node.left), part.value(node.right)
+    if node.op in ("div", "mod"):
+        part.bind(node.to, _divide(part, node, left, right))
+    else:
+        part.bind(node.to, binary(part.text, node.op, kind, left, right))
+
+
+def _divide(part: NativePart, node: ir.Binary, left: str, right: str) -> str:
+    text, kind = part.text, node.to.type
+    if not right.startswith("%"):
+        if right == "0":
+            part.fault("-1")
+            return "0"
+        return divide(text, node.op, kind, left, right)
+    zero_label, fine, end = text.label("zero"), text.label("divide"), text.label("divided")
+    text.unlikely(text.let(f"icmp eq i{kind.bits} {right}, 0"), zero_label, fine)
+    text.start(zero_label)
+    part.fault("-1")
+    text.jump(end)
+    text.start(fine)
+    result = divide(text, node.op, kind, left, right)
+    block = text.block
+    text.start(end)
+    return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
+
+
+def _compare(part: NativePart, node: ir.Compare) -> None:
+    left, right = part.value(node.left), part.value(node.right)
+    part.bind(node.to, compare(part.text, node.op, node.left.type, left, right))
+
+
+def _convert(part: NativePart, node: ir.Convert) -> None:
+    part.bind(node.to, convert(part.text, node.source.type, node.to.type, part.value(node.source)))
+
+
+def _read_slot(part: NativePart, node: ir.ReadSlot) -> None:
+    part.bind(node.to, part.text.load(node.to.type.bits, part.integers[node.slot]))
+
+
+def _write_slot(part: NativePart, node: ir.WriteSlot) -> None:
+    part.text.store(node.source.type.bits, part.value(node.source), part.integers[node.slot])
+
+
+def _fault(part: NativePart, _: ir.Fault) -> None:
+    part.fault("-1")
+
+
+_LOWERINGS: dict[type, Callable[..., None]] = {
+    ir.Const: _const,
+    ir.Binary: _binary,
+    ir.Compare: _compare,
+    ir.Convert: _convert,
+    ir.ReadSlot: _read_slot,
+    ir.WriteSlot: _write_slot,
+    ir.ReadContext: read_context,
+    ir.WriteContext: write_context,
+    ir.Load: load,
+    ir.ReadText: fill_slot,
+    ir.ReadBytes: fill_slot,
+    ir.RecordText: fill_slot,
+    ir.ConstText: fill_slot,
+    ir.BuiltinText: fill_slot,
+    ir.CopyText: copy_text,
+    ir.CompareText: compare_text,
+    ir.CompareTexts: compare_texts,
+    ir.Builtin: builtin,
+    ir.MapAdd: map_add,
+    ir.MapSample: map_sample,
+    ir.MapRead: map_read,
+    ir.MapWrite: map_write,
+    ir.MapBump: map_bump,
+    ir.MapDelete: map_delete,
+    ir.Emit: emit,
+    ir.SaveCall: save_call,
+    ir.RestoreCall: restore_call,
+    ir.Fault: _fault,
+}

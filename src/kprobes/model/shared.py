@@ -1,0 +1,99 @@
+"""How native handlers and their controller lay out the memory that they share.
+
+The compiler writes code that knows these offsets, the process engine maps the memory; neither imports the other.
+
+- A *block* for each thread: header, then counters u64[kind][site] (see `SITE_COUNTERS`). It belongs to one handler at a
+  time, so that plain additions will do.
+- A *world* page: what a handler can't ask the kernel for without a system call.
+- A *table* for each map with a key: header (u64 slots, a power of two; u64 slots in use), then slots, open addressing:
+  u32 state, u32 hash of the key, key, value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.frozen import dataclass
+from kprobes.model.layout import MapLayout, align_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kprobes.model.plan import NativeProgram
+
+PAGE = 4096
+
+# A block's header.
+BLOCK_TID = 8  # u32, 0 where unknown
+BLOCK_PID = 12  # u32, 0 where unknown
+BLOCK_COMM = 16  # 16 bytes, empty where unknown
+BLOCK_NUMBER = 64  # u64
+BLOCK_SELF = 72  # u32 the thread's id as its own system calls see it, 0 where not asked yet
+BLOCK_RANDOM = 80  # u64 state of the generator
+HITS = 128
+MAX_BLOCKS = 256
+
+# Shares of a map without key: one for each block; a Count's are a cache line apart.
+COUNT_SHARES = 8 * MAX_BLOCKS
+HISTOGRAM_SHARES = MAX_BLOCKS
+
+# The world page.
+CLOCK = 0  # u64 offset of the current clock slot in this page
+WORLD_PID = 8  # u32
+WORLD_UID = 12  # u32
+WORLD_GID = 16  # u32
+WORLD_MAY_CALL = 20  # u32, 1 where a handler may make system calls: no seccomp filter is in force
+WORLD_COMM = 24  # 16 bytes
+WORLD_RANGES = 40  # u64 number of ranges
+CLOCK_SLOTS = (64, 96, 128, 160)  # each u64 ticks, u64 nanoseconds, u64 nanoseconds per 2**32 ticks
+RANGES = 256  # (u64 start, u64 end) of memory that stays mapped for as long as the process runs
+MAX_RANGES = 128
+
+TABLE_HEADER = 64
+TABLE_USED = 8
+SLOT_HASH = 4
+SLOT_KEY = 8
+SLOT_FREE, SLOT_CLAIMED, SLOT_FULL, SLOT_DELETED = 0, 1, 2, 3
+
+
+def world_layout() -> MapLayout:
+    """Return the layout of the world page."""
+    return MapLayout("world", "world", 4, PAGE, 1)
+
+
+def counter_offset(sites: int, site: int, kind: int) -> int:
+    """Return the offset in a block of counter number *kind* of *site*, one of *sites*."""
+    return HITS + 8 * (kind * sites + site)
+
+
+def counted_sites(sites: int, programs: Iterable[NativeProgram]) -> int:
+    """Return for how many sites a block has counters: twice *sites* where there are `return` parts.
+
+    Such a part runs as site number + *sites*, since its call has been counted at the entry.
+    """
+    return 2 * sites if any(program.part == "return" for program in programs) else sites
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The shape of a map with a key: *capacity* slots, a power of two; sizes are multiples of 8."""
+
+    key_size: int
+    value_size: int
+    capacity: int
+
+    @property
+    def value_at(self) -> int:
+        """Return the offset of the value in a slot."""
+        return SLOT_KEY + self.key_size
+
+    @property
+    def stride(self) -> int:
+        """Return the bytes from one slot to the next."""
+        return self.value_at + self.value_size
+
+
+def table_of(layout: MapLayout) -> Table:
+    """Return the shape of the map *layout*; at least half of its slots stay free."""
+    capacity = 1 << max(2 * layout.max_entries - 1, 1).bit_length()
+    return Table(align_up(layout.key_size, 8), align_up(layout.value_size, 8), capacity)
