@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from dataclasses import dataclass as dataclass
+    from dataclasses import field as field
     from dataclasses import replace as replace
     from typing import Any, TypeVar
 
@@ -49,12 +50,14 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({inside})"
 
 
-def _eq(self: Any, other: object) -> bool:
-    return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
+def _eq(self: Any, other: Any) -> object:
+    if other.__class__ is self.__class__:
+        return all(getattr(self, name) == getattr(other, name) for name in self._compared)
+    return NotImplemented
 
 
 def _hash(self: Any) -> int:
-    return hash(_values(self))
+    return hash(tuple([getattr(self, name) for name in self._compared]))
 
 
 def _no_set(self: Any, name: str, value: object) -> None:  # noqa: ARG001 - the signature of __setattr__
@@ -78,11 +81,12 @@ class _Fields:
     """The `__dataclass_fields__` of a class, made by a real dataclass of the same shape when first asked for."""
 
     def __get__(self, _instance: object, owner: type) -> dict[str, Any]:
-        from dataclasses import field, make_dataclass
+        from dataclasses import MISSING, field, make_dataclass
 
         defaults: dict[str, object] = owner.__dict__["_defaults"]
-        shape = [
-            (name, kind, field(default=defaults[name]) if name in defaults else field())
+        compared = owner.__dict__["_compared"]
+        shape: list[tuple[str, Any, Any]] = [
+            (name, kind, field(default=defaults.get(name, MISSING), compare=name in compared))
             for name, kind in owner.__annotations__.items()
         ]
         fields: dict[str, Any] = make_dataclass(owner.__name__, shape, frozen=True).__dict__["__dataclass_fields__"]
@@ -91,6 +95,14 @@ class _Fields:
 
 
 if not TYPE_CHECKING:
+
+    class field:  # noqa: N801 - the name in dataclasses
+        """A default that does not count when two are compared."""
+
+        def __init__(self, *, default: object, compare: bool) -> None:
+            self.default = default
+            self.compare = compare
+
     _SHARED = {
         "__init__": _init,
         "__repr__": _repr,
@@ -110,14 +122,22 @@ if not TYPE_CHECKING:
             body = dict(cls.__dict__)
             names = tuple(body.get("__annotations__", ()))
             shared = _SHARED | _COMPARED if eq else _SHARED
-            defaults = {name: body.pop(name) for name in names if name in body}
+            given = {name: body.pop(name) for name in names if name in body}
+            defaults = {name: one.default if type(one) is field else one for name, one in given.items()}
+            silent = {name for name, one in given.items() if type(one) is field and not one.compare}
             for name in ("__dict__", "__weakref__"):
                 body.pop(name, None)
             methods = {**shared, **body}  # what the class defines itself stays
             return type(cls)(
                 cls.__name__,
                 cls.__bases__,
-                {**methods, "__slots__": names, "__match_args__": names, "_defaults": defaults},
+                {
+                    **methods,
+                    "__slots__": names,
+                    "__match_args__": names,
+                    "_compared": tuple([name for name in names if name not in silent]),
+                    "_defaults": defaults,
+                },
             )
 
         return make

@@ -7,8 +7,9 @@ size and a key of its provider, and `Types.member` finds one member at a time. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from kprobes.frozen import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 from kprobes.errors import SymbolNotFoundError, UsageError
+from kprobes.frozen import replace
 from kprobes.planner.group import Group
 from kprobes.symbols.file import FileResolution, resolve_file
 from kprobes.symbols.objects import MachineObjects, ProcessObjects
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within

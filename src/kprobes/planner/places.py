@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.errors import TypeNotFoundError, UsageError
+from kprobes.frozen import replace
 from kprobes.model.ctype import Function, Pointer, Struct, format_ctype
 from kprobes.model.plan import Site
 from kprobes.model.probe import AutoHandler, Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.planner.group import Group
-from kprobes.symbols.btf_types import KernelTypes
-from kprobes.symbols.kernel import KernelSymbols, Resolved
-from kprobes.symbols.tracepoint import load_tracepoint
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.model.ctype import CType, Member, Types
     from kprobes.model.facts import Facts
+    from kprobes.symbols.kernel import KernelSymbols, Resolved
 
 # A glob of more functions than this gets one handler without arguments rather than a handler a prototype.
 MOST_PROTOTYPES = 40
@@ -57,7 +55,7 @@ class NoTypes:
 
 
 class Places:
-    """Turns probes into groups for one target; symbols and types are loaded when first needed."""
+    """Turns probes into groups for one target; symbols and types, and what reads them, are loaded when first needed."""
 
     def __init__(self, facts: Facts, within: Within = ANYWHERE) -> None:
         self._facts = facts
@@ -66,11 +64,15 @@ class Places:
     @cached_property
     def kernel(self) -> KernelSymbols:
         """The kernel's symbols."""
+        from kprobes.symbols.kernel import KernelSymbols
+
         return KernelSymbols(self._facts)
 
     @cached_property
     def types(self) -> Types:
         """The kernel's types, or none where it has no BTF."""
+        from kprobes.symbols.btf_types import KernelTypes
+
         try:
             return KernelTypes.load(self._facts)
         except TypeNotFoundError:
@@ -113,6 +115,8 @@ class Places:
         return [_group(probe, members, prototype) for prototype, members in by_shape.values()]
 
     def _tracepoint(self, probe: Probe, place: str) -> Group:
+        from kprobes.symbols.tracepoint import load_tracepoint
+
         point = load_tracepoint(place, self._facts, self.types)
         name = f"{point.category}:{point.name}"
         return Group(probe, (Site(0, name, symbol=name),), None, record=point.fields)

@@ -3,16 +3,15 @@ handlers as native code."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 from kprobes.errors import UnsupportedError, UsageError
+from kprobes.frozen import replace
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import COUNT_ONLY, Attachment, NativeProgram, Plan, PlannedProbe
 from kprobes.model.probe import RETURN_KINDS, AutoHandler
 from kprobes.planner.files import group_files
 from kprobes.symbols.code import load_code
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -6,12 +6,11 @@ to 0.65.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from kprobes.errors import UsageError
+from kprobes.frozen import dataclass
 from kprobes.model.plan import Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -14,13 +14,13 @@ Source: Documentation/bpf/btf.rst and include/uapi/linux/btf.h of Linux.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
+from kprobes.frozen import dataclass
 from kprobes.symbols.cache import open_cached, write_cached
 from kprobes.symbols.source import read_source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

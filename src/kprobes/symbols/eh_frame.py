@@ -9,11 +9,11 @@ Source: Linux Standard Base 5.0, chapter 10 (Exception Frames); DWARF 4, 7.6; th
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
+from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

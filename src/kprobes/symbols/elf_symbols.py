@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
+from kprobes.frozen import dataclass
 from kprobes.symbols.elf import SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB, SHT_VERSIONS, ElfFile, Section
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 

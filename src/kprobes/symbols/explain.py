@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from kprobes.frozen import dataclass
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.facts import Facts
     from kprobes.symbols.btf_types import KernelTypes

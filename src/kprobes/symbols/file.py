@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kprobes.errors import AmbiguousSymbolError, FormatError, SymbolNotFoundError, UnprobeableError, UsageError
+from kprobes.frozen import dataclass
 from kprobes.model.plan import Site
 from kprobes.symbols.elf import ElfFile
 from kprobes.symbols.elf_symbols import ElfSymbol, ElfSymbols
 from kprobes.symbols.objects import GLOB, MachineObjects, Object, ProcessObjects
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -10,14 +10,14 @@ this boot and this set of modules. (Symbols of BPF programs and ftrace trampolin
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.errors import AmbiguousSymbolError, FormatError, SymbolNotFoundError
+from kprobes.frozen import dataclass
 from kprobes.symbols.cache import read_cached, write_cached
 from kprobes.symbols.source import read_source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Iterator

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.errors import (
     SymbolNotFoundError,
     UnprobeableError,
     UsageError,
 )
+from kprobes.frozen import dataclass
 from kprobes.model.plan import Site
 from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Protocol
 
 from kprobes.errors import SymbolNotFoundError
+from kprobes.frozen import dataclass
 from kprobes.symbols.elf import ElfFile
 from kprobes.symbols.ldcache import load_ldcache
 from kprobes.symbols.maps import Mapping, file_of, load_maps

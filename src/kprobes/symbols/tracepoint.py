@@ -10,13 +10,13 @@ with `__rel_loc` that place counts from the end of the field itself.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError, SymbolNotFoundError, UsageError
+from kprobes.frozen import dataclass
 from kprobes.model.ctype import Array, CType, Enum, Int, Pointer, Void, sizeof
 from kprobes.symbols.ctypes_builtin import CHAR, builtin_type
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.ctype import Types
     from kprobes.model.facts import Facts
