@@ -9,8 +9,8 @@ A call's entry and exit are matched by its *frame*, a number that no other call 
 - fentry and fexit: both parts run from one trampoline, on whose stack the context lies, so its address is the same
   for both. It is taken as the distance from a map's value, because the verifier lets a program subtract pointers but
   not multiply one.
-- Kernel registers: `sp` at the entry. At the return it has been popped once, on every kernel since 5.10 (kretprobe,
-  rethook and fprobe set it so on purpose), hence the 8.
+- Kernel registers: `sp` at the entry. At the return it has been popped once, hence the 8: seen so with kprobes on 5.10,
+  6.1, 6.12 and 7.2, and with kprobe.multi on 6.12 and 7.2.
 - User registers: the same, mixed with the thread's id, since two processes can have the same stack addresses. `sp`
   has 47 bits and an id has 22: the five bits in which they overlap are the highest of `sp`, which hardly differ
   between stacks.
