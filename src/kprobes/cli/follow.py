@@ -75,8 +75,12 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
         begin = time.monotonic()
         with session, workload:  # the workload ends first: it needs the engine that the session closes
             job = make_job(session, stream)
-            workload.release()
-            full = _loop(session, workload, limits, job)
+            try:
+                workload.release()
+                full = _loop(session, workload, limits, job)
+            except KeyboardInterrupt:
+                workload.interrupt()
+                full = False
             session.detach()
             if not full:
                 _drain(session, job)
@@ -92,18 +96,15 @@ def _loop(session: Session, workload: Workload, limits: Limits, job: Job) -> boo
     """Follow until it is time to end; return whether the number of events asked for has been reached."""
     end = None if limits.duration is None else time.monotonic() + limits.duration
     left = limits.number
-    try:
-        while not workload.poll() and (end is None or time.monotonic() < end):
-            events = session.poll(POLL_S if end is None else max(0.0, min(POLL_S, end - time.monotonic())))
-            if left is not None:
-                events = events[:left]
-                left -= len(events)
-            job.on_events(events)
-            job.on_tick(session)
-            if left == 0:
-                return True
-    except KeyboardInterrupt:
-        workload.interrupt()
+    while not workload.poll() and (end is None or time.monotonic() < end):
+        events = session.poll(POLL_S if end is None else max(0.0, min(POLL_S, end - time.monotonic())))
+        if left is not None:
+            events = events[:left]
+            left -= len(events)
+        job.on_events(events)
+        job.on_tick(session)
+        if left == 0:
+            return True
     return False
 
 

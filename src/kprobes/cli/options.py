@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.engines.targets import Target
-    from kprobes.model.probe import Probe
+    from kprobes.model.probe import AutoHandler, HandlerSource, Probe
 
 ANY_KERNEL = "default"
+KERNEL_WORDS = ("stack", "cgroup", "task")  # `stack(` ends `user_stack(` too
 USER_KINDS = frozenset({"uprobe", "uretprobe"})
 
 
@@ -108,7 +109,13 @@ def probes_natively(arguments: Namespace, probes: Sequence[Probe]) -> bool:
         raise UsageError("--engine process probes a process", hint="add -p PID or -- CMD, and name its functions")
     if arguments.engine != "auto":
         return bool(arguments.engine == "process")
-    return in_process and user and all(probe.kind == "uprobe" and probe.handler is None for probe in probes)
+    return in_process and user and not any(_needs_kernel(probe.handler) for probe in probes)
+
+
+def _needs_kernel(handler: HandlerSource | AutoHandler | None) -> bool:
+    """Return whether a handler asks for what only the kernel knows."""
+    text = getattr(handler, "text", "")
+    return bool(getattr(handler, "stack", False)) or any(f"{word}(" in text for word in KERNEL_WORDS)
 
 
 def process_of(arguments: Namespace) -> Target:

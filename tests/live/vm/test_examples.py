@@ -1,0 +1,124 @@
+"""Each example, run by `kprobes run` beside a workload whose traces are known, on every kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from guest_harness import ROOT, Done, Guest
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+WORKLOADS = {
+    "argdist": "./calls write 1234 50; ./calls write 100 7",
+    "execsnoop": "./calls getppid 1; ./calls getppid 1",
+    "funccount": "./calls write 10 500",
+    "killsnoop": "./calls sleep 1 9000 1 & usleep 400000; kill $!",
+    "opensnoop": "./calls openat /etc/hostname 3; ./calls openat /no/such/file 2",
+    "slower": "./calls pipes 1 5",
+    "stackcount": "./calls write 10 5000",
+    "syscount": "./calls getppid 3000",
+    "tcpconnect": "./calls connect 3",
+    "vfslatency": "./calls write 64 200; ./calls pipes 2 10",
+}
+
+
+@pytest.fixture
+def run_example(guest: Guest, tmp_path: Path):
+    """Return a function that runs an example beside its workload and gives (rows of JSON or text, the whole outcome)."""
+
+    def run(name: str, *words: str) -> tuple[str, Done]:
+        output = tmp_path / name
+        done = guest.command(
+            "run",
+            f"examples/{name}.py",
+            *(f"--copy={guest.programs / 'calls'}", f"--output={output}", *words),
+            *("--", "sh", "-c", f"{WORKLOADS[name]}; exit 0"),
+        )
+        return output.read_text(), done
+
+    return run
+
+
+@pytest.fixture
+def rows_of(run_example):
+    """Return a function that runs an example with JSON output and gives its rows."""
+    return lambda name: [json.loads(line) for line in run_example(name, "--format=json")[0].splitlines()]
+
+
+def test_every_example_has_a_workload_here():
+    assert sorted(WORKLOADS) == EXAMPLES
+
+
+def test_argdist_sorts_what_each_program_writes(rows_of):
+    maps = {(row["map"], row.get("key")): row["buckets"] for row in rows_of("argdist")}
+    assert [1024, 2048, 50] in maps["bytes_to_write", "calls"]
+    assert [64, 128, 7] in maps["bytes_to_write", "calls"]
+    small = maps["small_writes", None]
+    assert all(high - low == 32 for low, high, _ in small if low is not None and high is not None)
+    assert next(count for low, _, count in small if low == 96) >= 7
+
+
+def test_execsnoop_shows_the_programs_that_start(rows_of):
+    started = [row for row in rows_of("execsnoop") if row["filename"] == "./calls"]
+    assert [row["comm"] for row in started] == ["calls"] * 2
+    assert len({row["pid"] for row in started}) == 2
+    assert {row["uid"] for row in started} == {0}
+
+
+def test_funccount_counts_calls_of_the_file_system(rows_of):
+    counted = {row["key"]: row["value"] for row in rows_of("funccount")}
+    assert 500 < counted["calls"] < 600
+
+
+def test_killsnoop_shows_who_signals_whom(rows_of):
+    sent = [row for row in rows_of("killsnoop") if row["signal"] == 15]
+    assert [(row["comm"], row["target_comm"]) for row in sent] == [("sh", "calls")]
+    assert sent[0]["sender"] != sent[0]["target"]
+
+
+def test_opensnoop_shows_files_and_results(rows_of):
+    opened = [row for row in rows_of("opensnoop") if row["comm"] == "calls"]
+    found = [row for row in opened if row["path"] == "/etc/hostname"]
+    missing = [row for row in opened if row["path"] == "/no/such/file"]
+    assert len(found) == 3
+    assert all(row["fd"] >= 3 for row in found)
+    assert [row["fd"] for row in missing] == [-2] * 2
+    assert len({row["pid"] for row in found}) == 1
+
+
+def test_slower_shows_the_reads_that_took_long(rows_of):
+    slow = [row for row in rows_of("slower") if row["comm"] == "calls"]
+    assert all(row["us"] >= 100 for row in slow)
+    assert [row["bytes"] for row in slow if row["bytes"] >= 100] == [100, 101, 102, 103, 104]
+
+
+def test_stackcount_shows_the_path_to_the_probe(run_example):
+    _, done = run_example("stackcount")
+    stacks = re.split(r"^ +\d+ times\n", done.output, flags=re.MULTILINE)
+    assert re.search(r"^ +5000 times$", done.output, re.MULTILINE)
+    most = stacks[-2]
+    names = [line.strip().partition("+")[0] for line in most.splitlines() if line.strip()]
+    assert names[0] == "vfs_write"
+    assert names.index("vfs_write") < names.index("ksys_write") < names.index("do_syscall_64")
+
+
+def test_syscount_sums_the_time_of_each_system_call(rows_of):
+    spent = {row["key"]: row["value"] for row in rows_of("syscount") if row["map"] == "nanoseconds"}
+    assert spent[110] > 3000 * 10
+    assert all(value > 0 for value in spent.values())
+
+
+def test_tcpconnect_shows_where_connections_go(run_example):
+    _, done = run_example("tcpconnect")
+    port = next(line for line in done.output.splitlines() if line.isdigit())
+    lines = re.findall(r"^ *(\d+) calls +127\.0\.0\.1:(\d+) -> 0 in (\d+) us$", done.output, re.MULTILINE)
+    assert [line[1] for line in lines] == [port] * 3
+    assert len({line[0] for line in lines}) == 1
+
+
+def test_vfslatency_times_reads_and_writes_of_each_program(rows_of):
+    totals = {(row["map"], row["key"]): row["total"] for row in rows_of("vfslatency")}
+    assert totals["write_usecs", "calls"] == 200 + 2 * 10
+    assert totals["read_usecs", "calls"] == 2 * 10
