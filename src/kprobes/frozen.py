@@ -35,6 +35,8 @@ def _init(self: Any, *values: object, **named: object) -> None:
             _set(self, name, named.pop(name))
         elif name in defaults:
             _set(self, name, defaults[name])
+        elif name in self._factories:
+            _set(self, name, self._factories[name]())
         else:
             raise TypeError(f"{type(self).__name__} needs a value for {name!r}")
     if named:
@@ -84,9 +86,18 @@ class _Fields:
         from dataclasses import MISSING, field, make_dataclass
 
         defaults: dict[str, object] = owner.__dict__["_defaults"]
+        factories = owner.__dict__["_factories"]
         compared = owner.__dict__["_compared"]
         shape: list[tuple[str, Any, Any]] = [
-            (name, kind, field(default=defaults.get(name, MISSING), compare=name in compared))
+            (
+                name,
+                kind,
+                field(
+                    default=defaults.get(name, MISSING),
+                    default_factory=factories.get(name, MISSING),
+                    compare=name in compared,
+                ),
+            )
             for name, kind in owner.__annotations__.items()
         ]
         fields: dict[str, Any] = make_dataclass(owner.__name__, shape, frozen=True).__dict__["__dataclass_fields__"]
@@ -97,10 +108,13 @@ class _Fields:
 if not TYPE_CHECKING:
 
     class field:  # noqa: N801 - the name in dataclasses
-        """A default that does not count when two are compared."""
+        """A default that does not count when two are compared, or one that each instance has made for itself."""
 
-        def __init__(self, *, default: object, compare: bool) -> None:
+        def __init__(
+            self, *, default: object = None, default_factory: Callable[[], object] | None = None, compare: bool = True
+        ) -> None:
             self.default = default
+            self.factory = default_factory
             self.compare = compare
 
     _SHARED = {
@@ -123,8 +137,11 @@ if not TYPE_CHECKING:
             names = tuple(body.get("__annotations__", ()))
             shared = _SHARED | _COMPARED if eq else _SHARED
             given = {name: body.pop(name) for name in names if name in body}
-            defaults = {name: one.default if type(one) is field else one for name, one in given.items()}
-            silent = {name for name, one in given.items() if type(one) is field and not one.compare}
+            special = {name: one for name, one in given.items() if type(one) is field}
+            factories = {name: one.factory for name, one in special.items() if one.factory}
+            silent = {name for name, one in special.items() if not one.compare}
+            defaults = given | {name: one.default for name, one in special.items()}
+            defaults = {name: one for name, one in defaults.items() if name not in factories}
             for name in ("__dict__", "__weakref__"):
                 body.pop(name, None)
             methods = {**shared, **body}  # what the class defines itself stays
@@ -137,6 +154,7 @@ if not TYPE_CHECKING:
                     "__match_args__": names,
                     "_compared": tuple([name for name in names if name not in silent]),
                     "_defaults": defaults,
+                    "_factories": factories,
                 },
             )
 

@@ -31,6 +31,11 @@ class Thing:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Bag:
+    things: list[int] = field(default_factory=list)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Real:
     x: int
@@ -51,6 +56,13 @@ def test_wrong_values_are_refused_as_dataclasses_do(values, named):
         Real(*values, **named)
     with pytest.raises(TypeError):
         Point(*values, **named)
+
+
+def test_a_factory_makes_a_new_default_for_each():
+    one, other = Bag(), Bag()
+    one.things.append(1)
+    assert (one.things, other.things) == ([1], [])
+    assert dataclasses.fields(Bag)[0].default_factory is list
 
 
 def test_equal_values_are_equal_and_hash_alike_but_for_what_is_left_out():
