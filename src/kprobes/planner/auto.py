@@ -26,14 +26,22 @@ WORDS = frozenset(name for name in vars(words) if not name.startswith("_"))
 
 
 def write_handler(
-    auto: AutoHandler, *, returns: bool, prototype: Function | None, fields: Sequence[RecordField] = ()
+    auto: AutoHandler,
+    *,
+    returns: bool,
+    prototype: Function | None,
+    fields: Sequence[RecordField] = (),
+    registers: int = 0,
 ) -> HandlerSource:
     """Return the source of the handler that *auto* asks for.
 
-    *returns*: the probe sits at a return. *fields* are those of a tracepoint's record instead of a prototype.
+    *returns*: the probe sits at a return. *fields* are those of a tracepoint's record instead of a prototype. With
+    neither, the first *registers* arguments are shown as they are.
     """
     parameters = _parameters(prototype) if prototype else [_field(field) for field in fields if _is_shown(field)]
-    named = [name for name, text in parameters if not text.startswith(("arg(", "_record."))]
+    if not parameters and prototype is None:
+        parameters = [(f"arg{number}", f"hex(arg({number}))") for number in range(1, registers + 1)]
+    named = [name for name, text in parameters if not text.startswith(("arg(", "hex(", "_record."))]
     if fields:
         named.append("**_record")
     lines = [f"def {auto.action}({', '.join(named)}):"]

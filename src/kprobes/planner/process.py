@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kprobes.model.within import Within
     from kprobes.planner.group import Group
 
+SHOWN_ARGUMENTS = 3  # of a function without a prototype
 KINDS = frozenset({"uprobe", "uretprobe"})
 
 
@@ -104,7 +105,8 @@ class _Builder:
         from kprobes.planner.places import NoTypes
 
         if isinstance(source, AutoHandler):
-            source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
+            registers = SHOWN_ARGUMENTS if group.at_entry else 0
+            source = write_handler(source, returns=returns, prototype=group.prototype, registers=registers)
         surroundings = Surroundings(
             kind=probe.kind,
             types=NoTypes(),

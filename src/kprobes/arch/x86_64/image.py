@@ -194,6 +194,14 @@ class Image:
             entered |= table_targets
         return Function(start, end, instructions, index, frozenset(entered), opaque, tuple(pads))
 
+    def has_tables(self, function: Function) -> bool:
+        """Tell whether the indirect jumps of *function* go by tables, as far as can be seen."""
+        if not any(item.flow == Flow.JUMP_INDIRECT for item in function.instructions):
+            return False
+        code = self.bytes_at(function.start, function.end - function.start)
+        targets, opaque = self._follow_tables(code, function.start, function.index)
+        return bool(targets) or opaque
+
     def _follow_tables(self, code: bytes, start: int, index: Collection[int]) -> tuple[set[int], bool]:
         """Return where in the function its jump tables lead, and whether there are tables that can't be found.
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import inject, ptrace
-from kprobes.engines.process.layout import OWNER_TABLE_SIZE
 from kprobes.engines.process.registry import NAME
 from kprobes.errors import SyscallError, TargetError
 
@@ -55,7 +54,7 @@ class Area:
     @property
     def pieces(self) -> list[tuple[int, int]]:
         """Return every mapping of ours but the memfd's, (start, size) each."""
-        return [*self.code, (self.table, OWNER_TABLE_SIZE)] if self.table else list(self.code)
+        return [*self.code, (self.table, self.layout.table_size)] if self.table else list(self.code)
 
     @property
     def shared(self) -> mmap.mmap:
@@ -132,9 +131,10 @@ def _map_code(calls: RemoteCalls, address: int, size: int) -> None:
 
 def _map_table(calls: RemoteCalls, area: Area) -> None:
     protection, flags = _PROT_READ | _PROT_WRITE, _MAP_PRIVATE | _MAP_ANONYMOUS
-    area.table = calls.call("mapping the thread table", inject.SYS_MMAP, 0, OWNER_TABLE_SIZE, protection, flags, -1, 0)
+    size = area.layout.table_size
+    area.table = calls.call("mapping the thread table", inject.SYS_MMAP, 0, size, protection, flags, -1, 0)
     try:
-        calls.call("marking the table", inject.SYS_MADVISE, area.table, OWNER_TABLE_SIZE, _MADV_WIPEONFORK)
+        calls.call("marking the table", inject.SYS_MADVISE, area.table, size, _MADV_WIPEONFORK)
         area.wiped = True
     except SyscallError:  # before 4.14
         area.wiped = False

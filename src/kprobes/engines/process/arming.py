@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process.stubs import Live
 from kprobes.errors import UnprobeableError
-from kprobes.model.plan import Way
+from kprobes.model.plan import COUNT_ONLY, Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from kprobes.arch.x86_64.image import Image
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.arch.x86_64.sites import SitePlan
     from kprobes.engines.process.memory import ProcessMemory, Room
     from kprobes.engines.process.procfs import Mapping
     from kprobes.model.plan import CodeObject, Plan, Site
+
+
+RESULT = "ax"  # the register of a function's result
+RETURN_HINT = "add --engine uprobe for this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,17 @@ class Armed:
 
 @dataclass(slots=True)
 class Arrangement:
-    """Every jump to be placed; by address the sites there, in the order of the plan, and what must be kept there."""
+    """Every jump to be placed; by address the sites there, in the order of the plan, and what must be kept there.
+
+    A number of *sites* from the plan's number of sites on stands for an exit of site number - that; `taken` are the
+    addresses of conditional jumps that are exits only where they are taken.
+    """
 
     jumps: list[Jump] = field(default_factory=list)
     armed: list[Armed] = field(default_factory=list)
     sites: dict[int, list[int]] = field(default_factory=dict)
     live: dict[int, Live] = field(default_factory=dict)
+    taken: set[int] = field(default_factory=set)
 
 
 class Objects:
@@ -137,10 +147,15 @@ def _arrange_mapping(
     )
     forced = all(plan.probes[plan.sites[located.number].probe].ways == (Way.BREAKPOINT,) for located in group)
     exclude = frozenset(IN_PROCESS) if forced else frozenset[str]()
-    plans = plan_sites(image, [located.address for located in group], room=rooms, exclude=exclude)
+    hooks = [hook for located in group for hook in _hooks(plan, located, image)]
+    plans = plan_sites(image, [hook.address for hook in hooks], room=rooms, exclude=exclude)
     jumps: dict[int, Jump] = {}
-    for located in group:
+    for located in hooks:
         found = plans[located.address]
+        if located.number >= len(plan.sites):
+            _arrange_exit(located, found, image, plan, result)
+            jumps |= {found.patch.at: found.patch} if found.patch is not None else {}
+            continue
         if found.patch is None:
             if not plan.probes[plan.sites[located.number].probe].is_glob:
                 raise UnprobeableError(plan.sites[located.number].name, found.reason)
@@ -154,6 +169,60 @@ def _arrange_mapping(
             result.live[found.address] = Live(flags=flags, red_zone=bool(plan.sites[located.number].offset))
         result.armed.append(Armed(located.number, found.address, _way(found), found.reason))
     result.jumps += jumps.values()
+
+
+def _hooks(plan: Plan, located: Located, image: Image) -> list[Located]:
+    """Return the places at which something is to run for one site: itself, and its function's exits."""
+    from kprobes.arch.x86_64.decode import Flow
+    from kprobes.arch.x86_64.leaving import exits_of
+
+    programs = programs_of(plan)
+    exit_number = located.number + len(plan.sites)
+    hooks = [located] if programs[located.number] is not None else []
+    program = programs[exit_number]
+    if program is None:
+        return hooks
+    found = exits_of(image, located.address)
+    if not found:
+        raise UnprobeableError(
+            plan.sites[located.number].name, "its end isn't known, so its exits can't be found", hint=RETURN_HINT
+        )
+    # What a tail call will return isn't known at the jump: such a call is a missed one.
+    wants_result = RESULT in plan.natives[program].reads
+    kept = [item for item in found if item.flow == Flow.RETURN or not wants_result]
+    return [*hooks, *(Located(exit_number, item.address, located.mapping) for item in kept)]
+
+
+def _arrange_exit(located: Located, found: SitePlan, image: Image, plan: Plan, result: Arrangement) -> None:
+    from kprobes.arch.x86_64.decode import Flow
+    from kprobes.arch.x86_64.liveness import dead_at
+
+    if found.patch is None:
+        name = plan.sites[located.number - len(plan.sites)].name
+        raise UnprobeableError(name, f"its exit at {located.address:#x}: {found.reason}", hint=RETURN_HINT)
+    numbers = result.sites.setdefault(found.address, [])
+    if located.number not in numbers:
+        numbers.append(located.number)
+    function = image.function(found.address)
+    item = function.instructions[function.index[found.address]] if function else None
+    branches = item is not None and item.flow == Flow.BRANCH
+    if branches:
+        result.taken.add(found.address)
+    if found.address not in result.live:
+        flags = branches or not dead_at(image, found.address, flags_only=True).flags
+        result.live[found.address] = Live(flags=flags, red_zone=branches)
+
+
+def programs_of(plan: Plan) -> list[int | None]:
+    """Return by the number of a site what runs there (COUNT_ONLY: it is counted), None for nothing; then the same for
+    the exits of each site's function."""
+    found: list[int | None] = [None] * (2 * len(plan.sites))
+    for attachment in plan.attachments:
+        program = attachment.program
+        shift = 0 if program == COUNT_ONLY or plan.natives[program].part == "entry" else len(plan.sites)
+        for site in attachment.sites:
+            found[site + shift] = program
+    return found
 
 
 def _way(found: SitePlan) -> str:

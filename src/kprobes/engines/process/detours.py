@@ -7,6 +7,7 @@ a small window, and gets an area of its own unless an existing one reaches into 
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
     from kprobes.engines.process.handlers import Handlers
-    from kprobes.engines.process.stubs import Slow
+    from kprobes.engines.process.stubs import Live, Slow
 
 INT3 = b"\xcc"
 LONGEST_MOVED = 40  # bytes that one relocated instruction takes, at most
 WIDE = 1 << 24  # a window at least this large counts as "anywhere near"
 ALIGNMENT = 16
+LONGEST = 15  # bytes of an instruction
+HINTS = b"\x2e\x3e\xf2"  # prefixes of a conditional jump
 
 
 @dataclass(slots=True)
@@ -207,7 +210,7 @@ class Builder:
     handlers: Handlers
     counter: Callable[[int], int]
     original: Callable[[int, int], bytes]
-    programs: Sequence[int]
+    programs: Sequence[int | None]
 
     def build(self, settled: Sequence[tuple[CodeArea, list[Jump]]]) -> Detours:
         """Return the detours of all areas with the patches that lead to them, in an order safe to write."""
@@ -264,6 +267,13 @@ class Builder:
         ]
 
 
+def _unless_taken(branch: bytes) -> bytes:
+    """Return a jump over what follows it, by 0 bytes so far, where the conditional jump *branch* is not taken."""
+    place = next(place for place, byte in enumerate(branch) if byte not in HINTS)
+    condition = branch[place + 1] if branch[place] == 0x0F else branch[place]
+    return bytes((0x0F, 0x80 | (condition & 0xF ^ 1), 0, 0, 0, 0))
+
+
 class _Bodies:
     """What runs before the instructions of one detour; the slow ways of counting are added when it is complete."""
 
@@ -285,17 +295,29 @@ class _Bodies:
         for number in numbers:
             program = self._builder.programs[number]
             here = at + len(code)
+            if program is None:
+                continue
             if program == COUNT_ONLY:
                 part = bytearray()
                 slow = self._counting.begin(part, here, self._builder.counter(number), live)
                 self._slow.extend([(here, slow)] if slow else [])
                 code += part
             else:
-                call = self._builder.handlers.call(
-                    program, (number, address), self._routines, live, pushed=self._pushed
-                )
-                code += call(here)
+                code += self._call(program, (number, address), here, live)
         return bytes(code)
+
+    def _call(self, program: int, site: tuple[int, int], at: int, live: Live) -> bytes:
+        builder = self._builder
+        number, address = site
+        sites = len(builder.programs) // 2
+        skip = b""
+        if number >= sites and address in builder.arrangement.taken:
+            skip = _unless_taken(builder.original(address, LONGEST))
+        if builder.handlers.programs[program].part == "exit":  # it counts by itself, as the site
+            number -= sites
+        call = builder.handlers.call(program, (number, address), self._routines, live, pushed=self._pushed)
+        code = call(at + len(skip))
+        return skip[:-4] + struct.pack("<i", len(code)) + code if skip else code
 
     def finish(self, code: bytearray, at: int) -> None:
         """Append the slow ways to *code*, the whole detour, which stands *at*."""

@@ -65,7 +65,7 @@ class Blocks:
 TABLE_HEADER = 64
 SLOT_HEADER = 8
 SLOT_FREE, SLOT_CLAIMED, SLOT_FULL, SLOT_DELETED = 0, 1, 2, 3
-_UNMAPPED = frozenset({"stats", "ring", "stacks"})
+_UNMAPPED = frozenset({"stats", "ring", "stacks", "frames"})
 
 
 def slot_size(layout: MapLayout) -> int:
@@ -97,6 +97,7 @@ class SharedLayout:
     """Offsets in the memfd for *sites* sites; *regions* are the sizes of the maps' regions, in the plan's order.
 
     *ring_size* is the data of each ring, a power of two; there are as many rings as blocks, or none where it is 0.
+    *private* bytes belong to the process alone and are mapped behind its owner table.
     """
 
     sites: int
@@ -104,6 +105,12 @@ class SharedLayout:
     blocks: int = MAX_BLOCKS
     regions: tuple[int, ...] = ()
     ring_size: int = 0
+    private: int = 0
+
+    @property
+    def table_size(self) -> int:
+        """Return the bytes of the memory that a forked child finds empty."""
+        return align_up(OWNER_TABLE_SIZE + self.private, PAGE)
 
     @property
     def journal_at(self) -> int:
@@ -162,8 +169,9 @@ def layout_for(plan: Plan, journal_entries: int) -> SharedLayout:
     """Return the layout for *plan*: rings only if it has events, and then as many blocks as rings can be had."""
     regions = tuple(region_size(one) for one in plan.maps)
     sites = counted_sites(len(plan.sites), plan.natives)
+    private = sum(align_up(one.value_size, 8) for one in plan.maps if one.kind == "frames")
     asked = max((one.max_entries for one in plan.maps if one.kind == "ring"), default=0)
     if not asked or not plan.natives:
-        return SharedLayout(sites, journal_entries, MAX_BLOCKS, regions)
+        return SharedLayout(sites, journal_entries, MAX_BLOCKS, regions, private=private)
     size = min(max(1 << (asked - 1).bit_length(), MIN_RING), MAX_RING)
-    return SharedLayout(sites, journal_entries, MAX_RINGS, regions, size)
+    return SharedLayout(sites, journal_entries, MAX_RINGS, regions, size, private)

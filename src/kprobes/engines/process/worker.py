@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
 from kprobes.engines.process.area import Area, map_area
-from kprobes.engines.process.arming import Armed, Objects, arrange
+from kprobes.engines.process.arming import Armed, Objects, arrange, programs_of
 from kprobes.engines.process.breakpoints import Breakpoints
 from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
 from kprobes.engines.process.handlers import Handlers
-from kprobes.engines.process.layout import SharedLayout, is_keyed, layout_for, slots_of
+from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
 from kprobes.engines.process.memory import ProcessMemory, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
@@ -30,7 +30,7 @@ from kprobes.engines.process.stops import Stops
 from kprobes.engines.process.stubs import routines
 from kprobes.engines.process.world import Clock, World
 from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
-from kprobes.model.plan import COUNT_ONLY
+from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,7 +151,12 @@ class Worker:
     def _place_maps(self, area: Area) -> dict[str, int]:
         """Fill in the maps' beginnings; return their addresses in the target by name."""
         found = {}
+        private = area.table + OWNER_TABLE_SIZE
         for number, one in enumerate(self.plan.maps):
+            if one.kind == "frames":
+                found[one.name] = private
+                private += align_up(one.value_size, 8)
+                continue
             at = area.layout.region_at(number)
             if not area.layout.regions[number]:
                 continue
@@ -226,15 +231,6 @@ class Worker:
         if self.area is not None:
             self.area.close()
         self.memory.close()
-
-
-def programs_of(plan: Plan) -> list[int]:
-    """Return the number of each site's program, COUNT_ONLY where it has none."""
-    found = [COUNT_ONLY] * len(plan.sites)
-    for attachment in plan.attachments:
-        for site in attachment.sites:
-            found[site] = attachment.program
-    return found
 
 
 def myself() -> Identity:
