@@ -77,13 +77,12 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
             job = make_job(session, stream)
             try:
                 workload.release()
-                full = _loop(session, workload, limits, job)
+                left = _loop(session, workload, limits, job)
             except KeyboardInterrupt:
                 workload.interrupt()
-                full = False
+                left = None
             session.detach()
-            if not full:
-                _drain(session, job)
+            _drain(session, job, left)
             job.on_end(session)
         clean = _sum_up(session, time.monotonic() - begin)
         status = workload.status
@@ -92,8 +91,8 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
     return MISSED_EXIT if arguments.strict and not clean else 0
 
 
-def _loop(session: Session, workload: Workload, limits: Limits, job: Job) -> bool:
-    """Follow until it is time to end; return whether the number of events asked for has been reached."""
+def _loop(session: Session, workload: Workload, limits: Limits, job: Job) -> int | None:
+    """Follow until it is time to end; return how many events are still asked for, None for any number."""
     end = None if limits.duration is None else time.monotonic() + limits.duration
     left = limits.number
     while not workload.poll() and (end is None or time.monotonic() < end):
@@ -104,12 +103,15 @@ def _loop(session: Session, workload: Workload, limits: Limits, job: Job) -> boo
         job.on_events(events)
         job.on_tick(session)
         if left == 0:
-            return True
-    return False
+            break
+    return left
 
 
-def _drain(session: Session, job: Job) -> None:
-    while events := session.poll(0):
+def _drain(session: Session, job: Job, left: int | None) -> None:
+    """Pass on what came before the detach, *left* events of it at most."""
+    while left != 0 and (events := session.poll(0)):
+        events = events[:left]
+        left = None if left is None else left - len(events)
         job.on_events(events)
 
 

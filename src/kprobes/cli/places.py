@@ -21,6 +21,8 @@ KINDS = {
     "ur": "uretprobe",
     "uretprobe": "uretprobe",
 }
+# The short letters go where the command goes: `r:malloc` with -p PID is the return of a function of the process.
+IN_PROCESS = {"p": "uprobe", "r": "uretprobe"}
 RETURNING = {"kprobe": "kretprobe", "uprobe": "uretprobe", "kretprobe": "kretprobe", "uretprobe": "uretprobe"}
 SPELLINGS = """\
 PROBE is a place, with a kind before it where the default won't do:
@@ -33,14 +35,14 @@ PROBE is a place, with a kind before it where the default won't do:
 
 
 def parse_place(text: str, *, user: bool = False) -> tuple[str, str]:
-    """Return (kind, place) of the probe spelled *text*; *user*: without a kind it is in a process.
+    """Return (kind, place) of the probe spelled *text*; *user*: the command is about a process.
 
     Raises:
         UsageError: nothing is left to probe.
     """
     prefix, colon, rest = text.partition(":")
     if colon and prefix in KINDS:
-        kind, place = KINDS[prefix], rest
+        kind, place = (IN_PROCESS.get(prefix, KINDS[prefix]) if user else KINDS[prefix]), rest
     else:
         kind, place = ("uprobe" if user else "kprobe"), text
     if not place or any(ord(letter) <= 32 for letter in place):

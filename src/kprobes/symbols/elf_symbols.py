@@ -14,6 +14,7 @@ from functools import cached_property
 from kprobes.errors import FormatError
 from kprobes.frozen import dataclass
 from kprobes.symbols.elf import SHT_DYNSYM, SHT_NOBITS, SHT_SYMTAB, SHT_VERSIONS, ElfFile, Section
+from kprobes.symbols.mangled import mangled_prefixes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,13 +148,14 @@ class ElfSymbols:
     def lookup(self, name: str) -> list[ElfSymbol]:
         """Return the functions called *name*, at one address each, in the first table that has them.
 
-        Of a name that is exported and also local somewhere the exported is meant; of versions, today's.
+        Of a name that is exported and also local somewhere the exported is meant; of versions, today's. A name that
+        nothing has may be that of a C++ function.
         """
         for table in self._each_table():
             found = [s for s in table.lookup(name) if self.elf.is_code(s.address)]
             if found:
                 return _preferred(found)
-        return []
+        return [symbol for prefix in mangled_prefixes(name) for symbol in self.glob(f"{prefix}*")]
 
     def glob(self, pattern: str) -> list[ElfSymbol]:
         """Return the functions that match *pattern*, one for each address, in the order of addresses.

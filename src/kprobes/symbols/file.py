@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from kprobes.symbols.objects import Objects
 
-PLACE = re.compile(r"(?:(?P<object>[^\x00-\x20]+):)?(?P<name>[^\x00-\x20:+]+)(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z")
+PLACE = re.compile(
+    r"(?:(?P<object>[^\x00-\x20]+?):(?!:))?(?P<name>[^\x00-\x20:+]+(?:::[^\x00-\x20:+]+)*)"
+    r"(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z"
+)
 OFFSET = re.compile(r"0x[0-9a-fA-F]{1,16}\Z")
 
 
@@ -112,8 +115,13 @@ def _choose(name: str, found: list[ElfSymbol], symbols: ElfSymbols, where: Objec
         )
         raise SymbolNotFoundError(name, nearest=near, where=where.name, hint=stripped)
     if len(found) > 1:
-        offsets = tuple(f"{where.name}:{symbols.elf.offset_of(symbol.address) or 0:#x}" for symbol in found)
-        raise AmbiguousSymbolError(name, offsets)
+        by_name = {symbol.name for symbol in found}
+        told_apart = len(by_name) == len(found)  # C++ overloads are, by their parameters
+        spellings = (
+            f"{where.name}:{symbol.name if told_apart else hex(symbols.elf.offset_of(symbol.address) or 0)}"
+            for symbol in found
+        )
+        raise AmbiguousSymbolError(name, tuple(spellings))
     return found[0]
 
 

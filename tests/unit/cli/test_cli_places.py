@@ -18,7 +18,9 @@ from kprobes.errors import UsageError
         ("u:libc:malloc", False, ("uprobe", "libc:malloc")),
         ("malloc", True, ("uprobe", "malloc")),
         ("libc:malloc", True, ("uprobe", "libc:malloc")),
-        ("p:vfs_read", True, ("kprobe", "vfs_read")),
+        ("p:work", True, ("uprobe", "work")),
+        ("r:libc:malloc", True, ("uretprobe", "libc:malloc")),
+        ("kprobe:vfs_read", True, ("kprobe", "vfs_read")),
     ],
 )
 def test_a_place_says_its_kind(text, user, meant):

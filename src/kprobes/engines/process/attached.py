@@ -120,18 +120,8 @@ class ProcessAttached:
         return ()
 
     def link_stats(self) -> list[LinkStats]:
-        """Return, per attachment, what the counters say was missed."""
-        counters = self.counters()
-        ways = {armed.number: armed.way for armed in self.armed}
-        return [
-            LinkStats(
-                number.program,
-                ways.get(number.sites[0], "") if number.sites else "",
-                number.sites,
-                sum(counters[site][1] for site in number.sites),
-            )
-            for number in self._plan.attachments
-        ]
+        """Return nothing: no kernel counts here, and what was missed stands in the site counters."""
+        return []
 
     def detach(self) -> None:
         """Take the probes away; counters stay readable. A target that has ended has none any more."""
