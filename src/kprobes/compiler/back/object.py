@@ -94,8 +94,19 @@ class ObjectFile:
             section = btf[strings + name : btf.index(b"\0", strings + name)].decode()
             records = [struct.unpack_from("<IIII", extra, at + size * index) for index in range(count)]
             at += size * count
-            found[section] = [(offset // 8, place >> 10, place & _MAX_COLUMN) for offset, _, _, place in records]
+            found[section] = _filled(
+                [(offset // 8, place >> 10, place & _MAX_COLUMN) for offset, _, _, place in records]
+            )
         return found
+
+
+def _filled(lines: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Let instructions without a line, which LLVM calls line 0, belong to the line that comes next."""
+    filled, following = [], (0, 0)
+    for index, line, column in reversed(lines):
+        following = (line, column) if line else following
+        filled.append((index, *following))
+    return filled[::-1]
 
 
 def read_programs(

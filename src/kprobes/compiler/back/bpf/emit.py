@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf.helpers import call
-from kprobes.compiler.back.bpf.memory import alignment, gaps, put_integer, put_text, zero
+from kprobes.compiler.back.bpf.memory import gaps, put_integer, put_text, zero
 from kprobes.compiler.back.bpf.target import RING, ring_layout
 from kprobes.compiler.back.bpf.texts import FILLS, Fill, fill
 from kprobes.compiler.ir.nodes import Emit, Slot
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import Part
     from kprobes.compiler.ir.nodes import Function
     from kprobes.model.layout import EventLayout
+
+
+# Records may be written by whole words wherever: only on its stack a program has to keep to their boundaries.
+_ALIGNED = 8
 
 
 def event_of(part: Part, number: int) -> EventLayout:
@@ -41,12 +45,12 @@ def emit(part: Part, node: Emit) -> None:
     text.store(32, str(layout.id), record)
     text.store(32, text.let(f"trunc i64 {part.site} to i32"), text.offset(record, 4))
     for start, stop in gaps(layout.fields, layout.size, RECORD_HEADER):
-        zero(text, text.offset(record, start), stop - start, alignment(start))
+        zero(text, text.offset(record, start), stop - start)
     for field, operand in zip(layout.fields, node.operands, strict=True):
         if not isinstance(operand, Slot):
             put_integer(part, operand, field, record)
         elif operand in part.sunk:
-            fill(part, part.sunk[operand], text.offset(record, field.offset), alignment(field.offset))
+            fill(part, part.sunk[operand], text.offset(record, field.offset), _ALIGNED)
         else:
             put_text(part, operand, record, field.offset, field.size)
     call(text, "ringbuf_submit", record, "0")
