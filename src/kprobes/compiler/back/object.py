@@ -17,6 +17,8 @@ from kprobes.errors import InternalError
 from kprobes.model.plan import Program, Relocation, SourceLine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kprobes.compiler.ir.nodes import Handler
 
 _R_BPF_64_64 = 1
@@ -94,17 +96,15 @@ class ObjectFile:
             section = btf[strings + name : btf.index(b"\0", strings + name)].decode()
             records = [struct.unpack_from("<IIII", extra, at + size * index) for index in range(count)]
             at += size * count
-            found[section] = _filled(
-                [(offset // 8, place >> 10, place & _MAX_COLUMN) for offset, _, _, place in records]
-            )
+            found[section] = [(offset // 8, place >> 10, place & _MAX_COLUMN) for offset, _, _, place in records]
         return found
 
 
-def _filled(lines: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Let instructions without a line, which LLVM calls line 0, belong to the line that comes next."""
+def _filled(lines: list[tuple[int, int, int]], known: Mapping[int, str]) -> list[tuple[int, int, int]]:
+    """Let instructions without a line of the handler's (LLVM gives a prologue another one) belong to the next."""
     filled, following = [], (0, 0)
     for index, line, column in reversed(lines):
-        following = (line, column) if line else following
+        following = (line, column) if line in known or not following[0] else following
         filled.append((index, *following))
     return filled[::-1]
 
@@ -131,7 +131,7 @@ def _program(
     function = btf.function(handler.name)
     name = btf.string(handler.file)
     records, sources = [], []
-    for index, line, column in lines:
+    for index, line, column in _filled(lines, handler.lines):
         text = handler.lines.get(line, "")
         records.append(struct.pack("<IIII", index, name, btf.string(text.strip()), line << 10 | column))
         sources.append(SourceLine(index, handler.file, line, max(column - 1, 0), text))
