@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm import cache
-from kprobes.engines.vm.command import KERNEL_WORDS, PROGRAM, GuestShape
+from kprobes.engines.vm.command import CPU, KERNEL_WORDS, PROGRAM, GuestShape
 from kprobes.engines.vm.recipe import Recipe, recipe_of
 from kprobes.errors import TargetError, UnsupportedError
 
@@ -108,7 +108,7 @@ def _key(recipe: Recipe) -> str:
         raise UnsupportedError(f"there is no {PROGRAM}", hint="apt-get install qemu-system-x86")
     status = Path(program).stat()
     emulator = f"{program} {status.st_size} {status.st_mtime_ns}"
-    made_of = f"{LAYOUT} {recipe.key()} {recipe.kernel.boot} {emulator} {KERNEL_WORDS}"
+    made_of = f"{LAYOUT} {recipe.key()} {recipe.kernel.boot} {emulator} {CPU} {KERNEL_WORDS}"
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
