@@ -214,7 +214,7 @@ def _interpreter(path: str) -> str:
 
 def _is_short(key: str, name: str) -> bool:
     """Return whether *name* (may be a glob, may lack `lib`) means the object called *key*."""
-    if name == key:
+    if name == key or (".so" in name and key.startswith(f"{name}.")):  # libc.so.6, libsqlite3.so.0 for ...so.0.8.6
         return True
     short = short_name(key)
     if short == key and ".so" not in key:

@@ -28,7 +28,7 @@ def test_losses_are_told_by_probe_with_what_they_mean() -> None:
         "  PROBE                  HITS  MISSED  LOST  FAULTS  WAY",
         "  kprobe vfs_*        123,456       ?    17       1  kprobe.multi",
         "  kretprobe vfs_read    1,234       3     0       0  kretprobe",
-        "  missed: the handler could not run for these hits (more calls at once than maxactive, or nested)",
+        "  missed: no handler ran (more calls at once than maxactive, nested hits, or calls left by an exception)",
         "  lost: events came faster than they were read; filter in the handler, or aggregate in a map",
         "  faults: memory that a handler read was not there (it read zero), or a map was full",
     ]
