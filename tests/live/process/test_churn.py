@@ -26,8 +26,8 @@ from process_harness import attached, code_of, counts, plan_for
 from kprobes.engines.process.attached import ProcessAttached
 from kprobes.engines.process.engine import detach_process
 from kprobes.engines.process.procfs import read_maps
-from kprobes.engines.process.registry import registries
 from kprobes.engines.process.target import Process
+from kprobes.errors import KprobesError
 from kprobes.model.plan import Plan
 
 pytestmark = pytest.mark.process
@@ -177,7 +177,7 @@ def start_controller(pid: int, plan: Plan, phase: mmap.mmap, *, stay: bool) -> i
     if child == 0:
         try:
             churn(pid, plan, phase, stay=stay)
-        except BaseException:
+        except (KprobesError, OSError):
             traceback.print_exc()
         finally:
             phase[0] = FAILED
@@ -185,9 +185,30 @@ def start_controller(pid: int, plan: Plan, phase: mmap.mmap, *, stay: bool) -> i
     return child
 
 
+def hands_of(child: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{child}/task/{child}/children").read_text().split()]
+
+
 def kill(*pids: int) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def kill_controller(child: int) -> list[int]:
+    """Kill it where it stands; return the hands that outlive it."""
+    os.kill(child, signal.SIGSTOP)
+    os.waitpid(child, os.WUNTRACED)
+    hands = hands_of(child)
+    kill(child)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    return hands
 
 
 def test_controllers_are_killed_at_random_instants_and_the_program_lives_on(
@@ -204,10 +225,8 @@ def test_controllers_are_killed_at_random_instants_and_the_program_lives_on(
             time.sleep(chance.uniform(0, LONGEST_S[wanted]))
             killed[phase[0]] += 1
             assert phase[0] != FAILED
-            kill(child)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-            target.wait(lambda: code_of(target.process.pid, target.program) == target.code)
-            target.wait(lambda: not registries(read_maps(target.process.pid)))
+            hands = kill_controller(child)
+            target.wait(lambda hands=hands: all(map(is_gone, hands)))
             target.check_untouched()
         assert all(killed[one] for one in (ATTACHING, RUNNING, DETACHING))
         target.finish()
@@ -222,10 +241,11 @@ def test_what_killed_controllers_and_hands_leave_is_cleaned_on_demand(
         for _ in range(max(5, KILLS // 6)):
             child = start_controller(pid, plan, phase, stay=True)
             target.wait(lambda: phase[0] in (RUNNING, FAILED))
-            hands = Path(f"/proc/{child}/task/{child}/children").read_text().split()
-            kill(child, *map(int, hands))
+            hands = hands_of(child)
+            kill(child, *hands)
             os.waitpid(child, 0)
             assert hands
+            target.wait(lambda hands=hands: all(map(is_gone, hands)))
             assert code_of(pid, target.program) != target.code
             assert detach_process(pid) == 1
             assert detach_process(pid) == 0

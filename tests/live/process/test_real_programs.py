@@ -6,24 +6,31 @@ what. The reference for counts is another implementation altogether: the kernel'
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import sysconfig
+import termios
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from process_harness import attached
 
-from kprobes import attach
 from kprobes.engines.process.target import Process
+from kprobes.model.plan import Plan
 from kprobes.model.probe import Probe
+from kprobes.model.within import Within
+from kprobes.planner.process import plan_process
 
 pytestmark = pytest.mark.process
 
@@ -35,6 +42,7 @@ if sysconfig.get_config_var("Py_ENABLE_SHARED"):
 KPROBES = [sys.executable, "-m", "kprobes.cli.main"]
 FIXED_CHUNKS = 40
 ROUNDS = 2
+LINE = 2000
 SAMPLE = 40
 MOST_HITS = 4000  # of one function of the sample: a kernel uprobe takes microseconds
 
@@ -84,6 +92,10 @@ def forking_shell(number: int) -> str:
     return f'{shell(number)}\nx=$(echo {number} | {{ read y; echo $((y + 1)); }}); (echo "$x"); true & wait\n'
 
 
+def line(number: int) -> str:
+    return f"{number}".ljust(LINE) + "\n"  # long, so that few of them fit into a pipe
+
+
 PERL = """
 while (<STDIN>) {
     my %h; chomp; $h{$_ % 77} .= "x$_" for 1 .. 100 + $_ % 50;
@@ -129,10 +141,10 @@ PROGRAMS = {
     ),
     "bash": Real(("bash",), "bash:*", 1600, shell),
     "bash-forks": Real(("bash",), "bash:*", 1600, forking_shell, deterministic=False),
-    "perl": Real(("perl", "-e", PERL), "perl:*", 1700, "{}\n".format),
-    "python": Real((sys.executable, "-S", "-c", PYTHON_ALONE), f"{PYTHON_CODE}:*", 1500, "{}\n".format),
+    "perl": Real(("perl", "-e", PERL), "perl:*", 1700, line),
+    "python": Real((sys.executable, "-S", "-c", PYTHON_ALONE), f"{PYTHON_CODE}:*", 1500, line),
     "python-threads": Real(
-        (sys.executable, "-S", "-c", PYTHON_THREADS), f"{PYTHON_CODE}:*", 1500, "{}\n".format, deterministic=False
+        (sys.executable, "-S", "-c", PYTHON_THREADS), f"{PYTHON_CODE}:*", 1500, line, deterministic=False
     ),
 }
 
@@ -195,44 +207,42 @@ def test_started_with_probes_on_all_functions_it_does_the_same_and_counts_are_th
 
 
 class Feeder:
-    """Feeds a program chunk after chunk, until told to end."""
+    """Feeds a program: one chunk, which it has taken when this is made; from `go` to `finish` as many as it takes."""
 
     def __init__(self, real: Real, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
         self._real = real
-        self._process = process
+        self._pipe = process.stdin
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._feed)
         self.chunks = 0
+        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)  # little is under way when it ends
+        self._pipe.write(real.prologue.encode())
+        self._write()
+        while unread(self._pipe.fileno()):
+            assert process.poll() is None
+            time.sleep(0.001)
+
+    def go(self) -> None:
         self._thread.start()
 
     def _feed(self) -> None:
-        pipe = self._process.stdin
-        assert pipe is not None
-        with pipe:
-            pipe.write(self._real.prologue.encode())
-            while not self._end.is_set():
-                pipe.write(self._real.chunk(self.chunks).encode())
-                pipe.flush()
-                self.chunks += 1
+        while not self._end.is_set():
+            self._write()
+
+    def _write(self) -> None:
+        self._pipe.write(self._real.chunk(self.chunks).encode())
+        self._pipe.flush()
+        self.chunks += 1
 
     def finish(self) -> None:
         self._end.set()
         self._thread.join(60)
+        self._pipe.close()
 
 
-@contextmanager
-def busy(real: Real, out: Path, err: Path) -> Iterator[tuple[subprocess.Popen[bytes], Feeder]]:
-    with (
-        out.open("wb") as output,
-        err.open("wb") as errors,
-        subprocess.Popen(real.argv, stdin=subprocess.PIPE, stdout=output, stderr=errors, env=ENVIRONMENT) as process,
-    ):
-        feeder = Feeder(real, process)
-        try:
-            yield process, feeder
-        finally:
-            feeder.finish()
-            process.wait(120)
+def unread(pipe: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -241,16 +251,31 @@ def test_all_its_functions_are_probed_and_released_while_it_works_and_it_does_th
 ) -> None:
     real = PROGRAMS[name]
     out, err = tmp_path / "out", tmp_path / "err"
-    hits = []
-    with busy(real, out, err) as (process, feeder):
-        for _ in range(ROUNDS):
-            before = feeder.chunks
-            with attach(Probe("uprobe", (real.places,)), to=Process(process.pid)) as session:
-                while feeder.chunks < before + 20:
-                    session.wait(0.01)
-                    assert process.poll() is None
-            assert len(session.stats) >= real.least
-            hits.append(sum(one.hits for one in session.stats))
+    with (
+        out.open("wb") as output,
+        err.open("wb") as errors,
+        subprocess.Popen(real.argv, stdin=subprocess.PIPE, stdout=output, stderr=errors, env=ENVIRONMENT) as process,
+    ):
+        feeder = Feeder(real, process)
+        plan = plan_process([Probe("uprobe", (real.places,))], Within(process.pid, native=True))
+        assert len(plan.sites) >= real.least
+        feeder.go()
+        try:
+            hits = [hits_while_attached(process.pid, plan, feeder) for _ in range(ROUNDS)]
+        finally:
+            feeder.finish()
+        process.wait(120)
     expected = run_plain(real, input_of(real, feeder.chunks))
     assert (process.returncode, out.read_bytes(), err.read_bytes()) == expected
     assert all(hits)
+
+
+def hits_while_attached(pid: int, plan: Plan, feeder: Feeder) -> int:
+    end = time.monotonic() + 60
+    with attached(Process(pid), plan) as (engine, found):
+        before = feeder.chunks
+        while feeder.chunks < before + 5:
+            assert engine.is_alive
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        return sum(hits for hits, *_ in found.counters())
