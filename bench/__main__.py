@@ -42,7 +42,7 @@ def main(words: list[str]) -> int:
 
 
 def _mount_tracefs_for_us() -> None:
-    """Mount tracefs where only this process and its children see it: references need it, the machine may not have it."""
+    """Mount tracefs for this process and its children alone: references need it, and the machine may not have it."""
     if os.geteuid() or os.path.exists("/sys/kernel/tracing/events"):  # noqa: PTH110
         return
     libc = ctypes.CDLL(None, use_errno=True)
