@@ -9,9 +9,10 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kprobes.engines.process.hooks import hooks_of, programs_of
 from kprobes.engines.process.stubs import Live
 from kprobes.errors import UnprobeableError
-from kprobes.model.plan import COUNT_ONLY, Way
+from kprobes.model.plan import Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,13 +20,10 @@ if TYPE_CHECKING:
     from kprobes.arch.x86_64.image import Image
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.arch.x86_64.sites import SitePlan
+    from kprobes.engines.process.hooks import Hook
     from kprobes.engines.process.memory import ProcessMemory, Room
     from kprobes.engines.process.procfs import Mapping
     from kprobes.model.plan import CodeObject, Plan, Site
-
-
-RESULT = "ax"  # the register of a function's result
-RETURN_HINT = "add --engine uprobe for this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,6 @@ def _arrange_mapping(
     known: CodeObject | None, result: Arrangement,
 ) -> None:  # fmt: skip
     from kprobes.arch.x86_64.image import Image
-    from kprobes.arch.x86_64.liveness import dead_at
     from kprobes.arch.x86_64.patch import IN_PROCESS
     from kprobes.arch.x86_64.sites import plan_sites
 
@@ -147,82 +144,58 @@ def _arrange_mapping(
     )
     forced = all(plan.probes[plan.sites[located.number].probe].ways == (Way.BREAKPOINT,) for located in group)
     exclude = frozenset(IN_PROCESS) if forced else frozenset[str]()
-    hooks = [hook for located in group for hook in _hooks(plan, located, image)]
-    plans = plan_sites(image, [hook.address for hook in hooks], room=rooms, exclude=exclude)
+    programs = programs_of(plan)
+    by_site: dict[int, list[Hook]] = {}
+    for located in group:
+        try:
+            by_site[located.number] = hooks_of(plan, programs, located.number, located.address, image)
+        except UnprobeableError as error:
+            _leave_out(plan, located, error.reason, result)
+    plans = plan_sites(image, [hook.address for one in by_site.values() for hook in one], room=rooms, exclude=exclude)
     jumps: dict[int, Jump] = {}
-    for located in hooks:
-        found = plans[located.address]
-        if located.number >= len(plan.sites):
-            _arrange_exit(located, found, image, plan, result)
-            jumps |= {found.patch.at: found.patch} if found.patch is not None else {}
+    for located in group:
+        hooks = by_site.get(located.number, [])
+        refused = next((plans[hook.address] for hook in hooks if plans[hook.address].patch is None), None)
+        if refused is not None:
+            where = "" if refused.address == located.address else f"its exit at {refused.address:#x}: "
+            _leave_out(plan, located, where + refused.reason, result)
             continue
-        if found.patch is None:
-            if not plan.probes[plan.sites[located.number].probe].is_glob:
-                raise UnprobeableError(plan.sites[located.number].name, found.reason)
-            result.armed.append(Armed(located.number, located.address, "", found.reason))
-            continue
-        jumps[found.patch.at] = found.patch
-        result.sites.setdefault(found.address, []).append(located.number)
-        if found.address not in result.live:
-            # At a function's entry nothing below the stack pointer is in use yet.
-            flags = not dead_at(image, found.address, flags_only=True).flags
-            result.live[found.address] = Live(flags=flags, red_zone=bool(plan.sites[located.number].offset))
-        result.armed.append(Armed(located.number, found.address, _way(found), found.reason))
+        for hook in hooks:
+            found = plans[hook.address]
+            if found.patch is not None:
+                jumps[found.patch.at] = found.patch
+            _hang(hook, found.address, image, bool(plan.sites[hook.site].offset), result)
+        if hooks:
+            first = plans[hooks[0].address]
+            result.armed.append(Armed(located.number, first.address, _way(first), first.reason))
     result.jumps += jumps.values()
 
 
-def _hooks(plan: Plan, located: Located, image: Image) -> list[Located]:
-    """Return the places at which something is to run for one site: itself, and its function's exits."""
-    from kprobes.arch.x86_64.decode import Flow
-    from kprobes.arch.x86_64.leaving import exits_of
-
-    programs = programs_of(plan)
-    exit_number = located.number + len(plan.sites)
-    hooks = [located] if programs[located.number] is not None else []
-    program = programs[exit_number]
-    if program is None:
-        return hooks
-    found = exits_of(image, located.address)
-    if not found:
-        raise UnprobeableError(
-            plan.sites[located.number].name, "its end isn't known, so its exits can't be found", hint=RETURN_HINT
-        )
-    # What a tail call will return isn't known at the jump: such a call is a missed one.
-    wants_result = RESULT in plan.natives[program].reads
-    kept = [item for item in found if item.flow == Flow.RETURN or not wants_result]
-    return [*hooks, *(Located(exit_number, item.address, located.mapping) for item in kept)]
+def _leave_out(plan: Plan, located: Located, reason: str, result: Arrangement) -> None:
+    """Leave a site of a glob out; one that was asked for by name is an error."""
+    site = plan.sites[located.number]
+    if not plan.probes[site.probe].is_glob:
+        raise UnprobeableError(site.name, reason)
+    result.armed.append(Armed(located.number, located.address, "", reason))
 
 
-def _arrange_exit(located: Located, found: SitePlan, image: Image, plan: Plan, result: Arrangement) -> None:
-    from kprobes.arch.x86_64.decode import Flow
+def _hang(hook: Hook, address: int, image: Image, inside: bool, result: Arrangement) -> None:
+    """Note that *hook* runs at *address* (behind an ENDBR64), which lies *inside* of a function or begins it."""
     from kprobes.arch.x86_64.liveness import dead_at
 
-    if found.patch is None:
-        name = plan.sites[located.number - len(plan.sites)].name
-        raise UnprobeableError(name, f"its exit at {located.address:#x}: {found.reason}", hint=RETURN_HINT)
-    numbers = result.sites.setdefault(found.address, [])
-    if located.number not in numbers:
-        numbers.append(located.number)
-    function = image.function(found.address)
-    item = function.instructions[function.index[found.address]] if function else None
-    branches = item is not None and item.flow == Flow.BRANCH
-    if branches:
-        result.taken.add(found.address)
-    if found.address not in result.live:
-        flags = branches or not dead_at(image, found.address, flags_only=True).flags
-        result.live[found.address] = Live(flags=flags, red_zone=branches)
-
-
-def programs_of(plan: Plan) -> list[int | None]:
-    """Return by the number of a site what runs there (COUNT_ONLY: it is counted), None for nothing; then the same for
-    the exits of each site's function."""
-    found: list[int | None] = [None] * (2 * len(plan.sites))
-    for attachment in plan.attachments:
-        program = attachment.program
-        shift = 0 if program == COUNT_ONLY or plan.natives[program].part == "entry" else len(plan.sites)
-        for site in attachment.sites:
-            found[site + shift] = program
-    return found
+    numbers = result.sites.setdefault(address, [])
+    if hook.number not in numbers:
+        numbers.append(hook.number)
+    if hook.conditional:
+        result.taken.add(address)
+    # Nothing below the stack pointer is in use at a function's entry, and none of its own any more at an exit.
+    red_zone = hook.conditional if hook.is_exit else inside
+    known = result.live.get(address)
+    if known is None:
+        flags = hook.conditional or not dead_at(image, address, flags_only=True).flags
+        result.live[address] = Live(flags=flags, red_zone=red_zone)
+    elif (red_zone, hook.conditional) > (known.red_zone, known.flags):
+        result.live[address] = Live(flags=known.flags or hook.conditional, red_zone=known.red_zone or red_zone)
 
 
 def _way(found: SitePlan) -> str:

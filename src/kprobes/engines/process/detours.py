@@ -15,7 +15,7 @@ from kprobes.engines.process.handlers import LONGEST_HANDLER
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, find_room
 from kprobes.engines.process.patch import Resume
 from kprobes.engines.process.registry import Patch
-from kprobes.engines.process.stubs import LONGEST_COUNT, ROUTINES_SIZE, Counting
+from kprobes.engines.process.stubs import LONGEST_COUNT, ROUTINES_SIZE, Counting, Live
 from kprobes.errors import UnsupportedError
 from kprobes.model.layout import align_up
 from kprobes.model.plan import COUNT_ONLY
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
     from kprobes.engines.process.handlers import Handlers
-    from kprobes.engines.process.stubs import Live, Slow
+    from kprobes.engines.process.stubs import Slow
 
 INT3 = b"\xcc"
 LONGEST_MOVED = 40  # bytes that one relocated instruction takes, at most
 WIDE = 1 << 24  # a window at least this large counts as "anywhere near"
 ALIGNMENT = 16
+KEEP_ALL = Live()
 LONGEST = 15  # bytes of an instruction
 HINTS = b"\x2e\x3e\xf2"  # prefixes of a conditional jump
 
@@ -286,12 +287,12 @@ class _Bodies:
 
     def body(self, address: int) -> Callable[[int], bytes]:
         """Return the body for all probes at *address*, in their order."""
-        numbers = self._builder.arrangement.sites[address]
+        numbers = self._builder.arrangement.sites.get(address, [])  # none: a site that was left out
         return lambda at: self._code(address, numbers, at)
 
     def _code(self, address: int, numbers: Sequence[int], at: int) -> bytes:
         code = bytearray()
-        live = self._builder.arrangement.live[address]
+        live = self._builder.arrangement.live.get(address, KEEP_ALL)
         for number in numbers:
             program = self._builder.programs[number]
             here = at + len(code)

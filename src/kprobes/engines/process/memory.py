@@ -68,7 +68,7 @@ class ProcessMemory:
     def read_some(self, address: int, size: int) -> bytes:
         """Return the bytes from *address* up to *size* of them, as many as are mapped."""
         try:
-            return os.pread(self._file, size, address)
+            return os.pread(self._file, size, address) if address < 1 << 63 else b""
         except OSError as error:
             if error.errno in {errno.EIO, errno.EFAULT}:
                 return b""

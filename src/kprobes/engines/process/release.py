@@ -12,7 +12,7 @@ from kprobes.engines.process.layout import JOURNAL_ENTRY, REGISTRY_SIZE
 from kprobes.engines.process.memory import ProcessMemory
 from kprobes.engines.process.patch import move_threads, places, ways_back, write_patches
 from kprobes.engines.process.registry import MAPPED_AS, parse_journal, parse_registry, registries
-from kprobes.engines.process.stops import Stops
+from kprobes.engines.process.stops import Proof, Stops
 from kprobes.errors import FormatError, TargetError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Leftover:
 
     start: int
     end: int
+    inode: int
     registry: Registry
 
 
@@ -45,7 +46,11 @@ def restore(stops: Stops, patches: Sequence[Patch], resume: Mapping[int, Resume]
     """
     for _ in range(TRIES):
         with stops.stopped() as threads:
-            standing = list(places(threads, stops.memory, stops.mappings()))
+            mappings = stops.mappings()
+            if not stops.is_ours(mappings):
+                stops.set_free(threads)
+                return []
+            standing = list(places(threads, stops.memory, mappings))
             sends = ways_back(threads, standing, patches, resume)
             if sends is not None:
                 left = write_patches(stops.memory, patches[::-1], undo=True)
@@ -60,7 +65,10 @@ def free(stops: Stops, code: Sequence[tuple[int, int]], others: Sequence[tuple[i
     """Unmap *code* and *others*, (start, size) each, once no thread is in *code*; tell whether that could be done."""
     for _ in range(TRIES):
         with stops.stopped() as threads:
-            found = places(threads, stops.memory, stops.mappings())
+            mappings = stops.mappings()
+            if not stops.is_ours(mappings):
+                return True
+            found = places(threads, stops.memory, mappings)
             inside = any(start <= place.ip < start + size for place in found for start, size in code)
             if not inside and threads.registers:
                 with stops.calls(threads) as (calls, _):
@@ -77,7 +85,7 @@ def leftovers(memory: ProcessMemory, mappings: Sequence[Memory]) -> list[Leftove
     for mapping in registries(mappings):
         with contextlib.suppress(FormatError, TargetError):
             registry = parse_registry(memory.read(mapping.start, REGISTRY_SIZE))
-            found.append(Leftover(mapping.start, _end_of(mapping, mappings), registry))
+            found.append(Leftover(mapping.start, _end_of(mapping, mappings), mapping.inode, registry))
     return found
 
 
@@ -134,6 +142,7 @@ def clean(target: Identity) -> int:
 def _clean_one(stops: Stops, leftover: Leftover) -> int:
     registry = leftover.registry
     size = min(registry.entries * JOURNAL_ENTRY, max(leftover.end - leftover.start - registry.journal_at, 0))
+    stops.proof = Proof(leftover.start, leftover.inode)
     mappings = stops.mappings()
     code = [one for one in mappings if one.executable]
     patches = [

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
 from kprobes.engines.process.area import choose_thread
 from kprobes.engines.process.inject import RemoteCalls, find_syscall
+from kprobes.engines.process.registry import registries
 from kprobes.engines.process.threads import LetGo, StoppedThreads
 from kprobes.errors import TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kprobes.engines.process.memory import ProcessMemory
     from kprobes.engines.process.procfs import Mapping as Memory
     from kprobes.engines.process.registry import Identity
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The shared memory that an undo belongs to: where the target maps it, and its inode."""
+
+    address: int
+    inode: int
+
+
 class Stops:
     """Brings *target* to a standstill again and again. `pauses_ms` are the times it stood still.
 
     *held* is the only thread of a program that has just been started: it stays stopped until `run`. After `keep` the
-    threads stay ours while they run.
+    threads stay ours while they run. *proof* is set once memory of ours is mapped: what was done with it is undone only
+    as long as it is still there, since another may have cleaned up meanwhile, or an exec taken everything away.
     """
 
     def __init__(self, target: Identity, memory: ProcessMemory, *, held: int = 0) -> None:
@@ -32,6 +43,7 @@ class Stops:
         self.memory = memory
         self.pauses_ms: list[float] = []
         self.kept: StoppedThreads | None = StoppedThreads(target.pid, held=held) if held else None
+        self.proof: Proof | None = None
         self._lingering: list[StoppedThreads] = []
 
     @contextlib.contextmanager
@@ -88,7 +100,13 @@ class Stops:
 
     def mappings(self) -> list[Memory]:
         """Return the mappings of the target."""
-        return procfs.read_maps(self.memory.pid)
+        return procfs.read_maps(procfs.live_thread(self.target.pid))
+
+    def is_ours(self, mappings: Sequence[Memory]) -> bool:
+        """Tell whether the memory that *proof* names is still among *mappings*."""
+        if self.proof is None:
+            return False
+        return any((one.start, one.inode) == (self.proof.address, self.proof.inode) for one in registries(mappings))
 
     def reap(self) -> bool:
         """Let go of threads that could not be let go before; tell whether none is left."""

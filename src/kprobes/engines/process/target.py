@@ -24,6 +24,7 @@ _CAP_SYS_PTRACE = 19
 _ELF64, _X86_64 = 2, 62
 _PF_KTHREAD = 0x00200000
 _EXEC_S = 0.001
+_TRACER_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def identify(pid: int) -> Identity:
             raise TargetError(f"process {pid} has ended and waits for its parent to notice (zombie)")
     elif _is_kernel_thread(pid):
         raise TargetError(f"{pid} is a thread of the kernel ({status.name})", hint="probe the kernel itself instead")
-    if status.tracer:
+    if status.tracer and not _is_let_go(pid):
         raise TargetError(
             f"process {pid} is traced by process {status.tracer} ({_name(status.tracer)}) already",
             hint="a process has one tracer at a time: end the other first",
@@ -83,6 +84,19 @@ def identify(pid: int) -> Identity:
     _check_access(lead, status)
     _check_architecture(lead)
     return Identity(pid, start_time)
+
+
+def _is_let_go(pid: int) -> bool:
+    """Wait a moment for the tracer to go: a session that was killed is still letting go, or another one attaches."""
+    end = time.monotonic() + _TRACER_S
+    while time.monotonic() < end:
+        time.sleep(_EXEC_S)
+        try:
+            if not procfs.read_status(pid).tracer:
+                return True
+        except OSError:
+            return True
+    return False
 
 
 def _lives_on(pid: int) -> bool:

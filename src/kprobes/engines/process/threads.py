@@ -41,6 +41,7 @@ RESTARTS = frozenset(-number & (1 << 64) - 1 for number in (512, 513, 514, 516))
 RESTARTABLE = frozenset({0, 1, 43, 44, 45, 46, 47, 65, 128, 208, 220, 232, 281, 288, 441})
 
 SI_KERNEL = 0x80
+TAKEN_POLL_S = 0.003
 
 _KCMP = 312
 _KCMP_VM = 1
@@ -50,6 +51,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def shares_memory(first: int, second: int) -> bool:
     """Tell whether two processes run in one address space."""
     return int(_libc.syscall(_KCMP, first, second, _KCMP_VM, 0, 0)) == 0
+
+
+class TakenError(TargetError):
+    """The process *pid* is traced by the process *tracer*."""
+
+    def __init__(self, pid: int, tracer: int) -> None:
+        super().__init__(
+            f"process {pid} is traced by process {tracer} already",
+            hint="a process has one tracer at a time: end the other first; a killed session lets go in a moment",
+        )
 
 
 class LetGo:
@@ -122,10 +133,27 @@ class StoppedThreads:
             return
         self._interrupt_running()
         deadline = self.stopped_at + STOP_TIMEOUT_S
-        while self._seize_new() or self._pending:
-            self._collect(deadline)
+        while not self._stop_all(deadline):
+            time.sleep(TAKEN_POLL_S)
         if not self.registers and not self.asleep:
             raise TargetError(f"process {self.pid} ended")
+
+    def _stop_all(self, deadline: float) -> bool:
+        """Stop every thread; return False, with none stopped, where another traces one for the moment.
+
+        That is another session like this one, or one that was killed and is still letting go.
+        """
+        try:
+            while self._seize_new() or self._pending:
+                self._collect(deadline)
+        except TakenError:
+            self._collect(deadline)
+            self.release()
+            if time.monotonic() > deadline:
+                raise
+            self.stopped_at = time.monotonic()
+            return False
+        return True
 
     def _interrupt_running(self) -> None:
         for tid in self.running:
@@ -172,7 +200,9 @@ class StoppedThreads:
                 return False
             if status.state in "ZX":
                 return False
-            if status.tracer != os.getpid():
+            if status.tracer and status.tracer != os.getpid():
+                raise TakenError(pid, status.tracer) from None
+            if not status.tracer:
                 raise
         self.owners[tid] = pid
         self._pending[tid] = time.monotonic()

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
 from kprobes.engines.process.area import Area, map_area
-from kprobes.engines.process.arming import Armed, Objects, arrange, programs_of
+from kprobes.engines.process.arming import Armed, Objects, arrange
 from kprobes.engines.process.breakpoints import Breakpoints
 from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
 from kprobes.engines.process.handlers import Handlers
+from kprobes.engines.process.hooks import programs_of
 from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
 from kprobes.engines.process.memory import ProcessMemory, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.registry import Identity, Registry, format_journal, format_registry
 from kprobes.engines.process.release import check_free, clean, free, leftovers, restore
-from kprobes.engines.process.stops import Stops
+from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
 from kprobes.engines.process.world import Clock, World
 from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
@@ -143,8 +144,10 @@ class Worker:
 
     def _map(self, area: Area, pages: Sequence[tuple[int, int]]) -> ThreadPointers:
         with self.stops.stopped() as threads:
+            check_free(self.target, leftovers(self.memory, self.stops.mappings()))
             with self.stops.calls(threads) as (calls, tid):
                 map_area(calls, tid, self.memory, area, pages)
+            self.stops.proof = Proof(area.base, os.fstat(area.file).st_ino)
             bases = {one: values.fs_base for one, values in threads.registers.items()}
             return choose_mode(bases, self.memory, wiped=area.wiped)
 
