@@ -9,6 +9,7 @@
  *   calls [-w] pipes THREADS N      thread t: N read(2) of a pipe that block until (t + 1) * 100 + i bytes come
  *   calls [-w] epoll DEPTH          a chain of DEPTH epoll instances, each within the next, then one that watches the last
  *   calls [-w] connect N            N connections over the loopback interface
+ *   calls [-w] sum TOP N            N times sum_to(TOP), a function of the program that calls itself TOP times
  *
  * -w waits for a line on standard input first, so that probes can name the process. The exit status is 0 if every call
  * did what it should.
@@ -172,6 +173,21 @@ static void call_connect(void)
 	printf("%d\n", ntohs(address.sin_port));
 }
 
+__attribute__((noipa)) long sum_to(long top)
+{
+	if (top <= 0)
+		return 0;
+	long rest = sum_to(top - 1);
+	__asm__ volatile("" : "+r"(rest)); /* or it would become a loop */
+	return rest + top;
+}
+
+static void call_sum(long top)
+{
+	for (long i = 0; i < count; i++)
+		must(sum_to(top) == top * (top + 1) / 2, "sum");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && strcmp(argv[1], "-w") == 0) {
@@ -199,6 +215,8 @@ int main(int argc, char **argv)
 		run_threads(drain);
 	else if (strcmp(argv[1], "epoll") == 0)
 		call_epoll(atoi(argv[2]));
+	else if (strcmp(argv[1], "sum") == 0)
+		call_sum(atol(argv[2]));
 	else if (strcmp(argv[1], "connect") == 0)
 		call_connect();
 	else
