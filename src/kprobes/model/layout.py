@@ -73,7 +73,8 @@ class MapLayout:
       `hash`                key -> value, any fields.
       `stats`               the site counters: u64[shards][sites][4], one array entry.
       `calls`               per-call data of return probes: key u64 frame, value the saved fields.
-      `frames`              the same without helpers: one array entry of sets of 4 slots, each u64 frame (0: free) and value.
+      `frames`              the same without helpers: one array entry of sets of 4 slots, each u64 frame (0: free)
+      and value.
       `scratch`             working memory, per CPU, of a program whose stack is too small.
       `ring`                the ring buffer; *max_entries* is its size in bytes, a power of two.
       `stacks`              stack id -> u64[value_size / 8] addresses.

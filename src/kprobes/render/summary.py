@@ -92,7 +92,9 @@ def _table(probes: Sequence[ProbeSummary]) -> list[str]:
 def _hints(probes: Sequence[ProbeSummary]) -> list[str]:
     hints = []
     if any(probe.missed > 0 for probe in probes):
-        hints.append("missed: no handler ran (more calls at once than maxactive, nested hits, or calls left by an exception)")
+        hints.append(
+            "missed: no handler ran (more calls at once than maxactive, nested hits, or calls left by an exception)"
+        )
     if any(probe.lost for probe in probes):
         hints.append("lost: events came faster than they were read; filter in the handler, or aggregate in a map")
     if any(probe.faults for probe in probes):
