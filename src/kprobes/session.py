@@ -151,6 +151,21 @@ class Session:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
         return self._decoder.decode(self._attached.poll(timeout_s))
 
+    def tables(self, timeout_s: float = POLL_S, *, text: bool = False) -> list[Any]:
+        """Return the events that are there as Arrow tables, waiting up to *timeout_s* for the first: the way to take
+        millions a second. *text*: strings are text rather than bytes.
+
+        Raises:
+            UnsupportedError: pyarrow isn't installed.
+        """
+        poll_raw = getattr(self._attached, "poll_raw", None)
+        if poll_raw is None:
+            records = self._attached.poll(timeout_s)
+            return [self._decoder.to_arrow(records, text=text)] if records else []
+        found = poll_raw(timeout_s)
+        pieces = found if isinstance(found, list) else [found.data]
+        return [self._decoder.to_arrow_raw(piece, text=text) for piece in pieces if piece]
+
     def events(self, timeout_s: float | None = None, *, limit: int | None = None) -> Iterator[Event]:
         """Yield events as they come, those that `wait` kept first.
 

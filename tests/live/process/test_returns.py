@@ -36,7 +36,7 @@ def both() -> Iterator[object]:
             yield pytest.param(name, flags, arguments, RESULTS, id=f"{name}{''.join(flags)} results")
 
 
-@pytest.mark.parametrize(("name", "flags", "arguments", "source"), both())
+@pytest.mark.parametrize(("name", "flags", "arguments", "source"), [*both()])
 def test_with_a_return_probe_on_each_function_hits_and_missed_are_the_calls(
     build: Callable[..., Path],
     tmp_path: Path,

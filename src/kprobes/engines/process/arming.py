@@ -6,7 +6,7 @@ Sites come as file offsets. An object that is mapped several times (two linker n
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process.hooks import hooks_of, programs_of
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from kprobes.engines.process.memory import ProcessMemory, Room
     from kprobes.engines.process.procfs import Mapping
     from kprobes.model.plan import CodeObject, Plan, Site
+
+
+CLOSELY = 500  # sites, at some 0.1 ms each
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Arrangement:
     """Every jump to be placed; by address the sites there, in the order of the plan, and what must be kept there.
 
     A number of *sites* from the plan's number of sites on stands for an exit of site number - that; `taken` are the
-    addresses of conditional jumps that are exits only where they are taken.
+    addresses of conditional jumps that are exits only where they are taken. *closely*: it pays to find out which
+    registers are dead at each site.
     """
 
     jumps: list[Jump] = field(default_factory=list)
@@ -58,6 +62,7 @@ class Arrangement:
     sites: dict[int, list[int]] = field(default_factory=dict)
     live: dict[int, Live] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
+    closely: bool = False
 
 
 class Objects:
@@ -118,7 +123,7 @@ def arrange(
     for number in wanted:
         for located in objects.locate(number, plan.sites[number]):
             by_mapping.setdefault(located.mapping.start, []).append(located)
-    result = Arrangement()
+    result = Arrangement(closely=bool(plan.natives) and len(plan.sites) <= CLOSELY)
     known = {code.path: code for code in plan.objects}
     ranges = tuple(range(room.start, room.end) for room in rooms)
     for group in by_mapping.values():
@@ -181,8 +186,6 @@ def _leave_out(plan: Plan, located: Located, reason: str, result: Arrangement) -
 
 def _hang(hook: Hook, address: int, image: Image, inside: bool, result: Arrangement) -> None:
     """Note that *hook* runs at *address* (behind an ENDBR64), which lies *inside* of a function or begins it."""
-    from kprobes.arch.x86_64.liveness import dead_at
-
     numbers = result.sites.setdefault(address, [])
     if hook.number not in numbers:
         numbers.append(hook.number)
@@ -192,10 +195,22 @@ def _hang(hook: Hook, address: int, image: Image, inside: bool, result: Arrangem
     red_zone = hook.conditional if hook.is_exit else inside
     known = result.live.get(address)
     if known is None:
-        flags = hook.conditional or not dead_at(image, address, flags_only=True).flags
-        result.live[address] = Live(flags=flags, red_zone=red_zone)
+        result.live[address] = _live(hook, address, image, red_zone=red_zone, inside=inside, closely=result.closely)
     elif (red_zone, hook.conditional) > (known.red_zone, known.flags):
-        result.live[address] = Live(flags=known.flags or hook.conditional, red_zone=known.red_zone or red_zone)
+        flags = known.flags or hook.conditional
+        result.live[address] = replace(known, flags=flags, red_zone=known.red_zone or red_zone)
+
+
+def _live(hook: Hook, address: int, image: Image, *, red_zone: bool, inside: bool, closely: bool) -> Live:
+    from kprobes.arch.x86_64.liveness import dead_at, may_set_direction
+
+    dead = dead_at(image, address, flags_only=not closely)
+    # The ABI wants the direction flag clear where a function begins and where it is left.
+    direction = inside and not hook.is_exit
+    if direction and closely:
+        function = image.function(address)
+        direction = function is None or may_set_direction(function)
+    return Live(flags=hook.conditional or not dead.flags, red_zone=red_zone, direction=direction, dead=dead.registers)
 
 
 def _way(found: SitePlan) -> str:

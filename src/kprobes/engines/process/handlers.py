@@ -26,6 +26,8 @@ LONGEST_HANDLER = 640  # bytes that one handler's call adds to a detour, at most
 _ORIG_AX = 0x78
 # mov rcx, [rsp + orig_ax]; mov qword [rcx + guard], 0
 _LEAVE = b"\x48\x8b\x4c\x24" + bytes((_ORIG_AX,)) + b"\x48\xc7\x41" + bytes((BLOCK_GUARD, 0, 0, 0, 0))
+# By the call, by `enter` and by the way out.
+ENTER_CLOBBERS = frozenset({"ax", "cx", "dx", "di", "si", "r10", "r11"})
 HELPERS = ("reserve", "submit")
 
 
@@ -71,21 +73,21 @@ class Handlers:
         """Return a body (see `arch.x86_64.detour`) that calls program *number* for *site*: (number, address)."""
         from kprobes.arch.x86_64 import assemble
         from kprobes.arch.x86_64.detour import EVERYTHING, GENERAL, Call, CallPolicy, Flags, Guard, handler_call
-        from kprobes.arch.x86_64.registers import ALIASES, CALLER_SAVED
+        from kprobes.arch.x86_64.registers import ALIASES
 
         program = self.programs[number]
         enter = routine(routines, self.mode)
         guard = Guard(lambda at: assemble.call(at, enter), lambda _at: _LEAVE)
         show = EVERYTHING if program.skips else frozenset(ALIASES.get(name, name) for name in program.reads)
+        changed = ENTER_CLOBBERS.union(program.clobbers) - live.dead
         policy = CallPolicy(
-            keep=GENERAL if program.skips else CALLER_SAVED,
+            keep=GENERAL if program.skips or program.writes else tuple(sorted(changed)),
             show=frozenset(GENERAL) | show if program.writes else show,
             flags=Flags.KEPT if live.flags else Flags.DEAD,
             writable=program.writes,
             skips=program.skips,
             red_zone=live.red_zone,
-            align=True,
-            clear_direction=True,
+            clear_direction=live.direction,
             pushed=pushed,
         )
         return handler_call(Call(self.entries[number], site[0], site[1], policy, guard))

@@ -74,12 +74,17 @@ _i32 = struct.Struct("<i").pack
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What the probed code still needs at a site: the counting must keep it."""
+    """What the probed code still needs at a site: the counting must keep it.
+
+    *direction*: the direction flag may be set. *dead*: registers that a handler may lose.
+    """
 
     r10: bool = True
     r11: bool = True
     flags: bool = True
     red_zone: bool = True
+    direction: bool = True
+    dead: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,205 @@
+"""What a hit costs inside of a process: added nanoseconds per call, beside a bare loop. Prints a table.
+
+A C loop calls a function of an ordinary prologue; each figure is the best of several runs, in processor time, of the same program, with
+the probe in place, minus that of the bare loop.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kprobes import Count, Histogram, arg, comm, emit, now, pid, tid, uprobe, uretprobe
+from kprobes.engines.process.target import Process
+from kprobes.session import attach_to, within_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kprobes.model.probe import Probe
+    from kprobes.session import Session
+
+PROGRAM = r"""
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+__attribute__((noinline, noclone)) long work(long a, long b)
+{
+    long values[4] = {a, b, a ^ b, a + b};
+    __asm__ volatile("" : : "r"(values) : "memory");
+    return values[a & 3] + values[b & 3];
+}
+static long calls;
+static void *loop(void *argument)
+{
+    double *result = argument;
+    struct timespec begin, end;
+    long sum = 0;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+    for (long i = 0; i < calls; i++)
+        sum += work(i, sum);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+    *result = ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) / calls + (sum == 42);
+    return 0;
+}
+int main(int argc, char **argv)
+{
+    int threads = argc > 1 ? atoi(argv[1]) : 1;
+    calls = argc > 2 ? atol(argv[2]) : 1000000;
+    double result[16] = {0};
+    pthread_t all[16];
+    for (int i = 0; i < threads; i++)
+        pthread_create(&all[i], 0, loop, &result[i]);
+    for (int i = 0; i < threads; i++)
+        pthread_join(all[i], 0);
+    double most = 0;
+    for (int i = 0; i < threads; i++)
+        most = result[i] > most ? result[i] : most;
+    printf("%.3f\n", most);
+    return 0;
+}
+"""
+RUNS = 3
+CALLS = 2_000_000
+
+hits = Count("hits")
+sizes = Histogram("sizes")
+took = Histogram("took")
+
+
+@uprobe("work")
+def counted() -> None:
+    pass
+
+
+@uprobe("work")
+def summed() -> None:
+    hits.add(1)
+
+
+@uprobe("work")
+def sampled() -> None:
+    sizes.add(arg(1))
+
+
+@uprobe("work+4")
+def inside() -> None:
+    hits.add(1)
+
+
+@uretprobe("work")
+def timed() -> None:
+    begun = now()
+    yield
+    took.add(now() - begun)
+
+
+@uprobe("work")
+def sent() -> None:
+    emit(time=now(), pid=pid(), tid=tid(), a=arg(1), b=arg(2), comm=comm())
+
+
+def build(directory: Path) -> Path:
+    """Compile the program."""
+    source, program = directory / "loop.c", directory / "loop"
+    source.write_text(PROGRAM)
+    subprocess.run(["gcc", "-O2", "-fno-omit-frame-pointer", "-pthread", "-o", program, source], check=True)
+    return program
+
+
+def bare(program: Path, threads: int) -> float:
+    """Return the nanoseconds of an unprobed call."""
+    return min(
+        float(subprocess.run([program, str(threads), str(CALLS)], capture_output=True, check=True).stdout)
+        for _ in range(RUNS)
+    )
+
+
+def probed(program: Path, probe: Probe, threads: int, follow: Callable[[Session], None] | None = None) -> float:
+    """Return the nanoseconds of a call with *probe* in place."""
+    return min(_run(program, probe, threads, follow) for _ in range(RUNS))
+
+
+def _run(program: Path, probe: Probe, threads: int, follow: Callable[[Session], None] | None) -> float:
+    with tempfile.TemporaryFile() as output:
+        saved = _redirect(output.fileno())
+        try:
+            engine = Process.spawn([str(program), str(threads), str(CALLS)]).open()
+        finally:
+            _restore(saved)
+        with attach_to(engine, probe, within=within_of(engine)) as session:
+            while not engine.wait(0.01 if follow else 60):
+                if follow is not None:
+                    follow(session)
+            counts = session.stats[0]
+            assert counts.hits + (counts.missed or 0) == threads * CALLS, counts
+        output.seek(0)
+        return float(output.read())
+
+
+def _redirect(to: int) -> int:
+    import os
+
+    saved = os.dup(1)
+    os.dup2(to, 1)
+    return saved
+
+
+def _restore(saved: int) -> None:
+    import os
+
+    os.dup2(saved, 1)
+    os.close(saved)
+
+
+def events_a_second(program: Path) -> tuple[float, int, int]:
+    """Return (events a second, events, lost) of one thread that sends as fast as it can, read as Arrow tables."""
+    engine = Process.spawn([str(program), "1", str(CALLS)]).open()
+    with attach_to(engine, sent, within=within_of(engine)) as session:
+        rows = 0
+        begin = time.perf_counter()
+        ended = False
+        while True:
+            tables = session.tables(0.001)
+            rows += sum(table.num_rows for table in tables)
+            if ended and not tables:
+                break
+            ended = engine.wait(0)
+        seconds = time.perf_counter() - begin
+        return rows / seconds, rows, session.stats[0].lost
+
+
+def main() -> int:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = build(Path(directory))
+        one, two = bare(program, 1), bare(program, 2)
+        print(f"bare loop                        {one:7.2f} ns a call; two threads {two:.2f}")
+        from kprobes.model.probe import Probe
+
+        rows = [
+            ("count at entry (no handler)", Probe("uprobe", ("work",)), 1, one),
+            ("the same, two threads", Probe("uprobe", ("work",)), 2, two),
+            ("handler: Count", summed, 1, one),
+            ("handler: Count, two threads", summed, 2, two),
+            ("handler: Histogram of arg(1)", sampled, 1, one),
+            ("handler: Count, mid-function", inside, 1, one),
+            ("entry + return, latency in ns", timed, 1, one),
+        ]
+        for label, probe, threads, base in rows:
+            print(f"{label:32s} {probed(program, probe, threads) - base:7.2f} ns added", flush=True)
+        if hasattr(attach_to, "__name__"):
+            rate, events, lost = events_a_second(program)
+            print(
+                f"events as tables                 {rate / 1e6:7.2f} million a second ({events:,} read, {lost:,} lost)"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
