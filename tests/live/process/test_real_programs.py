@@ -180,7 +180,7 @@ def count(real: Real, directory: Path, *words: str) -> tuple[tuple[int, bytes, b
 def sample_of(counted: list[tuple[str, int]]) -> dict[str, int]:
     """Return functions from all over the range of hits, some without any; only such as have a name of their own."""
     named = Counter(name for name, _ in counted)
-    plain = sorted((hits, name) for name, hits in counted if named[name] == 1 and name.isidentifier())
+    plain = sorted((hits, name) for name, hits in counted if named[name] == 1 and "." not in name)
     hit = [one for one in plain if 0 < one[0] <= MOST_HITS]
     chosen = hit[:: max(1, len(hit) // SAMPLE)] + plain[:5]
     return {name: hits for hits, name in chosen}
@@ -218,31 +218,32 @@ class Feeder:
         self.chunks = 0
         fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)  # little is under way when it ends
         self._pipe.write(real.prologue.encode())
-        self._write()
-        while unread(self._pipe.fileno()):
+        self.feed()
+        while self.unread:
             assert process.poll() is None
             time.sleep(0.001)
+
+    @property
+    def unread(self) -> int:
+        return int(struct.unpack("i", fcntl.ioctl(self._pipe, termios.FIONREAD, bytes(4)))[0])
 
     def go(self) -> None:
         self._thread.start()
 
     def _feed(self) -> None:
         while not self._end.is_set():
-            self._write()
+            self.feed()
 
-    def _write(self) -> None:
+    def feed(self) -> None:
         self._pipe.write(self._real.chunk(self.chunks).encode())
         self._pipe.flush()
         self.chunks += 1
 
     def finish(self) -> None:
         self._end.set()
-        self._thread.join(60)
+        if self._thread.is_alive():
+            self._thread.join(60)
         self._pipe.close()
-
-
-def unread(pipe: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
