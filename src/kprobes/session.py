@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterator, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
     from kprobes.engines.port import Attached, Engine
     from kprobes.engines.process.arming import Armed
