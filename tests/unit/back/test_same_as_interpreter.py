@@ -10,10 +10,12 @@ from front.cases import GOLDEN, compile_text, read_cases
 
 from back.machine import BpfMachine, own_world, raw_target, run_bpf, run_interpreter
 from back.programs import EDGES, TYPES, Build, P, handler, random_arithmetic, random_hits
-from kprobes.compiler.ir.nodes import I64, U64, Block, Const, Function, MapSample, ReadContext, Return, Value
+from kprobes.compiler.back.bpf import lower
+from kprobes.compiler.ir.nodes import I64, U64, Block, Const, Function, Load, MapSample, ReadContext, Return, Value
 from kprobes.compiler.ir.verify import verify
+from kprobes.errors import CompileError
 from kprobes.model.layout import Buckets
-from kprobes.model.mapspec import Count, Histogram
+from kprobes.model.mapspec import Count, HashMap, Histogram, String
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loading BPF programs takes root")
 
@@ -149,3 +151,64 @@ def test_division_agrees_at_every_edge(kind):
     assert ours.records == theirs.records
     assert ours.counters == theirs.counters
     assert ours.counters[3] == sum(other & ((1 << kind.bits) - 1) == 0 for _, other in hits)
+
+
+# What LLVM knows a formula or an instruction for that BPF has not.
+IDIOMS = {
+    "a sum": "s = 0\nfor i in range(min(count, 100)):\n    s += i",
+    "a sum of squares": "s = 0\nfor i in range(min(count, 100)):\n    s += i * i",
+    "a sum by while": "s = 0\ni = 0\nwhile i < count:\n    s += i\n    i += 1",
+    "a count of bits": "s = 0\nx = count\nwhile x:\n    x &= x - 1\n    s += 1",
+    "a logarithm": "s = 0\nx = count\nwhile x:\n    x >>= 1\n    s += 1",
+    "a power": "s = 1\nfor i in range(50):\n    s = s * count",
+    "nested loops": "s = 0\nfor i in range(8):\n    for j in range(16):\n        s += i * j ^ count",
+    "a test for overflow": "s = 0\nx = count * 10\nif x // 10 == count:\n    s = 1",
+    "another one": "s = 0\nx = count * (count >> 3 | 1)\nif x // (count >> 3 | 1) == count:\n    s = 1",
+    "a rotation": "s = (count << 13) | (count >> 51)",
+    "bytes turned round": "s = (count & 255) << 24 | (count >> 8 & 255) << 16 | (count >> 16 & 255) << 8 | count >> 24",
+    "saturation": "s = min(count + 5, 100)\nif count > (1 << 62):\n    s = max(s, 7)",
+    "least and most": "s = max(min(count, 5000), 3) - min(max(count, 17), 40)",
+}
+
+
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_idioms_that_llvm_knows_agree(idiom):
+    body = "".join(f"    {line}\n" for line in IDIOMS[idiom].splitlines())
+    made = compile_text(f"def h(file, count):\n{body}    emit(s)\n", "kprobe vfs_read")
+    hits = [[0, 0, number] for number in EDGES]
+    ours, theirs = run_bpf(made, hits), run_interpreter(made, hits)
+    assert ours.records == theirs.records
+    assert ours.counters == theirs.counters
+
+
+def test_large_buffers_find_their_place():
+    spec = HashMap("m", key=String(200), value=(String(256), String(300)))
+    text = (
+        "def h():\n    one = string(arg(1), 256)\n    two = string(arg(2), 300)\n"
+        "    if one != two and arg(3):\n        m[string(arg(1), 200)] = one, two\n        emit(one, two)\n"
+    )
+    made = compile_text(text, "uprobe", m=spec)
+    texts = [ctypes.create_string_buffer(bytes([65 + n]) * 280, 512) for n in range(2)]
+    first, second = (ctypes.addressof(one) for one in texts)
+    hits = [[first, second, 1], [second, first, 1], [first, first, 1], [first, second, 0], [8, second, 1]]
+    ours, theirs = run_bpf(made, hits), run_interpreter(made, hits, own_world(texts))
+    assert ours.counters == theirs.counters
+    assert ours.records == theirs.records
+    assert ours.maps == theirs.maps
+    assert len(ours.records) == 4  # also for the same address twice: it is cut at another length
+    with BpfMachine(made, raw_target()) as machine:
+        assert any(layout.kind == "scratch" for layout in machine.lowered.maps)
+
+
+def test_a_handler_that_needs_too_much_stack_is_refused_on_its_line():
+    build = Build()
+    address = build.argument(0)
+    loaded = []
+    for number in range(80):
+        loaded.append(build.value(U64))
+        build.nodes.append(Load(P, loaded[-1], address, 8 * number))
+    mixed = loaded[0]
+    for value in reversed(loaded):
+        mixed = build.binary("xor", build.binary("mul", mixed, value), value)
+    with pytest.raises(CompileError, match=r"test.py:1:1: h needs \d+ bytes of stack, and a BPF program has 512"):
+        lower(build.handler(events=(build.emit([mixed]),)), raw_target())

@@ -24,9 +24,19 @@ _NATIVE_FEATURES = "-sse,-sse2,-mmx,-x87,-avx,+soft-float"
 
 
 @cache
-def _machine(triple: str, cpu: str) -> TargetMachine:
+def _set_up() -> None:
+    """Bring LLVM up, with what keeps it from ending this process: it does so where a BPF program can't be emitted."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    # More stack than 512 bytes: `object` looks at the code and raises instead.
+    llvm.set_option("kprobes", "-bpf-stack-size=65536")
+    # Loops stay loops: the formula for a sum takes a product of 128 bits, which BPF has not.
+    llvm.set_option("kprobes", "-replexitval=never")
+
+
+@cache
+def _machine(triple: str, cpu: str) -> TargetMachine:
+    _set_up()
     return llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=2)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.btf import BtfText
-from kprobes.errors import InternalError
+from kprobes.errors import CompileError, InternalError
 from kprobes.model.plan import Program, Relocation, SourceLine
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _R_BPF_64_64 = 1
 _SHT_SYMTAB, _SHT_REL = 2, 9
 _LD_IMM64 = 0x18
-_LINE_SIZE = 16
+_LOAD, _STORE_IMMEDIATE, _STORE = 1, 2, 3
+_MOVE, _ADD, _FRAME, _STACK = 0xBF, 0x07, 10, 512
 # The kernel keeps a line in 22 bits and a column in 10.
 _MAX_COLUMN = (1 << 10) - 1
 
@@ -127,6 +128,7 @@ def _program(
 ) -> Program:
     section, way = place
     code = file.section(section)
+    _check_stack(code, handler)
     btf = BtfText()
     function = btf.function(handler.name)
     name = btf.string(handler.file)
@@ -146,6 +148,28 @@ def _program(
         lines=tuple(sources),
         cookie=cookie,
     )
+
+
+def _check_stack(code: bytes, handler: Handler) -> None:
+    """Raise unless *code* keeps to the stack of BPF: look at each offset from the frame pointer. An address is
+    the frame pointer copied, and the next instruction adds to it."""
+    depth, copied = 0, -1
+    for opcode, registers, offset, immediate in struct.iter_unpack("<BBhi", code):
+        to, source = registers & 15, registers >> 4
+        base = source if opcode & 7 == _LOAD else to if opcode & 7 in (_STORE, _STORE_IMMEDIATE) else -1
+        if base == _FRAME:
+            depth = max(depth, -offset)
+        elif opcode == _ADD and to == copied:
+            depth = max(depth, -immediate)
+        copied = to if opcode == _MOVE and source == _FRAME else -1
+    if depth > _STACK:
+        line = min(handler.lines, default=0)
+        raise CompileError(
+            f"{handler.name} needs {depth} bytes of stack, and a BPF program has {_STACK}",
+            hint="keep fewer values at a time, or split the handler into several",
+            place=(handler.file, line, 0),
+            source=handler.lines.get(line, ""),
+        )
 
 
 def _relocation(code: bytes, found: tuple[int, int, str]) -> Relocation:

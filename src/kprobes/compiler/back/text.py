@@ -77,6 +77,10 @@ class ModuleText:
         self._functions.append(function)
         return function
 
+    def drop(self, function: FunctionText) -> None:
+        """Forget a function."""
+        self._functions.remove(function)
+
     def finish(self) -> str:
         """Return the whole module."""
         parts = [*self._head, *self._externals.values()]
@@ -94,6 +98,8 @@ class FunctionText:
         self._head = head
         self._scope = scope
         self._allocas: list[str] = []
+        self._fixed: list[str] = []
+        self._fixed_at = 0
         self._lines: list[str] = []
         self._locations: dict[tuple[int, int], int] = {}
         self._debug = ""
@@ -183,6 +189,17 @@ class FunctionText:
             return pointer
         return self.let(f"getelementptr i8, ptr {pointer}, i64 {distance}")
 
+    def fixed_offset(self, pointer: str, distance: int) -> str:
+        """Return *pointer* plus *distance* as an address that holds in the whole function from `fix` on."""
+        self._names += 1
+        name = f"%t{self._names}"
+        self._fixed.append(f"  {name} = getelementptr i8, ptr {pointer}, i64 {distance}")
+        return name
+
+    def fix(self) -> None:
+        """Let the addresses of `fixed_offset` be made here."""
+        self._fixed_at = len(self._lines)
+
     def load(self, bits: int, pointer: str, align: int = 0) -> str:
         """Return the integer of *bits* at *pointer*; truth values are bytes in memory."""
         width = max(bits, 8)
@@ -197,4 +214,5 @@ class FunctionText:
 
     def finish(self) -> str:
         """Return the function's text."""
-        return "\n".join([f"{self._head} {{", "start:", *self._allocas, *self._lines, "}"])
+        lines = [*self._lines[: self._fixed_at], *self._fixed, *self._lines[self._fixed_at :]]
+        return "\n".join([f"{self._head} {{", "start:", *self._allocas, *lines, "}"])

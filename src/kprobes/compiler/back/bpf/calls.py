@@ -21,6 +21,7 @@ from kprobes.compiler.back.bpf.context import frame
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.maps import load_field
 from kprobes.compiler.back.bpf.memory import alignment, copy, put_fields
+from kprobes.compiler.back.bpf.scratch import release_scratch
 from kprobes.compiler.back.bpf.target import STATS
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout, align_up
@@ -221,6 +222,7 @@ def _end_without_call(part: Part, missing: str) -> None:
     after = text.label("call")
     text.jump(after)
     text.start(missing)
+    release_scratch(part)
     text.give_back("0")
     text.start(after)
 

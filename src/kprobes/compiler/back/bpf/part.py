@@ -9,6 +9,7 @@ from kprobes.compiler.back.bpf.pointers import used_as_numbers
 from kprobes.compiler.back.bpf.target import STATS, TRAMPOLINE_WAYS
 from kprobes.compiler.back.text import literal
 from kprobes.compiler.ir.nodes import Slot
+from kprobes.compiler.ir.operands import made
 from kprobes.errors import CompileError, InternalError
 from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS
 
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.target import BpfTarget
     from kprobes.compiler.back.bpf.texts import Fill
     from kprobes.compiler.back.text import FunctionText
-    from kprobes.compiler.ir.nodes import Function, Handler, Operand, Place, Value
+    from kprobes.compiler.ir.nodes import Function, Handler, Node, Operand, Place, Value
     from kprobes.model.layout import MapLayout
+
+
+SCRATCH_HEADER = 8  # u64: in use
+_LARGE = 64
 
 
 class Part:
@@ -41,9 +46,14 @@ class Part:
         if way in TRAMPOLINE_WAYS:
             self.numbers = frozenset(used_as_numbers(function, target.pointers, target.argument_count))
         self.site = ""
+        # Where the stack is too small: bytes of this CPU's working memory that are there, and that turned out needed.
+        # Working memory is found out about while lowering, so a part that needs some is lowered twice.
+        self.scratch_size = -1  # none: everything goes on the stack
+        self.scratch_used = 0
         self._values: dict[int, str] = {}
         self._temporaries: dict[tuple[str, int], str] = {}
         self._fault = ""
+        self._makers: dict[int, Node] = {}
         self._maps = {layout.name: layout for layout in handler.maps}
 
     # Values
@@ -60,6 +70,13 @@ class Part:
         """Let *value* be the constant *number*."""
         self._values[value.number] = literal(number, value.type.bits)
 
+    def maker(self, value: Value) -> Node:
+        """Return the node that makes *value*."""
+        if not self._makers:
+            nodes = (node for block in self.function.blocks for node in block.nodes)
+            self._makers = {one.number: node for node in nodes for one in made(node)}
+        return self._makers[value.number]
+
     def buffer(self, slot: Slot) -> str:
         """Return the pointer to a byte buffer."""
         return self.buffers[slot]
@@ -68,8 +85,16 @@ class Part:
         """Return *size* bytes of stack for one node's use as *role*; nodes share them."""
         key = (role, -(-size // 8))
         if key not in self._temporaries:
-            self._temporaries[key] = self.text.alloca(size)
+            self._temporaries[key] = self.text.alloca(size) if size <= _LARGE else self.room(size)
         return self._temporaries[key]
+
+    def room(self, size: int) -> str:
+        """Return *size* bytes outside the stack, where there is such memory."""
+        if self.scratch_size < 0:
+            return self.text.alloca(size)
+        place = self.text.fixed_offset("%scratch", SCRATCH_HEADER + self.scratch_used)
+        self.scratch_used += -(-size // 8) * 8
+        return place
 
     def integer(self, operand: Operand) -> Value:
         """Return *operand*, which has to be an integer."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import binary, compare, convert, divide
+from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque
 from kprobes.compiler.back.bpf.builtins import builtin
 from kprobes.compiler.back.bpf.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.bpf.context import read_context, write_context
@@ -23,6 +23,7 @@ from kprobes.compiler.back.bpf.emit import emit, sunk_texts
 from kprobes.compiler.back.bpf.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
 from kprobes.compiler.back.bpf.memory import load, zero
 from kprobes.compiler.back.bpf.part import Part
+from kprobes.compiler.back.bpf.scratch import release_scratch, take_scratch
 from kprobes.compiler.back.bpf.target import STATS, BpfTarget, Lowered, stats_layout
 from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text, fill_slot
 from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
@@ -31,12 +32,13 @@ from kprobes.compiler.back.text import ModuleText
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.errors import InternalError
-from kprobes.model.layout import MapLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SCRATCH_ABOVE = 320  # of the 512 bytes of a BPF stack; the rest is for records, keys and spilled registers
+    from kprobes.model.layout import MapLayout
+
+_STACK_FOR_SLOTS = 192  # of the 512 bytes of a BPF stack; the rest is for keys, small records and spilled registers
 
 
 def lower(handler: ir.Handler, target: BpfTarget) -> Lowered:
@@ -65,12 +67,24 @@ def lower_to_text(
             continue
         if not way:
             raise InternalError(f"{handler.name} has an {function.part} part and no way to run it")
-        name = f"{handler.name}.{function.part}"
-        part = Part(handler, function, target, way, module.function(name, f"program/{function.part}"))
-        _lower_part(part)
+        part = _lowered_part(module, handler, function, target, way)
         maps.update(part.implicit)
         ways.append((f"program/{function.part}", way))
     return module.finish(), tuple(maps.values()), tuple(ways)
+
+
+def _lowered_part(module: ModuleText, handler: ir.Handler, function: ir.Function, target: BpfTarget, way: str) -> Part:
+    """Lower one part; again with the working memory that it turned out to need."""
+    scratch_size = 0
+    while True:
+        text = module.function(f"{handler.name}.{function.part}", f"program/{function.part}")
+        part = Part(handler, function, target, way, text)
+        part.scratch_size = scratch_size
+        _lower_part(part)
+        if part.scratch_used <= scratch_size:
+            return part
+        scratch_size = part.scratch_used
+        module.drop(text)
 
 
 def _lower_part(part: Part) -> None:
@@ -78,6 +92,8 @@ def _lower_part(part: Part) -> None:
     first = function.blocks[0]
     text.at(first.nodes[0].place if first.nodes else first.end.place)
     part.learn_site()
+    if part.scratch_size:
+        take_scratch(part)
     _make_slots(part)
     if _is_only_part(part):
         part.count("hits")
@@ -106,6 +122,7 @@ def _end(part: Part, block: ir.Block) -> None:
             forget_call(part)
             part.count("hits")
         part.settle_faults()
+        release_scratch(part)
         part.text.give_back("0")
 
 
@@ -119,42 +136,13 @@ def _make_slots(part: Part) -> None:
             part.integers[slot] = part.text.variable(slot.type.bits)
         elif slot not in part.sunk:
             buffers.append(slot)
-    buffers.sort(key=lambda slot: slot.size)
     used = 0
-    large = []
-    for slot in buffers:
+    for slot in sorted(buffers, key=lambda slot: slot.size):
         used += -(-slot.size // 8) * 8
-        if used <= _SCRATCH_ABOVE:
-            part.buffers[slot] = part.text.alloca(slot.size)
-        else:
-            large.append(slot)
-    if large:
-        _make_scratch(part, large)
+        part.buffers[slot] = part.text.alloca(slot.size) if used <= _STACK_FOR_SLOTS else part.room(slot.size)
     for slot in read_before_written(part.function):
         if slot in part.buffers:
             zero(part.text, part.buffer(slot), slot.size)
-
-
-def _make_scratch(part: Part, slots: list[ir.Slot]) -> None:
-    from kprobes.compiler.back.bpf.helpers import call
-
-    text = part.text
-    offsets, size = {}, 0
-    for slot in slots:
-        offsets[slot] = size
-        size += -(-slot.size // 8) * 8
-    name = f".scratch.{part.handler.name}.{part.function.part}"
-    part.need(MapLayout(name, "scratch", 4, size, 1))
-    key = part.temporary("key", 8)
-    text.store(32, "0", key)
-    base = call(text, "map_lookup_elem", part.map(name), key)
-    missing, there = text.label("noscratch"), text.label("scratch")
-    text.unlikely(text.let(f"icmp eq ptr {base}, null"), missing, there)
-    text.start(missing)
-    text.give_back("0")
-    text.start(there)
-    for slot, offset in offsets.items():
-        part.buffers[slot] = text.offset(base, offset)
 
 
 # One row a node
@@ -174,6 +162,8 @@ def _binary(part: Part, node: ir.Binary) -> None:
 
 def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
     text, kind = part.text, node.to.type
+    if _may_be_product(part, node.left):
+        left = opaque(text, left, f"i{kind.bits}")
     if not right.startswith("%"):
         if right == "0":
             part.fault("-1")
@@ -189,6 +179,15 @@ def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
     block = text.block
     text.start(end)
     return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
+
+
+def _may_be_product(part: Part, value: ir.Value) -> bool:
+    """Tell whether *value* may come from a multiplication.
+
+    LLVM knows `a * b // b == a` as a test for overflow, and makes it a product of 128 bits, which BPF has not.
+    """
+    maker = part.maker(value)
+    return isinstance(maker, ir.ReadSlot) or (isinstance(maker, ir.Binary) and maker.op in ("mul", "shl"))
 
 
 def _compare(part: Part, node: ir.Compare) -> None:
