@@ -67,10 +67,11 @@ def cached_kernel(name: str) -> KernelImage | None:
 
 
 def _read(directory: Path) -> KernelImage | None:
-    """Return the kernel that was unpacked into *directory*; None where it is missing or of an older layout."""
+    """Return the kernel in *directory*; None where it is missing, cut short, or of an older layout."""
     try:
         described = json.loads((directory / "kernel.json").read_text())
-        if described.pop("layout", None) != LAYOUT or not Path(described["boot"]).is_file():
+        size = Path(described["boot"]).stat().st_size
+        if described.pop("layout", None) != LAYOUT or described.pop("size", size) != size:
             return None
         return KernelImage(**described)
     except (OSError, ValueError, TypeError, KeyError):
@@ -138,7 +139,9 @@ def _install(name: str, image: Path, modules: Path | None, directory: Path) -> K
         key=hashlib.sha256(content).hexdigest()[:16],
         build_id=bzimage.build_id_of(kernel) if kernel is not None else "",
     )
-    (staging / "kernel.json").write_text(json.dumps({"layout": LAYOUT, **asdict(described)}))
+    (staging / "kernel.json").write_text(
+        json.dumps({"layout": LAYOUT, "size": len(kernel or content), **asdict(described)})
+    )
     shutil.rmtree(directory, ignore_errors=True)
     staging.rename(directory)
     return described

@@ -32,6 +32,7 @@ KEYRINGS = Path("/usr/share/keyrings")
 DEFAULT_MIRROR = "http://deb.debian.org"
 META = "linux-image-cloud-amd64"
 SHOWN_LINES = 6
+NO_TOOL = "kernels come as Debian packages; elsewhere give one of your own: --kernel /boot/vmlinuz-..."
 OTHER_WAY = "check the network, or give a kernel of your own: --kernel /boot/vmlinuz-..."
 
 # Where each version is the newest one. A suite moves on to a newer kernel: then the next one is tried.
@@ -260,7 +261,7 @@ def _tool(
     except FileNotFoundError as error:
         os.close(reading)
         said.close()
-        raise DownloadError(f"{doing}: there is no {command[0]}", hint=OTHER_WAY) from error
+        raise DownloadError(f"{doing}: there is no {command[0]}", hint=NO_TOOL) from error
     finally:
         os.close(writing)
     try:
