@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,6 +108,10 @@ def lossless(session: kprobes.Session) -> bool:
     return all(one.clean for one in session.stats)
 
 
-def texts(events: Sequence[Event], name: str) -> list[str]:
-    """Return one field of *events*."""
-    return [event[name] for event in events]
+LEFT = "cat /sys/kernel/debug/kprobes/list /sys/kernel/tracing/kprobe_events /sys/kernel/tracing/uprobe_events"
+
+
+def left_in(guest: Guest) -> str:
+    """Return the probes that are in the guest's kernel: none, after a while, where no session is open."""
+    script = f'for i in $(seq 50); do [ -z "$({LEFT})" ] && break; usleep 100000; done; {LEFT}'
+    return guest.shell(script).output

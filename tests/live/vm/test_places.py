@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from guest_harness import Guest, drained, hits, lossless
+from guest_harness import Guest, drained, hits, left_in, lossless
 
 from kprobes import arg, emit, kallsyms_lookup_name, kprobe, kretprobe, pid, regs, retval, uprobe, uretprobe
 from kprobes.arch.x86_64.decode import Flow, decode
@@ -82,7 +82,7 @@ def test_the_middle_of_an_instruction_is_refused(guest):
     middle = next(one + 1 for one, after in pairwise(offsets) if after - one >= 5)
     with pytest.raises(UnprobeableError, match="instruction"):
         guest.attach(Probe("kprobe", (f"{FUNCTION}+{middle:#x}",)))
-    assert kprobes_left(guest) == ""
+    assert left_in(guest) == ""
 
 
 def test_a_return_probe_within_a_function_is_refused(newest):
@@ -184,11 +184,5 @@ def test_a_filter_in_a_program_of_the_guest_holds(newest):
     assert [event.di for event in events] == [4] * 30
 
 
-def kprobes_left(guest: Guest) -> str:
-    """Return the guest's list of kprobes, in which nothing may be left."""
-    return guest.shell("cat /sys/kernel/debug/kprobes/list").output
-
-
 def test_nothing_is_left_when_sessions_end(guest):
-    left = guest.shell("cat /sys/kernel/debug/kprobes/list; cat /sys/kernel/tracing/kprobe_events")
-    assert left.output == ""
+    assert left_in(guest) == ""
