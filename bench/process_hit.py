@@ -1,6 +1,7 @@
 """What a hit costs inside of a process: added nanoseconds per call, beside a bare loop. Prints a table.
 
-A C loop calls a function of an ordinary prologue; each figure is the best of several runs, in processor time, of the same program, with
+A C loop calls a function of an ordinary prologue; each figure is the best of several runs, in processor time, of
+the same program, with
 the probe in place, minus that of the bare loop.
 """
 
