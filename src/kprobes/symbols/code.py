@@ -19,7 +19,7 @@ from kprobes.symbols.elf_symbols import ElfSymbols
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_VERSION = 1
+_VERSION = 2
 
 
 def load_code(path: str, root: str = "") -> CodeObject:

@@ -37,6 +37,17 @@ class CodeRange:
     pads: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What entries share, from their CIE: how they tell *addresses* and landing *pads*, whether they have augmentation
+    data, and whether they are *of_signals*: of code that returns from signal handlers."""
+
+    addresses: int
+    pads: int
+    augmented: bool
+    of_signals: bool
+
+
 class Reader:
     """Reads encoded values from *data*, whose first byte lies at *address*.
 
@@ -110,7 +121,7 @@ def code_ranges(elf: ElfFile) -> list[CodeRange]:
 
 def parse_eh_frame(data: bytes, address: int) -> Iterator[CodeRange]:
     """Return the ranges in the section *data* that lies at *address*."""
-    commons: dict[int, tuple[int, int, bool]] = {}
+    commons: dict[int, _Common] = {}
     at = 0
     while at + 4 <= len(data):
         (length,) = struct.unpack_from("<I", data, at)
@@ -133,8 +144,7 @@ def parse_eh_frame(data: bytes, address: int) -> Iterator[CodeRange]:
         at = end
 
 
-def _parse_common(reader: Reader) -> tuple[int, int, bool]:
-    """Return how the entries of a CIE tell addresses and landing pads, and whether they have augmentation data."""
+def _parse_common(reader: Reader) -> _Common:
     if reader.fixed("<I") != 0:
         raise FormatError("an entry of an unwind table refers to what is no CIE")
     version = reader.fixed("<B")
@@ -157,19 +167,22 @@ def _parse_common(reader: Reader) -> tuple[int, int, bool]:
                 pads = reader.fixed("<B")
             elif letter == ord("P"):
                 reader.encoded(reader.fixed("<B"))
-    return addresses, pads, augmentation.startswith(b"z")
+    return _Common(addresses, pads, augmentation.startswith(b"z"), b"S" in augmentation)
 
 
-def _parse_entry(reader: Reader, common: tuple[int, int, bool]) -> CodeRange | None:
-    addresses, pads, augmented = common
-    start = reader.encoded(addresses & ~_INDIRECT)
-    length = reader.encoded(addresses & 0x0F)
+def _parse_entry(reader: Reader, common: _Common) -> CodeRange | None:
+    start = reader.encoded(common.addresses & ~_INDIRECT)
+    length = reader.encoded(common.addresses & 0x0F)
     table = 0
-    if augmented:
+    if common.augmented:
         size = reader.uleb()
-        if size and pads != _OMITTED:
-            table = reader.encoded(pads & ~_INDIRECT)
-    return CodeRange(start, start + length, table) if start and length else None
+        if size and common.pads != _OMITTED:
+            table = reader.encoded(common.pads & ~_INDIRECT)
+    end = start + length
+    # What returns from signal handlers is entered without a call; so that unwinders which look for the call before
+    # find it all the same, its range begins a byte early, in the padding (glibc's __restore_rt).
+    begin = start + 1 if common.of_signals else start
+    return CodeRange(begin, end, table) if start and begin < end else None
 
 
 def landing_pads(elf: ElfFile, ranges: list[CodeRange]) -> list[int]:

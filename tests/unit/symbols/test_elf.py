@@ -144,6 +144,13 @@ def test_unwind_tables_agree_with_symbols_in_the_c_library():
         assert len(differing) < 10
 
 
+def test_what_returns_from_signal_handlers_begins_where_its_code_does():
+    code = Path(_libc()).read_bytes()
+    mov_15_to_rax_and_syscall = bytes.fromhex("48c7c00f0000000f05")
+    at = code.index(mov_15_to_rax_and_syscall)
+    assert (at, at + len(mov_15_to_rax_and_syscall)) in load_code(_libc()).functions
+
+
 def test_code_object_has_functions_as_file_offsets(own_cache):
     code = load_code(str(GOLDEN / "sample-throw"))
     assert (0x148, 0x171) in code.functions
