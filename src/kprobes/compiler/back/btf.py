@@ -1,6 +1,6 @@
 """Writes the BTF of a program: a prototype for each function, and the strings that line info points at.
 
-It holds only kinds that the first kernels with BTF knew (INT, PTR, FUNC_PROTO, FUNC), so that every
+It holds only kinds that the first kernels with BTF knew (INT, FUNC_PROTO, FUNC), so that every
 kernel since 5.0 takes it.
 
 Source: Documentation/bpf/btf.rst.
@@ -11,23 +11,22 @@ from __future__ import annotations
 import struct
 
 _MAGIC, _VERSION, _HEADER = 0xEB9F, 1, 24
-_INT, _PTR, _FUNC, _FUNC_PROTO = 1, 2, 12, 13
-_INT_TYPE, _VOID_POINTER, _PROTOTYPE = 1, 2, 3
+_INT, _FUNC, _FUNC_PROTO = 1, 12, 13
+_INT_TYPE, _PROTOTYPE = 1, 2
 _GLOBAL = 1
 
 
 class BtfText:
-    """BTF being written: `int f(void *ctx)` for each function."""
+    """BTF being written: `int f(void)` for each function."""
 
     def __init__(self) -> None:
         self._strings = bytearray(b"\0")
         self._offsets: dict[str, int] = {"": 0}
         self._types = bytearray()
         self._count = 0
-        number, context = self.string("int"), self.string("ctx")
-        self._add(number, _INT << 24, 4, struct.pack("<I", 1 << 24 | 32))  # signed, 32 bits
-        self._add(0, _PTR << 24, 0)
-        self._add(0, _FUNC_PROTO << 24 | 1, _INT_TYPE, struct.pack("<II", context, _VOID_POINTER))
+        self._add(self.string("int"), _INT << 24, 4, struct.pack("<I", 1 << 24 | 32))  # signed, 32 bits
+        # Without parameters: the kernel would try to make out the type of the context, and complain in its log.
+        self._add(0, _FUNC_PROTO << 24, _INT_TYPE)
 
     def _add(self, name: int, info: int, size_or_type: int, rest: bytes = b"") -> int:
         self._types += struct.pack("<III", name, info, size_or_type) + rest
