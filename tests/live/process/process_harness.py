@@ -99,3 +99,15 @@ def redirected(out: Path, err: Path) -> Iterator[None]:
         for stream, file in enumerate(saved):
             os.dup2(file, stream)
             os.close(file)
+
+
+@contextmanager
+def started(program: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start *program* with pipes; what is left of it at the end is killed."""
+    command = [program, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()

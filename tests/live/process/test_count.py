@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_harness import attached, code_of, counts, plan_for
+from process_harness import attached, code_of, counts, plan_for, started
 
 from kprobes.engines.process.procfs import read_maps
 from kprobes.engines.process.target import Process
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.process
 def test_calls_of_four_threads_are_counted_exactly(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work", "loop"})
-    with subprocess.Popen([program, "4", "300000", "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with started(program, "4", "300000", "wait") as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         with attached(Process(process.pid), plan) as (_, found):
@@ -32,7 +31,7 @@ def test_calls_of_four_threads_are_counted_exactly(build: Callable[..., Path]) -
 def test_detach_restores_every_byte_and_frees_the_memory(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program, "3"], stdout=subprocess.PIPE) as process:
+    with started(program, "3") as process:
         time.sleep(0.05)
         code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
         descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
@@ -66,7 +65,7 @@ def test_a_started_program_is_counted_from_its_first_instruction(build: Callable
 def test_attaching_and_detaching_a_busy_program_many_times_changes_nothing(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as process:
+    with started(program, "2") as process:
         time.sleep(0.05)
         code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
         for _ in range(20):

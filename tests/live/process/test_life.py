@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_harness import attached, code_of, counts, plan_for
+from process_harness import attached, code_of, counts, plan_for, started
 
 from kprobes.engines.process.engine import detach_process
 from kprobes.engines.process.procfs import read_maps
@@ -45,7 +45,7 @@ def hands_of(pid: int) -> list[int]:
 
 def test_after_the_controller_is_killed_the_probes_go_by_themselves(build: Callable[..., Path]) -> None:
     program = build("threads.c")
-    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+    with started(program, "2") as target:
         time.sleep(0.05)
         code = code_of(target.pid, program)
         with start_controller(target.pid, program, "once") as controller:
@@ -63,7 +63,7 @@ def test_after_the_controller_is_killed_the_probes_go_by_themselves(build: Calla
 def test_controller_killed_at_random_instants_leaves_a_sound_target(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     chance = random.Random(1)
-    with subprocess.Popen([program, "3"], stdout=subprocess.PIPE) as target:
+    with started(program, "3") as target:
         time.sleep(0.05)
         code, mappings = code_of(target.pid, program), len(read_maps(target.pid))
         for _ in range(12):
@@ -83,7 +83,7 @@ def test_controller_killed_at_random_instants_leaves_a_sound_target(build: Calla
 
 def test_what_a_killed_hand_leaves_runs_on_and_can_be_cleaned(build: Callable[..., Path]) -> None:
     program = build("threads.c")
-    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+    with started(program, "2") as target:
         time.sleep(0.05)
         code, mappings = code_of(target.pid, program), len(read_maps(target.pid))
         with start_controller(target.pid, program, "once") as controller:
@@ -108,7 +108,7 @@ def test_what_a_killed_hand_leaves_runs_on_and_can_be_cleaned(build: Callable[..
 def test_leftovers_of_the_dead_are_cleaned_by_the_next_attach(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+    with started(program, "2") as target:
         time.sleep(0.05)
         code = code_of(target.pid, program)
         with start_controller(target.pid, program, "once") as controller:
@@ -125,10 +125,50 @@ def test_leftovers_of_the_dead_are_cleaned_by_the_next_attach(build: Callable[..
         assert b"wrong" not in target.communicate(timeout=60)[0]
 
 
+def test_a_new_session_begins_at_once_after_the_controller_was_killed(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with started(program, "2") as target:
+        time.sleep(0.05)
+        code, mappings = code_of(target.pid, program), len(read_maps(target.pid))
+        for _ in range(5):
+            with start_controller(target.pid, program, "once") as controller:
+                assert controller.stdout
+                controller.stdout.readline()
+                controller.stdout.readline()
+                controller.kill()
+                with attached(Process(target.pid), plan) as (_, found):
+                    assert wait_until(lambda found=found: counts(plan, found)["work"] > 0)
+                    time.sleep(0.1)
+                    before = counts(plan, found)["work"]
+                    assert wait_until(lambda found=found, before=before: counts(plan, found)["work"] > before)
+            assert code_of(target.pid, program) == code
+            assert wait_until(lambda: len(read_maps(target.pid)) == mappings)
+        target.terminate()
+        assert b"wrong" not in target.communicate(timeout=60)[0]
+
+
+def test_of_two_controllers_at_the_same_moment_one_is_refused(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    with started(program, "2") as target:
+        time.sleep(0.05)
+        code = code_of(target.pid, program)
+        pair = [start_controller(target.pid, program, "once") for _ in range(2)]
+        assert wait_until(lambda: any(one.poll() is not None for one in pair))
+        assert sorted(one.poll() is None for one in pair) == [False, True]
+        assert code_of(target.pid, program) != code
+        for one in pair:
+            one.kill()
+            one.communicate()
+        assert wait_until(lambda: code_of(target.pid, program) == code)
+        target.terminate()
+        assert b"wrong" not in target.communicate(timeout=60)[0]
+
+
 def test_a_second_controller_is_refused_with_the_first_ones_number(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as target:
+    with started(program, "1") as target:
         with start_controller(target.pid, program, "once") as controller:
             assert controller.stdout
             controller.stdout.readline()
@@ -145,7 +185,7 @@ def test_counts_survive_the_end_of_the_target(build: Callable[..., Path]) -> Non
     program = build("threads.c")
     plan = plan_for(program, {"work"})
     with (
-        subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target,
+        started(program, "2") as target,
         attached(Process(target.pid), plan) as (engine, found),
     ):
         assert wait_until(lambda: counts(plan, found)["work"] > 1000)
@@ -161,7 +201,7 @@ def test_target_that_ends_during_attach_gives_a_message(build: Callable[..., Pat
     plan = plan_for(program, {"work"})
     chance = random.Random(2)
     for _ in range(15):
-        with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as target:
+        with started(program, "2") as target:
             time.sleep(0.02)
             killer = ["sh", "-c", f"sleep {chance.uniform(0, 0.04):.3f}; kill -9 {target.pid}"]
             with subprocess.Popen(killer), contextlib.suppress(TargetError), attached(Process(target.pid), plan):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from process_harness import attached, code_of, counts, plan_for, redirected
+from process_harness import attached, code_of, counts, plan_for, redirected, started
 
 from kprobes.engines.process.procfs import read_maps
 from kprobes.engines.process.target import Process, identify
@@ -62,7 +62,7 @@ def test_a_failing_site_leaves_nothing_of_the_batch(build: Callable[..., Path]) 
     middle = replace(plan.sites[1], address=plan.sites[1].address + 1, offset=1)
     gone = replace(plan.sites[0], path="/usr/lib/nothing.so")
     data = replace(plan.sites[0], address=1 << 30)
-    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as process:
+    with started(program, "1") as process:
         time.sleep(0.02)
         code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
         with pytest.raises(UnprobeableError, match="not the start of an instruction"):
@@ -94,7 +94,7 @@ def test_processes_that_cannot_be_probed_are_refused_with_the_reason() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_process_of_another_user_is_refused_with_the_way_out(build: Callable[..., Path]) -> None:
     program = build("threads.c")
-    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as process:
+    with started(program, "1") as process:
         answer, said = os.pipe()
         child = os.fork()
         if not child:
@@ -116,7 +116,7 @@ def test_process_of_another_user_is_refused_with_the_way_out(build: Callable[...
 
 def test_process_under_another_tracer_is_refused(build: Callable[..., Path]) -> None:
     program = build("threads.c")
-    with subprocess.Popen([program, "1"], stdout=subprocess.PIPE) as process:
+    with started(program, "1") as process:
         script = (
             "import sys, time; from kprobes.engines.process import ptrace\n"
             "ptrace.seize(int(sys.argv[1])); print('traced', flush=True); time.sleep(60)"
@@ -133,7 +133,7 @@ def test_process_under_another_tracer_is_refused(build: Callable[..., Path]) -> 
 def test_stopped_process_stays_stopped(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program, "2"], stdout=subprocess.PIPE) as process:
+    with started(program, "2") as process:
         time.sleep(0.02)
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.02)
@@ -175,7 +175,7 @@ def test_program_that_executes_another_goes_on_without_probes(
 def test_exec_during_attach_harms_nobody(build: Callable[..., Path]) -> None:
     program = build("execs.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program, "150", "2000"], stdout=subprocess.PIPE) as process:
+    with started(program, "150", "2000") as process:
         tried = 0
         while process.poll() is None:
             try:

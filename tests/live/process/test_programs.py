@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_harness import attached, code_of, counts, plan_for, redirected
+from process_harness import attached, code_of, counts, plan_for, redirected, started
 
 from kprobes.engines.process.target import Process
 from kprobes.errors import TargetError
@@ -93,7 +93,7 @@ def test_attaching_and_detaching_while_it_runs_changes_nothing(
 def test_threads_without_a_libc_on_tiny_stacks_are_counted_exactly(build: Callable[..., Path]) -> None:
     program = build("bare.c", "-nostdlib", "-static", "-fno-stack-protector")
     plan = plan_for(program)
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with started(program) as process:
         time.sleep(0.02)
         with attached(Process(process.pid), plan) as (_, found):
             output, _ = process.communicate(b"\n", timeout=60)
@@ -106,7 +106,7 @@ def test_threads_without_a_libc_on_tiny_stacks_are_counted_exactly(build: Callab
 def test_process_whose_first_thread_has_ended_is_probed(build: Callable[..., Path]) -> None:
     program = build("leader.c")
     plan = plan_for(program, {"work"})
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with started(program) as process:
         assert process.stdout
         assert process.stdout.readline() == b"alone\n"
         with attached(Process(process.pid), plan) as (_, found):

@@ -108,15 +108,19 @@ def is_alive(identity: Identity) -> bool:
         return False
 
 
-def check_free(target: Identity, found: Sequence[Leftover]) -> None:
-    """Make sure that nobody alive probes *target*.
+def check_free(target: Identity, found: Sequence[Leftover], *, patience_s: float = 0) -> None:
+    """Make sure that nobody alive probes *target*, waiting up to *patience_s* for an owner that is about to die.
 
     Raises:
         TargetError: somebody does.
     """
+    end = time.monotonic() + patience_s
     for leftover in found:
         owner = leftover.registry.owner
-        if leftover.registry.target == target and is_alive(owner):
+        while leftover.registry.target == target and is_alive(owner):
+            if time.monotonic() < end:
+                time.sleep(RETRY_S)
+                continue
             raise TargetError(
                 f"process {target.pid} is probed already, by process {owner.pid}",
                 hint="end that session first, or put all probes into one",

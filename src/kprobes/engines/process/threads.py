@@ -187,7 +187,7 @@ class StoppedThreads:
                     found = True
         return found
 
-    def _seize(self, pid: int, tid: int) -> bool:
+    def _seize(self, pid: int, tid: int, tries: int = 3) -> bool:
         try:
             ptrace.seize(tid, FREE_OPTIONS)
             ptrace.interrupt(tid)
@@ -203,7 +203,10 @@ class StoppedThreads:
             if status.tracer and status.tracer != os.getpid():
                 raise TakenError(pid, status.tracer) from None
             if not status.tracer:
-                raise
+                if not tries:
+                    raise
+                time.sleep(TAKEN_POLL_S)  # it was another's until just now
+                return self._seize(pid, tid, tries - 1)
         self.owners[tid] = pid
         self._pending[tid] = time.monotonic()
         return True

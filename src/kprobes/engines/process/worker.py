@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 TRIES = 20
 RETRY_S = 0.002
+PATIENCE_S = 0.3  # a controller that was killed dies within a moment
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ class Worker:
         found = leftovers(self.memory, mappings)
         if not found:
             return mappings
-        check_free(self.target, found)
+        check_free(self.target, found, patience_s=PATIENCE_S)
         clean(self.target)
         return self.stops.mappings()
 
