@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -153,3 +154,40 @@ def test_what_only_the_kernel_knows_is_refused_where_it_is_asked_for(
         probing(build("fault.c"), tmp_path, handler("def h():\n    emit(s=stack())\n", "answer")),
     ):
         pass
+
+
+def test_under_a_seccomp_filter_no_system_call_is_made(build: Callable[..., Path]) -> None:
+    text = "def h():\n    emit(ok=arg(2), text=string(arg(1), 24), p=pid(), t=tid(), who=comm())\n"
+    program = build("sandbox.c")
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        engine = Process(process.pid).open()
+        with attach_to(engine, handler(text, "look"), within=within_of(engine)) as session:
+            output, _ = process.communicate(b"\n", timeout=30)
+            assert (output, process.returncode) == (b"done\n", 0)
+            events = all_events(session)
+            assert [event.text for event in events] == ["of the program", "on the stack", "", ""]
+            assert {(event.p, event.t, event.who) for event in events} == {
+                (process.pid, process.pid, program.name[:15])
+            }
+            assert (session.stats[0].hits, session.stats[0].faults) == (4, 2)
+
+
+TAILS = "def h():\n    first = arg(2)\n    yield\n    ended.add(1)\n"
+RESULT = "def h():\n    first = arg(2)\n    result = yield\n    ended.add(result + first - first)\n"
+
+
+def test_a_call_that_ends_in_a_tail_call_is_a_hit_or_a_missed_one(build: Callable[..., Path], tmp_path: Path) -> None:
+    for number, text in enumerate((TAILS, RESULT)):
+        ended = Count("ended")
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with probing(build("flow.c"), directory, handler(text, "tail_start", kind="uretprobe", ended=ended)) as session:
+            (stats,) = session.stats
+            words = (directory / "out").read_text().split()
+            calls = int(words[words.index("tail_start") + 1]) if "tail_start" in words else stats.hits + stats.missed
+            assert stats.hits + stats.missed == calls
+            assert stats.hits > 0
+            if text == TAILS:
+                assert (session[ended], stats.missed) == (stats.hits, 0)
