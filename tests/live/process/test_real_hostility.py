@@ -72,7 +72,6 @@ def test_what_is_read_of_a_scribbling_target_is_nonsense_but_bounded(
             assert session.stats
         # The target that calls with a block of nonsense may die of it, by a signal of its own.
         assert process.returncode == 0 or (calling and process.returncode < 0)
-    assert rounds > 3
 
 
 @pytest.mark.parametrize("mode", MODES)
