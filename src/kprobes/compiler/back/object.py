@@ -9,11 +9,11 @@ Source: ELF-64 object file format; Documentation/bpf/llvm_reloc.rst; Documentati
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.btf import BtfText
 from kprobes.errors import CompileError, InternalError
+from kprobes.frozen import dataclass
 from kprobes.model.plan import Program, Relocation, SourceLine
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ A word without parameters is also spelled without the parentheses: `comm` is `co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, pointers, texts
@@ -24,6 +23,7 @@ from kprobes.compiler.front.terms import (
     widened,
 )
 from kprobes.compiler.ir.nodes import I64, U64, BuiltinText, IntType, WriteContext
+from kprobes.frozen import dataclass
 from kprobes.model.ctype import Struct, Void
 from kprobes.model.mapspec import COMM_SIZE
 

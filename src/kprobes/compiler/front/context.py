@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts, variables
 from kprobes.compiler.front.terms import Map, RecordArray, Term, describe
 from kprobes.compiler.ir.nodes import U64, IntType, Place, Slot, Value
 from kprobes.errors import CompileError, UsageError
+from kprobes.frozen import dataclass, field
 
 if TYPE_CHECKING:
     import ast
@@ -27,7 +27,7 @@ class TypeUnknownError(Exception):
     """A variable is read whose assignment comes later, in a loop: the statement waits for the next pass."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Links:
     """The links of a comparison, each made when the ones before it let it: `a < b < c`, `x in (a, b)`.
 
@@ -39,7 +39,7 @@ class Links:
     negated: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Loop:
     """Where `continue` and `break` go, and the names that the body assigns."""
 
@@ -48,7 +48,7 @@ class Loop:
     names: frozenset[str] = frozenset()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One function under compilation: the handler, or a helper that is inlined.
 

@@ -7,7 +7,6 @@ by liveness on the exit's finished code. It is kept per call by `SaveCall` and c
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.build import Builder
@@ -17,6 +16,7 @@ from kprobes.compiler.front.statements import assign_to
 from kprobes.compiler.front.terms import is_static
 from kprobes.compiler.ir.nodes import Block, Emit, Function, Handler, RestoreCall, SaveCall, Slot
 from kprobes.compiler.ir.operands import slots_written
+from kprobes.frozen import replace
 from kprobes.model.layout import Field, pack_fields
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def compile_split(
         _assign_parameters(ctx)
         ctx.run(before)
         bindings = ctx.frame.bindings
-        ctx.frame.bindings = {name: term for name, term in bindings.items() if is_static(term)}
+        for name in [name for name, term in bindings.items() if not is_static(term)]:
+            del bindings[name]
     exit_ = _start(ctx, "exit")
     if split_at is None:
         _assign_parameters(ctx)

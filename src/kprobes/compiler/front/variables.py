@@ -6,7 +6,6 @@ strings get the largest size. The types are found by compiling until they stand 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, texts
@@ -24,6 +23,7 @@ from kprobes.compiler.front.terms import (
     limits,
 )
 from kprobes.compiler.ir.nodes import I64, U64, IntType, Slot
+from kprobes.frozen import dataclass
 from kprobes.model.ctype import CType, Void
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ Semantics that every lowering and the interpreter share:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kprobes.frozen import dataclass
 from kprobes.model.layout import EventLayout, Field, MapLayout
 
 

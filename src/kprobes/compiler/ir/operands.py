@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from kprobes.compiler.ir.nodes import (
     Block,
     Branch,
@@ -74,7 +72,7 @@ def _operands(node: Node | Terminator) -> list[object]:
     kind = type(node)
     names = _NAMES.get(kind)
     if names is None:
-        names = _NAMES[kind] = tuple(field.name for field in fields(kind) if field.name != "place")
+        names = _NAMES[kind] = tuple(name for name in kind.__match_args__ if name != "place")
     found: list[object] = []
     for name in names:
         part = getattr(node, name)

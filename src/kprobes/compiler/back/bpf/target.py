@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.errors import InternalError
+from kprobes.frozen import dataclass
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import RETURN_WAYS, Way
 
