@@ -92,9 +92,9 @@ def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Sess
 
 def _attach(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
     if within.native:
-        from kprobes.planner.process import plan_process
+        from kprobes.planner.cache import cached_process_plan
 
-        plan = plan_process(probes, within)
+        plan = cached_process_plan(probes, within)
         return plan, engine.attach(plan)
     return _attach_in_kernel(engine, probes, within)
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from kprobes.model.facts import Facts
     from kprobes.model.plan import Plan
 
+CODE = (
+    "compiler/front", "compiler/back", "compiler/back/bpf", "compiler/back/native", "compiler/ir", "planner", "symbols",
+    "model",
+)  # fmt: skip
 FILE_KINDS = frozenset({"uprobe", "uretprobe"})
 _ROOT = __file__.rpartition("/planner/")[0]
 _PLAIN = (int, str, bool, bytes, type(None))
@@ -45,7 +49,7 @@ def cached_plan(
     Raises:
         KprobesError: as `plan_probes`.
     """
-    name = _name(probes, facts, avoid, within)
+    name = _name(probes, (facts.stamp(), *_features(probes, facts), f"{sorted(avoid)}"), within)
     found = _load(name) if name else None
     if found is None:
         from kprobes.planner.build import plan_probes
@@ -55,6 +59,25 @@ def cached_plan(
         if name:
             write_cached(name, [plan_to_store(found)])
     return limited_to(found, within.pid)
+
+
+def cached_process_plan(probes: Sequence[Probe], within: Within) -> Plan:
+    """Return the plan for *probes* in the process that *within* names, from the disk where the same one was made for a
+    process of the same files.
+
+    Raises:
+        KprobesError: as `plan_process`.
+    """
+    name = _name(probes, ("native",), within)
+    found = _load(name) if name else None
+    if found is None:
+        from kprobes.planner.process import plan_process
+
+        plan = plan_process(probes, within)
+        found = replace(plan, key=file_stamps(plan))
+        if name and all(site.path for site in plan.sites):  # what lies in no file lies elsewhere in the next process
+            write_cached(name, [plan_to_store(found)])
+    return found
 
 
 def limited_to(plan: Plan, pid: int) -> Plan:
@@ -90,9 +113,10 @@ def _load(name: str) -> Plan | None:
     return plan if not stamps or plan.key.endswith(stamps) else None
 
 
-def _name(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], within: Within) -> str:
+def _name(probes: Sequence[Probe], target: Sequence[str], within: Within) -> str:
+    """Return the name of a plan for a target that *target* tells from others; empty where it can't be kept."""
     try:
-        texts = list(_ingredients(probes, facts, avoid))
+        texts = [code_stamp(), *target, *_ingredients(probes)]
     except _UncacheableError:
         return ""
     content = "\0".join(texts).encode("utf-8", "surrogateescape")
@@ -112,12 +136,12 @@ def _surroundings(within: Within) -> bytes:
     return f"{within.program} {_stamp('/etc/ld.so.cache')} {os.environ.get('PATH')} {os.getcwd()}".encode()  # noqa: PTH109
 
 
-def _ingredients(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str]) -> Iterator[str]:
-    yield code_stamp()
-    yield facts.stamp()
-    if any(probe.kind not in FILE_KINDS for probe in probes):  # else the kernel's stamp says enough
-        yield repr(facts.features)
-    yield f"{sorted(avoid)}"
+def _features(probes: Sequence[Probe], facts: Facts) -> list[str]:
+    # For probes of files the kernel's stamp says enough.
+    return [repr(facts.features)] if any(probe.kind not in FILE_KINDS for probe in probes) else []
+
+
+def _ingredients(probes: Sequence[Probe]) -> Iterator[str]:
     for probe in probes:
         yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe))
         yield from _handler(probe.handler)
@@ -176,7 +200,7 @@ def code_stamp() -> str:
     """Return a text that changes with the code of kprobes: its version and its newest file."""
     root = _ROOT
     newest = 0
-    for part in ("compiler/front", "compiler/back", "compiler/ir", "planner", "symbols", "model"):
+    for part in CODE:
         with os.scandir(f"{root}/{part}") as entries:
             newest = max(newest, max(entry.stat().st_mtime_ns for entry in entries if entry.name.endswith(".py")))
     return f"{VERSION} {newest}"
