@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.model.shared import (
+    BLOCK_PID,
     BLOCK_SELF,
     PAGE,
     RANGES,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 SECTION = "handler"
 ATTRIBUTES = 'nounwind noredzone "no-builtins" "no-jump-tables"="true" '
 _LARGEST = 0x7FFF_FFFF_F000  # user addresses end here
-_SYS_GETTID, _SYS_PROCESS_VM_READV = 186, 310
+_SYS_GETPID, _SYS_GETTID, _SYS_PROCESS_VM_READV = 39, 186, 310
 _PROBES = 256
 _SPINS = 1000
 _ASM = '"={ax},{ax},{di},{si},{dx},{r10},{r8},{r9},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"'
@@ -60,8 +61,18 @@ def _function(module: ModuleText, name: str, result: str, parameters: str, body:
 
 def own_id(module: ModuleText) -> str:
     """Return the function (block) -> the calling thread's id as its own system calls see it."""
+    return _asked_once(module, "kp.own_id", BLOCK_SELF, _SYS_GETTID)
+
+
+def own_process(module: ModuleText) -> str:
+    """Return the function (block) -> the id of the calling process."""
+    return _asked_once(module, "kp.own_process", BLOCK_PID, _SYS_GETPID)
+
+
+def _asked_once(module: ModuleText, name: str, offset: int, number: int) -> str:
+    """Return a function (block) -> what a system call says; a thread's own block keeps it."""
     body = f"""start:
-  %place = getelementptr i8, ptr %block, i64 {BLOCK_SELF}
+  %place = getelementptr i8, ptr %block, i64 {offset}
   %known = load i32, ptr %place, align 4
   %is = icmp ne i32 %known, 0
   br i1 %is, label %there, label %ask
@@ -69,7 +80,7 @@ there:
   %wide = zext i32 %known to i64
   ret i64 %wide
 ask:
-  %found = {system_call(_SYS_GETTID)}
+  %found = {system_call(number)}
   %shared = load i64, ptr %block, align 8
   %own = icmp ne i64 %shared, 0
   br i1 %own, label %keep, label %end
@@ -79,7 +90,7 @@ keep:
   br label %end
 end:
   ret i64 %found"""
-    return _function(module, "kp.own_id", "i64", "ptr %block", body)
+    return _function(module, name, "i64", "ptr %block", body)
 
 
 def copy_bytes(module: ModuleText) -> str:

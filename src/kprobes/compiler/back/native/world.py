@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from kprobes.compiler.back.native.part import NativePart
     from kprobes.compiler.ir.nodes import Builtin, ReadContext, WriteContext
 
-_SYS_GETPID = 39
 _CPU_BITS = 0xFFF
 
 
@@ -127,7 +126,7 @@ def _tid(part: NativePart) -> str:
 
 
 def _pid(part: NativePart) -> str:
-    ask = runtime.system_call(_SYS_GETPID)
+    ask = f"call i64 {runtime.own_process(part.text.module)}(ptr %block)"
     return _known_or_asked(part, part.text.offset("%block", BLOCK_PID), ask, part.world(WORLD_PID))
 
 
