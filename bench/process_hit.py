@@ -7,6 +7,7 @@ the probe in place, minus that of the bare loop.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from kprobes import Count, Histogram, arg, comm, emit, now, pid, tid, uprobe, uretprobe
 from kprobes.engines.process.target import Process
+from kprobes.model.probe import Probe
 from kprobes.session import attach_to, within_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kprobes.model.probe import Probe
     from kprobes.session import Session
 
 PROGRAM = r"""
@@ -144,23 +145,21 @@ def _run(program: Path, probe: Probe, threads: int, follow: Callable[[Session], 
 
 
 def _redirect(to: int) -> int:
-    import os
-
     saved = os.dup(1)
     os.dup2(to, 1)
     return saved
 
 
 def _restore(saved: int) -> None:
-    import os
-
     os.dup2(saved, 1)
     os.close(saved)
 
 
 def events_a_second(program: Path) -> tuple[float, int, int]:
     """Return (events a second, events, lost) of one thread that sends as fast as it can, read as Arrow tables."""
+    saved = _redirect(os.open(os.devnull, os.O_WRONLY))
     engine = Process.spawn([str(program), "1", str(CALLS)]).open()
+    _restore(saved)
     with attach_to(engine, sent, within=within_of(engine)) as session:
         rows = 0
         begin = time.perf_counter()
@@ -181,8 +180,6 @@ def main() -> int:
         program = build(Path(directory))
         one, two = bare(program, 1), bare(program, 2)
         print(f"bare loop                        {one:7.2f} ns a call; two threads {two:.2f}")
-        from kprobes.model.probe import Probe
-
         rows = [
             ("count at entry (no handler)", Probe("uprobe", ("work",)), 1, one),
             ("the same, two threads", Probe("uprobe", ("work",)), 2, two),

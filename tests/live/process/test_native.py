@@ -191,3 +191,25 @@ def test_a_call_that_ends_in_a_tail_call_is_a_hit_or_a_missed_one(build: Callabl
             assert stats.hits > 0
             if text == TAILS:
                 assert (session[ended], stats.missed) == (stats.hits, 0)
+
+
+def test_threads_add_and_send_exactly(build: Callable[..., Path], tmp_path: Path) -> None:
+    text = (
+        "def h():\n    plain.add()\n    sizes.add(tid() % 7)\n    by.add(by=tid())\n    last[tid()] += 1\n"
+        "    emit(who=tid(), number=last[tid()])\n"
+    )
+    maps = {"plain": Count("plain"), "sizes": Histogram("sizes"), "by": Count("by", by=int), "last": HashMap("last")}
+    calls = 4 * 2000
+    with probing(build("threads.c"), tmp_path, handler(text, "work", **maps), arguments=("4", "2000")) as session:
+        events = all_events(session)
+        (stats,) = session.stats
+        assert (stats.hits, stats.missed, stats.faults) == (calls, 0, 0)
+        assert session[maps["plain"]] == session[maps["sizes"]].total == calls  # type: ignore[attr-defined]
+        by = session[maps["by"]]
+        assert isinstance(by, dict)
+        assert sorted(by.values()) == [2000] * 4
+        assert session[maps["last"]] == by
+        assert len(events) + stats.lost == calls
+        for thread in by:
+            numbers = [event.number for event in events if event.who == thread]
+            assert numbers == sorted(numbers)
