@@ -33,6 +33,7 @@ _HOMES = {
     ),
     "kprobes.session": "Session attach kallsyms_lookup_name",
     "kprobes.engines.targets": "Kernel Machine",
+    "kprobes.engines.process.target": "Process",
     "kprobes.errors": "CompileError KprobesError",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -45,6 +46,7 @@ __all__ = [
     "Kernel",
     "KprobesError",
     "Machine",
+    "Process",
     "Session",
     "Stack",
     "String",
@@ -89,6 +91,7 @@ __all__ = [
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.decorators import kprobe, kretprobe, tracepoint, uprobe, uretprobe
+    from kprobes.engines.process.target import Process
     from kprobes.engines.targets import Kernel, Machine
     from kprobes.errors import CompileError, KprobesError
     from kprobes.model.mapspec import Count, HashMap, Histogram, Stack, String, Symbol, Unsigned, UserStack
