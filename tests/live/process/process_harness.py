@@ -63,8 +63,10 @@ def plan_for(
 
 
 @contextmanager
-def attached(target: Process, plan: Plan) -> Iterator[tuple[ProcessEngine, ProcessAttached]]:
-    with target.open() as engine:
+def attached(
+    target: Process, plan: Plan, *, in_thread: bool | None = None
+) -> Iterator[tuple[ProcessEngine, ProcessAttached]]:
+    with ProcessEngine(target, in_thread=in_thread) as engine:
         found = engine.attach(plan)
         try:
             yield engine, found

@@ -78,3 +78,22 @@ def test_attaching_and_detaching_a_busy_program_many_times_changes_nothing(build
         output, _ = process.communicate(timeout=60)
     assert output.startswith(b"calls ")
     assert b"wrong" not in output
+
+
+@pytest.mark.parametrize("ways", [(), ("breakpoint",)])
+def test_a_thread_of_the_controller_does_what_the_hand_does(build: Callable[..., Path], ways: tuple[str, ...]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work", "loop"}, ways=ways)
+    calls = 20_000 if not ways else 200
+    with started(program, "3", str(calls), "wait") as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        code = code_of(process.pid, program)
+        for _ in range(3):
+            with attached(Process(process.pid), plan, in_thread=True):
+                pass
+        assert code_of(process.pid, program) == code
+        with attached(Process(process.pid), plan, in_thread=True) as (_, found):
+            output, _ = process.communicate(b"\n", timeout=60)
+            assert output == f"calls {3 * calls}\n".encode()
+            assert counts(plan, found) == {"work": 3 * calls, "loop": 3}

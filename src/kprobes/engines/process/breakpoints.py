@@ -32,7 +32,8 @@ AT_ONCE = 1000  # stops served before the controller is listened to again
 class Breakpoints:
     """Serves the breakpoints *traps* (address -> detour) of *threads*, which are traced and run.
 
-    *patches* are the breakpoints' bytes. *ended* is told the wait status of each thread or child that ended.
+    *patches* are the breakpoints' bytes. *ended* is told the wait status of each thread or child that ended. *alone*:
+    this process has no children but those traced, so that it may wait for any.
     """
 
     def __init__(
@@ -41,20 +42,42 @@ class Breakpoints:
         traps: Mapping[int, int],
         patches: Sequence[Patch],
         ended: Callable[[int, int], None],
+        *,
+        alone: bool,
     ) -> None:
         self._threads = threads
         self._traps = traps
         self._patches = [patch for patch in patches if patch.address in traps]
         self._ended = ended
+        self.alone = alone
 
     def serve(self) -> bool:
         """Serve the stops that are there; tell whether there may be more."""
+        if not self.alone:
+            return self._serve_known()
         for _ in range(AT_ONCE):
             found = ptrace.wait_any()
             if found is None:
                 return False
             with contextlib.suppress(TraceeGoneError):
                 self._serve_one(*found)
+        return True
+
+    def _serve_known(self) -> bool:
+        """Ask each thread by itself, as long as one has something to say."""
+        for _ in range(AT_ONCE):
+            quiet = True
+            for tid in (*self._threads.running, *self._threads.strangers):
+                try:
+                    status = ptrace.wait(tid, block=False)
+                    if status is not None:
+                        quiet = False
+                        self._serve_one(tid, status)
+                except TraceeGoneError:
+                    self._threads.running.discard(tid)
+                    self._threads.strangers.discard(tid)
+            if quiet:
+                return False
         return True
 
     def _serve_one(self, tid: int, status: int) -> None:

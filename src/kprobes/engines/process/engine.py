@@ -10,7 +10,7 @@ from kprobes.engines.process.facts import ProcessFacts
 from kprobes.engines.process.hand import Hand
 from kprobes.engines.process.registry import Identity
 from kprobes.engines.process.service import TargetService
-from kprobes.engines.process.target import Process, identify
+from kprobes.engines.process.target import Process, identify, only_ancestors_may_trace
 from kprobes.engines.process.worker import myself
 from kprobes.errors import TargetError
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class ProcessEngine:
     """Probes one process; a context manager.
 
-    A program that we start stands at its entry point until the first `attach`, or `run`.
+    A program that we start stands at its entry point until the first `attach`, or `run`. *in_thread*: the tracing is
+    done by a thread of this process rather than by a hand; by default only where the kernel allows nothing else.
 
     Raises:
         TargetError, PrivilegeError, UnsupportedError, UsageError: why not.
@@ -29,7 +30,7 @@ class ProcessEngine:
 
     is_native = True  # its plans carry native code
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, *, in_thread: bool | None = None) -> None:
         self._hand: Hand | None = None
         self._owner = myself()
         self._waiting = False
@@ -47,6 +48,7 @@ class ProcessEngine:
             self._waiting = True
         else:
             self.identity = identify(process.pid)
+        self._in_thread = only_ancestors_may_trace(self.identity.pid) if in_thread is None else in_thread
         self._watch = os.pidfd_open(self.identity.pid)
 
     def __enter__(self) -> ProcessEngine:
@@ -78,7 +80,8 @@ class ProcessEngine:
         if self._watch < 0:
             raise TargetError("the target has been let go")
         if self._hand is None:
-            self._hand = Hand(lambda: TargetService(self.identity, self._owner, forked=True))
+            forked = not self._in_thread
+            self._hand = Hand(lambda: TargetService(self.identity, self._owner, forked=forked), here=not forked)
         self._waiting = False
         return ProcessAttached(plan, self._hand, self._watch, self.pid)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP)
-IDLE_POLL_MS = 20
+IDLE_POLL_MS = 1
 STANDARD_STREAMS = 3
 
 

@@ -136,6 +136,15 @@ def leader(tid: int) -> int:
     return int(text[found + 6 :].split(None, 1)[0]) if found >= 0 else tid
 
 
+def parent(pid: int) -> int:
+    """Return the parent of the process *pid*, 0 if there is none."""
+    try:
+        text = _read(f"/proc/{pid}/stat")
+    except OSError:
+        return 0
+    return int(text[text.rindex(")") + 2 :].split()[1])
+
+
 def live_thread(pid: int) -> int:
     """Return a thread of *pid* that still has its memory: the first one, or another where that one has ended."""
     if read_status(pid).state not in "ZX":

@@ -133,7 +133,7 @@ class TargetService:
         if self._worker is not None:
             more = self._worker.idle()
             if self._worker.breakpoints is not None:
-                return more
+                return more or not self._worker.breakpoints.alone
         else:
             more = False
         self._look_for_end()

@@ -86,6 +86,17 @@ def identify(pid: int) -> Identity:
     return Identity(pid, start_time)
 
 
+def only_ancestors_may_trace(pid: int) -> bool:
+    """Tell whether this process may trace *pid* as its ancestor, and a process beside it may not (Yama, scope 1)."""
+    if _yama() != 1 or _has_ptrace_capability():
+        return False
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        pid = procfs.parent(pid)
+    return False
+
+
 def _is_let_go(pid: int) -> bool:
     """Wait a moment for the tracer to go: a session that was killed is still letting go, or another one attaches."""
     end = time.monotonic() + _TRACER_S

@@ -80,8 +80,8 @@ class StoppedThreads:
 
     `registers` maps the ids of the stopped threads to their registers; `asleep` those of threads that wait for a vfork
     child to (sp, ip). `lingering` are threads that could not be let go because they sleep: call `reap` now and then.
-    `running` are threads that are ours and run (LetGo.TRACED). `strangers` are forked children that became ours by
-    themselves and wait to be sent on.
+    `running` are threads that are ours and run (LetGo.TRACED). `strangers` are threads and forked children that
+    became ours by themselves and are yet to be seen to.
 
     *held* is a thread that is ours and stopped already. `traps` are the addresses of breakpoints: a thread that stops
     for one is backed up to it.
@@ -259,7 +259,7 @@ class StoppedThreads:
     def pass_on(self, tid: int, status: int) -> None:
         """Let *tid* go on from a stop that isn't an event stop; a breakpoint of ours is backed up to."""
         event = ptrace.event(status)
-        if event in {ptrace.EVENT_FORK, ptrace.EVENT_VFORK}:
+        if event in {ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE} and self.let_go == LetGo.TRACED:
             self.strangers.add(ptrace.event_message(tid))
         passed = 0 if event else os.WSTOPSIG(status)
         if self.traps and passed == signal.SIGTRAP:

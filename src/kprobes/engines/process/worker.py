@@ -203,7 +203,8 @@ class Worker:
         traps = self.detours.traps
         if traps:
             self.stops.keep(threads, traps)
-            self.breakpoints = Breakpoints(threads, traps, self.detours.patches, self._ended)
+            alone = self.owner.pid != os.getpid()
+            self.breakpoints = Breakpoints(threads, traps, self.detours.patches, self._ended, alone=alone)
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
