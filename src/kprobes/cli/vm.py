@@ -79,7 +79,8 @@ def _keep(suffix: str) -> int:
     def end(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     try:
         while True:
             signal.pause()
