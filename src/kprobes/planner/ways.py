@@ -84,12 +84,7 @@ def _possible(name: str, demand: Demand, features: Features) -> bool:
     if name == "fentry":
         return bool(features.fentry) and demand.typed and demand.traceable and demand.at_entry and not demand.registers
     if name == "kprobe.multi":
-        # A pair needs the two hits of one call to find each other; the frames that multi shows at a return do not
-        # allow that.
-        paired = demand.entry and demand.exit
-        return (
-            bool(features.kprobe_multi) and demand.traceable and demand.at_entry and not demand.registers and not paired
-        )
+        return bool(features.kprobe_multi) and demand.traceable and demand.at_entry and not demand.registers
     return True
 
 

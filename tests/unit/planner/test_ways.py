@@ -26,8 +26,9 @@ def test_many_functions_share_one_multi_link():
     assert first(replace(ENTRY, sites=100)) == ("kprobe.multi",)
 
 
-def test_pairs_over_many_functions_go_by_kprobes():
-    assert first(replace(PAIR, sites=100)) == ("kprobe", "kretprobe")
+def test_pairs_over_many_functions_share_two_multi_links():
+    assert first(replace(PAIR, sites=100)) == ("kprobe.multi", "kretprobe.multi")
+    assert first(replace(PAIR, sites=100), replace(ALL, kprobe_multi=False)) == ("kprobe", "kretprobe")
 
 
 @pytest.mark.parametrize("change", [{"registers": True}, {"at_entry": False}, {"traceable": False}])
