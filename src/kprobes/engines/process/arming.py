@@ -15,7 +15,7 @@ from kprobes.errors import UnprobeableError
 from kprobes.model.plan import Way
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Set
 
     from kprobes.arch.x86_64.image import Image
     from kprobes.arch.x86_64.patch import Patch as Jump
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kprobes.model.plan import CodeObject, Plan, Site
 
 
+NO_ROOM = "no free memory where its jump leads"
 CLOSELY = 500  # sites, at some 0.1 ms each
 
 
@@ -63,6 +64,7 @@ class Arrangement:
     live: dict[int, Live] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     closely: bool = False
+    crowded: Set[int] = frozenset()
 
 
 class Objects:
@@ -112,9 +114,18 @@ class Objects:
 
 
 def arrange(
-    plan: Plan, wanted: Iterable[int], objects: Objects, memory: ProcessMemory, rooms: Sequence[Room]
+    plan: Plan,
+    wanted: Iterable[int],
+    objects: Objects,
+    memory: ProcessMemory,
+    rooms: Sequence[Room],
+    *,
+    crowded: Set[int] = frozenset(),
 ) -> Arrangement:
     """Plan the sites numbered *wanted*; *rooms* are where detours may go.
+
+    Jumps from the addresses *crowded* have been found to lead where there is no room: a site of a glob is left out
+    then, any other gets a breakpoint there.
 
     Raises:
         UnprobeableError: a site can't be armed; the reason is the first one's.
@@ -123,7 +134,7 @@ def arrange(
     for number in wanted:
         for located in objects.locate(number, plan.sites[number]):
             by_mapping.setdefault(located.mapping.start, []).append(located)
-    result = Arrangement(closely=bool(plan.natives) and len(plan.sites) <= CLOSELY)
+    result = Arrangement(crowded=crowded, closely=bool(plan.natives) and len(plan.sites) <= CLOSELY)
     known = {code.path: code for code in plan.objects}
     ranges = tuple(range(room.start, room.end) for room in rooms)
     for group in by_mapping.values():
@@ -159,6 +170,7 @@ def _arrange_mapping(
     plans = plan_sites(image, [hook.address for one in by_site.values() for hook in one], room=rooms, exclude=exclude)
     jumps: dict[int, Jump] = {}
     for located in group:
+        _make_way(plan, located, by_site.get(located.number, []), plans, (image, rooms, result))
         hooks = by_site.get(located.number, [])
         refused = next((plans[hook.address] for hook in hooks if plans[hook.address].patch is None), None)
         if refused is not None:
@@ -174,6 +186,28 @@ def _arrange_mapping(
             first = plans[hooks[0].address]
             result.armed.append(Armed(located.number, first.address, _way(first), first.reason))
     result.jumps += jumps.values()
+
+
+def _make_way(
+    plan: Plan,
+    located: Located,
+    hooks: Sequence[Hook],
+    plans: dict[int, SitePlan],
+    around: tuple[Image, tuple[range, ...], Arrangement],
+) -> None:
+    """Give the hooks that stand where it is crowded another plan."""
+    from kprobes.arch.x86_64.patch import IN_PROCESS
+    from kprobes.arch.x86_64.sites import SitePlan, plan_site
+
+    image, rooms, result = around
+    for hook in hooks:
+        found = plans[hook.address]
+        if found.address not in result.crowded:
+            continue
+        if plan.probes[plan.sites[located.number].probe].is_glob:
+            plans[hook.address] = SitePlan(found.address, "", NO_ROOM)
+        elif found.tactic != "breakpoint":
+            plans[hook.address] = plan_site(image, hook.address, room=rooms, exclude=frozenset(IN_PROCESS))
 
 
 def _leave_out(plan: Plan, located: Located, reason: str, result: Arrangement) -> None:

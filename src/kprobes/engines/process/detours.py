@@ -32,6 +32,7 @@ INT3 = b"\xcc"
 LONGEST_MOVED = 40  # bytes that one relocated instruction takes, at most
 WIDE = 1 << 24  # a window at least this large counts as "anywhere near"
 ALIGNMENT = 16
+MOST_AREAS = 48  # the registry has room for so many, and some to spare
 KEEP_ALL = Live()
 LONGEST = 15  # bytes of an instruction
 HINTS = b"\x2e\x3e\xf2"  # prefixes of a conditional jump
@@ -64,6 +65,14 @@ class Detours:
     resume: dict[int, Resume] = field(default_factory=dict)
     traps: dict[int, int] = field(default_factory=dict)
     routines: list[int] = field(default_factory=list)
+
+
+class CrowdedError(Exception):
+    """There is no room for detours where some jumps lead; *addresses* are their sites."""
+
+    def __init__(self, addresses: set[int]) -> None:
+        super().__init__(f"{len(addresses)} places")
+        self.addresses = addresses
 
 
 def longest(jump: Jump, sites: dict[int, list[int]], *, handled: bool) -> int:
@@ -100,6 +109,7 @@ def settle(
 
     Raises:
         UnsupportedError: there is no free memory in reach of one.
+        CrowdedError: there is none where some must lead, or too many lead to places of their own.
     """
     areas: list[tuple[CodeArea, list[Jump]]] = []
     free = list(rooms)
@@ -115,13 +125,18 @@ def settle(
             raise _no_room(group.jumps[0].at if group.jumps else group.low)
         areas.append((CodeArea(start, size), group.jumps))
         free = _without(free, start, start + size)
+    crowded: set[int] = set()
+    owners = {id(jump.victim): jump for jump in jumps if jump.victim is not None}
     for jump in narrow:
         size = longest(jump, sites, handled=bool(handlers_size))
         place = _place(free, reach_of(jump).start, reach_of(jump).end, size)
-        if place is None:
-            raise _no_room(jump.at)
+        if place is None or len(areas) >= MOST_AREAS:
+            crowded.update(owners.get(id(jump), jump).sites)
+            continue
         areas.append((CodeArea(place, size), [jump]))
         free = _without(free, place, place + size)
+    if crowded:
+        raise CrowdedError(crowded)
     return areas
 
 

@@ -18,7 +18,7 @@ from kprobes.engines.process import procfs
 from kprobes.engines.process.area import Area, map_area
 from kprobes.engines.process.arming import Armed, Objects, arrange
 from kprobes.engines.process.breakpoints import Breakpoints
-from kprobes.engines.process.detours import Builder, Detours, merged_pages, settle, with_victims
+from kprobes.engines.process.detours import Builder, CrowdedError, Detours, merged_pages, settle, with_victims
 from kprobes.engines.process.handlers import Handlers
 from kprobes.engines.process.hooks import programs_of
 from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
@@ -30,12 +30,16 @@ from kprobes.engines.process.release import check_free, clean, free, leftovers, 
 from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
 from kprobes.engines.process.world import Clock, World
-from kprobes.errors import SyscallError, TargetError, UnsafeSiteError
+from kprobes.errors import SyscallError, TargetError, UnsafeSiteError, UnsupportedError
 from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kprobes.arch.x86_64.patch import Patch as Jump
+    from kprobes.engines.process.arming import Arrangement
+    from kprobes.engines.process.detours import CodeArea
+    from kprobes.engines.process.memory import Room
     from kprobes.engines.process.procfs import Mapping
     from kprobes.engines.process.registry import Patch
     from kprobes.engines.process.threads import StoppedThreads
@@ -95,14 +99,11 @@ class Worker:
         Raises:
             UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
         """
-        pid = self.target.pid
         mappings = self._clean_mappings()
         rooms = free_rooms(mappings)
-        wanted = range(len(self.plan.sites))
-        arrangement = arrange(self.plan, wanted, Objects(pid, mappings), self.memory, rooms)
-        jumps = with_victims(arrangement.jumps)
         handlers = Handlers(self.plan.natives, {}, "")
-        settled = settle(jumps, arrangement.sites, rooms, handlers_size=handlers.size)
+        arrangement, settled = self._settle(mappings, rooms, handlers.size)
+        jumps = [jump for _, area_jumps in settled for jump in area_jumps]
         layout = layout_for(self.plan, 3 * len(jumps))
         area = Area(layout)
         threads_known = self._map(area, merged_pages([code for code, _ in settled]))
@@ -132,6 +133,21 @@ class Worker:
         self.outcome.pauses_ms = self.stops.pauses_ms
         self.stops.run()
         return self.outcome
+
+    def _settle(
+        self, mappings: Sequence[Mapping], rooms: Sequence[Room], handlers_size: int
+    ) -> tuple[Arrangement, list[tuple[CodeArea, list[Jump]]]]:
+        """Decide how each site is armed and where its detour stands; again where it turns out to be too crowded."""
+        crowded: set[int] = set()
+        while True:
+            objects, wanted = Objects(self.target.pid, mappings), range(len(self.plan.sites))
+            found = arrange(self.plan, wanted, objects, self.memory, rooms, crowded=crowded)
+            try:
+                return found, settle(with_victims(found.jumps), found.sites, rooms, handlers_size=handlers_size)
+            except CrowdedError as error:
+                if error.addresses <= crowded:
+                    raise UnsupportedError("no free memory for detours in reach of the code") from None
+                crowded |= error.addresses
 
     def _clean_mappings(self) -> list[Mapping]:
         """Return the target's mappings, after undoing what a dead controller left behind."""
