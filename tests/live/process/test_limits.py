@@ -40,6 +40,27 @@ def test_process_with_a_seccomp_filter_is_probed(build: Callable[..., Path], how
         assert process.returncode == 0
 
 
+COUNT_ONCE = Path(__file__).parent / "count_once.py"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops CAP_SYS_ADMIN")
+def test_in_a_container_whose_filter_all_share_a_process_is_probed(build: Callable[..., Path]) -> None:
+    command = [build("filtered.c"), sys.executable, COUNT_ONCE, build("limited.c"), "work", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "counted 100000\ncount work 100000\n", done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops CAP_SYS_ADMIN")
+@pytest.mark.parametrize("first", [("-",), ()])
+def test_a_filter_that_cannot_be_lifted_is_left_alone(build: Callable[..., Path], first: tuple[str, ...]) -> None:
+    command = [build("filtered.c"), *first, sys.executable, COUNT_ONCE, build("limited.c"), "work", "seccomp"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    first_line, *rest = done.stdout.splitlines()
+    assert first_line.startswith("PrivilegeError process "), done.stderr
+    assert first_line.endswith("has a seccomp filter, which might kill it for what an attach needs")
+    assert rest == ["count work 100000"]
+
+
 @pytest.mark.parametrize(("how", "why"), [("as", "Cannot allocate memory"), ("files", "Too many open files")])
 def test_process_without_room_or_descriptors_is_refused_unharmed(
     build: Callable[..., Path], how: str, why: str

@@ -27,6 +27,7 @@ SYSCALL_INSTRUCTION = b"\x0f\x05"
 NO_SYSCALL = (1 << 64) - 1
 ALL_SIGNALS = (1 << 64) - 1
 MAX_ERRNO = 4095
+_OPTIONS = ptrace.OPTION_SYSGOOD | ptrace.OPTION_EXEC
 SEARCH_BYTES = 1 << 20
 
 SYS_CLOSE = 3
@@ -54,23 +55,32 @@ def find_syscall(memory: ProcessMemory, mappings: Sequence[Mapping]) -> int:
 class RemoteCalls:
     """System calls by the stopped thread *tid*; a context manager that puts the thread back as it was.
 
-    *gadget* is the address of a `syscall` instruction; *no_seccomp* lifts the thread's seccomp filter meanwhile, which
-    needs CAP_SYS_ADMIN.
+    *gadget* is the address of a `syscall` instruction.
     """
 
-    def __init__(self, tid: int, gadget: int, *, no_seccomp: bool = False) -> None:
+    def __init__(self, tid: int, gadget: int) -> None:
         self._tid = tid
         self._gadget = gadget
-        self._no_seccomp = no_seccomp
+        self._lifted = False
         self._saved: Registers | None = None
         self._mask = 0
         self._used = False
 
+    def lift_seccomp(self) -> bool:
+        """Lift the thread's seccomp filters until the end; return whether that could be done.
+
+        It takes CAP_SYS_ADMIN, and a tracer without filters of its own.
+        """
+        try:
+            ptrace.set_options(self._tid, _OPTIONS | ptrace.OPTION_SUSPEND_SECCOMP)
+        except SyscallError:
+            return False
+        self._lifted = True
+        return True
+
     def __enter__(self) -> RemoteCalls:
         self._saved = ptrace.registers(self._tid)
         self._mask = ptrace.signal_mask(self._tid)
-        if self._no_seccomp:
-            ptrace.set_options(self._tid, ptrace.OPTION_SYSGOOD | ptrace.OPTION_EXEC | ptrace.OPTION_SUSPEND_SECCOMP)
         ptrace.set_signal_mask(self._tid, ALL_SIGNALS)
         return self
 
@@ -83,8 +93,8 @@ class RemoteCalls:
             self._wait(ptrace.EVENT_STOP)
         ptrace.set_registers(self._tid, self._saved)
         ptrace.set_signal_mask(self._tid, self._mask)
-        if self._no_seccomp:
-            ptrace.set_options(self._tid, ptrace.OPTION_SYSGOOD | ptrace.OPTION_EXEC)
+        if self._lifted:
+            ptrace.set_options(self._tid, _OPTIONS)
         self._saved = None
 
     def _wait(self, event: int) -> None:

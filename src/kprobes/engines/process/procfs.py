@@ -53,6 +53,7 @@ class Status:
     tracer: int
     uids: tuple[int, ...]
     seccomp: int
+    filters: int
     pending: int
     blocked: int
     shadow_stack: bool
@@ -84,6 +85,7 @@ def parse_status(text: str) -> Status:
         tracer=int(fields.get("TracerPid", "0")),
         uids=tuple(int(uid) for uid in fields.get("Uid", "").split()),
         seccomp=int(fields.get("Seccomp", "0")),
+        filters=int(fields.get("Seccomp_filters", "0")),
         pending=pending,
         blocked=int(fields.get("SigBlk", "0"), 16),
         shadow_stack="shstk" in fields.get("x86_Thread_features", "").split(),

@@ -11,8 +11,9 @@ from kprobes.engines.process import procfs
 from kprobes.engines.process.area import choose_thread
 from kprobes.engines.process.inject import RemoteCalls, find_syscall
 from kprobes.engines.process.registry import registries
+from kprobes.engines.process.seccomp import has_our_filters, may_map
 from kprobes.engines.process.threads import LetGo, StoppedThreads
-from kprobes.errors import TargetError
+from kprobes.errors import PrivilegeError, TargetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,11 +92,18 @@ class Stops:
     def calls(self, threads: StoppedThreads) -> Iterator[tuple[RemoteCalls, int]]:
         """Borrow one of the stopped *threads* for system calls; give it with its id.
 
-        A seccomp filter of the thread is lifted meanwhile, which needs CAP_SYS_ADMIN.
+        Raises:
+            PrivilegeError: it has a seccomp filter that can't be lifted, and that might kill it.
         """
         tid = choose_thread(threads, self.memory)
         filtered = procfs.read_status(self.target.pid, tid).seccomp != procfs.SECCOMP_OFF
-        with RemoteCalls(tid, find_syscall(self.memory, self.mappings()), no_seccomp=filtered) as calls:
+        calls = RemoteCalls(tid, find_syscall(self.memory, self.mappings()))
+        if filtered and not calls.lift_seccomp() and not (has_our_filters(self.target.pid, tid) and may_map()):
+            raise PrivilegeError(
+                f"process {self.target.pid} has a seccomp filter, which might kill it for what an attach needs",
+                hint="run as root: with CAP_SYS_ADMIN the filter is lifted for a moment",
+            )
+        with calls:
             yield calls, tid
 
     def mappings(self) -> list[Memory]:
