@@ -12,7 +12,18 @@ from importlib import import_module
 from bench.figures import Figure, table
 from bench.lab import Lab
 
-NAMES = ("start", "box", "hits", "compiling", "instructions", "attaching", "events", "footprint")
+NAMES = (
+    "start",
+    "box",
+    "hits",
+    "compiling",
+    "instructions",
+    "attaching",
+    "events",
+    "footprint",
+    "process_hits",
+    "process_attach",
+)
 _NEW_MOUNTS, _PRIVATE_AND_BELOW = 0x00020000, 1 << 18 | 1 << 14
 
 
