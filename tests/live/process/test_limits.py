@@ -77,6 +77,21 @@ def test_process_without_room_or_descriptors_is_refused_unharmed(
         assert output == b"count work 100000\n"
 
 
+def test_program_that_fills_the_memory_around_its_code_is_refused_unharmed(build: Callable[..., Path]) -> None:
+    program = build("crowded.c")
+    plan = plan_for(program, {"work"})
+    with started(program) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        code, mappings = code_of(process.pid, program), read_maps(process.pid)
+        with pytest.raises(KprobesError, match="no free memory"):
+            attached(Process(process.pid), plan).__enter__()
+        assert code_of(process.pid, program) == code
+        assert read_maps(process.pid) == mappings
+        output, _ = process.communicate(b"\n", timeout=30)
+        assert output == b"count work 100000\n"
+
+
 def test_a_failing_site_leaves_nothing_of_the_batch(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work", "loop"})
@@ -178,6 +193,28 @@ def test_library_that_is_unloaded_takes_its_probe_along(build: Callable[..., Pat
         assert engine.exit_status == 0
         assert b"count work 300\n" in out.read_bytes()
         assert counts(plan, found)["work"] == 300
+
+
+@pytest.mark.parametrize("ways", [(), ("breakpoint",)])
+def test_probe_in_a_library_ends_with_the_library(
+    build: Callable[..., Path], tmp_path: Path, ways: tuple[str, ...]
+) -> None:
+    library, program = build("inside.c", "-shared", "-fPIC"), build("unload.c")
+    plan = plan_for(library, {"inside"}, ways=ways)
+    plain = subprocess.run([program, library, "300"], capture_output=True, timeout=60)
+    with started(program, str(library), "300") as process:
+        assert process.stdout
+        cycles = 0
+        while process.poll() is None:
+            try:
+                with attached(Process(process.pid), plan) as (_, found):
+                    cycles += 1
+                    time.sleep(0.001)
+                    assert counts(plan, found)["inside"] <= 300
+            except (TargetError, UnprobeableError):
+                pass
+        output, _ = process.communicate(timeout=60)
+        assert (output, process.returncode) == (plain.stdout, 0)
 
 
 @pytest.mark.parametrize("ways", [(), ("breakpoint",)])

@@ -29,6 +29,7 @@ CASES = [
     ("churn.c", (), ("15",)),
     ("churn.c", ("-static",), ("15",)),
     ("tiny.c", (), ()),
+    ("jit.c", (), ()),
     ("bare.c", ("-nostdlib", "-static", "-fno-stack-protector"), ()),
 ]
 

@@ -1,10 +1,10 @@
 """System calls on behalf of a target that has seccomp filters.
 
 The tracer can lift them for the moment, with CAP_SYS_ADMIN. Without, a filter might kill the target for a call that
-we borrow a thread for, and it can't be read either. One case is safe all the same, and common: in a container every process
-has the filter of the container, we too. If the target, we, and our nearest common ancestor have the same number of
-filters, they are the same ones (filters are inherited and never taken away), so what we may call ourselves, the target
-may call as well.
+we borrow a thread for, and it can't be read either. One case is safe all the same, and common: in a container every
+process has the filter of the container, we too. If the target, we, and our nearest common ancestor have the same number
+of filters, they are the same ones (filters are inherited and never taken away), so what we may call ourselves, the
+target may call as well.
 """
 
 from __future__ import annotations
