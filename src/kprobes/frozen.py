@@ -162,5 +162,11 @@ if not TYPE_CHECKING:
 
     def replace(one: T, /, **changes: object) -> T:
         """Return *one* with *changes* to its fields."""
-        named = {name: getattr(one, name) for name in one.__match_args__}
-        return type(one)(**{**named, **changes})
+        if not hasattr(one, "_factories"):  # none of ours
+            return type(one)(**{**{name: getattr(one, name) for name in one.__match_args__}, **changes})
+        made = object.__new__(type(one))
+        for name in one.__match_args__:
+            _set(made, name, changes.pop(name) if name in changes else getattr(one, name))
+        if changes:
+            raise TypeError(f"{type(one).__name__} has no {', '.join(map(repr, changes))}")
+        return made

@@ -67,7 +67,7 @@ class _Builder:
         for group in groups:
             first, number = len(self._sites), len(self._groups)
             self._numbers.append(tuple(range(first, first + len(group.sites))))
-            self._sites += [replace(site, probe=number) for site in group.sites]
+            self._sites += [site if site.probe == number else replace(site, probe=number) for site in group.sites]
             self._groups.append(group)
 
     def plan(self) -> Plan:
