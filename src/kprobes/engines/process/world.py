@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
+from kprobes.engines.process.seccomp import has_our_filters
 from kprobes.errors import UnsupportedError
 from kprobes.model.shared import (
     CLOCK,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _RDTSC = bytes.fromhex("0f3148c1e2204809d0c3")  # rdtsc; shl rdx, 32; or rax, rdx; ret
 _READINGS = 5
+_SYS_GETPID, _SYS_PRCTL, _SYS_GETTID, _SYS_PROCESS_VM_READV = 39, 157, 186, 310
+_PR_GET_NAME = 16
 REFRESH_S = 1.0
 # Objects that stay for as long as the process runs, by the beginning of their file's name; and the program itself.
 _LASTING = ("libc.so.", "libc-", "ld-linux", "ld-musl", "ld.so")
@@ -93,6 +96,7 @@ class World:
         self._start = start
         self._clock = clock
         self._slot = 0
+        self._calls_pass: bool | None = None
         self._next_s = time.monotonic() + REFRESH_S
 
     def fill(self, pid: int, mappings: Iterable[Mapping]) -> None:
@@ -102,7 +106,7 @@ class World:
             self._put("<I", WORLD_UID, owner.st_uid)
             self._put("<I", WORLD_GID, owner.st_gid)
         self._put("<I", WORLD_PID, pid)
-        self._put("<I", WORLD_MAY_CALL, int(_may_call(pid)))
+        self._put("<I", WORLD_MAY_CALL, int(self._may_call(pid)))
         self._put("<16s", WORLD_COMM, _name(pid))
         lasting = _lasting(pid, mappings)
         for number, (start, end) in enumerate(lasting):
@@ -117,7 +121,21 @@ class World:
         self._next_s = time.monotonic() + REFRESH_S
         self._put_clock()
         with contextlib.suppress(OSError):
-            self._put("<I", WORLD_MAY_CALL, int(_may_call(pid)))
+            self._put("<I", WORLD_MAY_CALL, int(self._may_call(pid)))
+
+    def _may_call(self, pid: int) -> bool:
+        """Tell whether no seccomp filter might kill a thread of *pid* for a system call of a handler.
+
+        In a container all have the filter that we have, and what it lets us do it lets the target do.
+        """
+        filtered = _filtered(pid)
+        if not filtered:
+            return True
+        if not all(has_our_filters(pid, tid) for tid in filtered):
+            return False
+        if self._calls_pass is None:
+            self._calls_pass = _calls_pass()
+        return self._calls_pass
 
     def _put_clock(self) -> None:
         self._slot = (self._slot + 1) % len(CLOCK_SLOTS)
@@ -136,13 +154,39 @@ def _name(pid: int) -> bytes:
         return b""
 
 
-def _may_call(pid: int) -> bool:
-    """Tell whether no thread of *pid* has a seccomp filter, which might kill it for a system call of ours."""
+def _filtered(pid: int) -> list[int]:
+    """Return the threads of *pid* that have a seccomp filter."""
+    found = []
     for tid in procfs.thread_ids(pid):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{tid}/status", "rb") as file:  # noqa: PTH123
             if b"\nSeccomp:\t0\n" not in file.read():
-                return False
-    return True
+                found.append(tid)
+    return found
+
+
+def _calls_pass() -> bool:
+    """Tell whether this process's own filters allow the calls that handlers make: a child of ours tries them out."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = int(not _try_calls())
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _try_calls() -> bool:
+    call: Callable[..., int] = ctypes.CDLL(None, use_errno=True).syscall
+    room = ctypes.create_string_buffer(16)
+    pair = (ctypes.c_uint64 * 4)(ctypes.addressof(room), 8, ctypes.addressof(room) + 8, 8)
+    local, remote = ctypes.c_void_p(ctypes.addressof(pair)), ctypes.c_void_p(ctypes.addressof(pair) + 16)
+    return (
+        call(_SYS_GETPID) > 0
+        and call(_SYS_GETTID) > 0
+        and call(_SYS_PRCTL, _PR_GET_NAME, room) == 0
+        and call(_SYS_PROCESS_VM_READV, os.getpid(), local, 1, remote, 1, 0) == 8
+    )
 
 
 def _lasting(pid: int, mappings: Iterable[Mapping]) -> list[tuple[int, int]]:
