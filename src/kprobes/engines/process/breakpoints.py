@@ -135,7 +135,7 @@ class Breakpoints:
         """See to the children that became ours during a standstill; they stand at their beginning, or are about to."""
         for tid in list(self._threads.strangers):
             with contextlib.suppress(TraceeGoneError):
-                status = ptrace.wait(tid)
+                status = ptrace.wait_stop(tid)
                 if status is not None and not ptrace.is_end(status):
                     self._welcome(tid, status)
             self._threads.strangers.discard(tid)

@@ -100,7 +100,7 @@ class RemoteCalls:
     def _wait(self, event: int) -> None:
         """Wait for *event*, or for a syscall stop where it is 0; pass on what else comes."""
         while True:
-            status = ptrace.wait(self._tid)
+            status = ptrace.wait_stop(self._tid)
             if status is None or ptrace.is_end(status):
                 self._saved = None
                 raise TargetError(f"process ended while it was being attached (thread {self._tid})")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import time
 
 from kprobes.errors import SyscallError, TargetError
 
@@ -222,6 +223,13 @@ def rseq(tid: int) -> RseqConfiguration | None:
     return result if result.area else None
 
 
+# A stop that was asked for comes within microseconds; after so many looks one looks less often, and at the thread's
+# state.
+_BUSY_WAITS = 400
+_BUSY_S = 0.00002
+_LAZY_S = 0.001
+
+
 def wait_any() -> tuple[int, int] | None:
     """Return (tid, wait status) of any child or tracee that has something to say, or None."""
     try:
@@ -242,6 +250,36 @@ def wait(tid: int, *, block: bool = True) -> int | None:
     except ChildProcessError:
         raise TraceeGoneError(tid) from None
     return status if found else None
+
+
+def wait_stop(tid: int) -> int | None:
+    """Return the next wait status of *tid*, or None once it is a zombie that can't tell its end yet.
+
+    The first thread of a process that was killed reports its end only after every other thread has been waited for; a
+    wait for it alone, while the others are ours too, would never return.
+
+    Raises:
+        TraceeGoneError: it isn't ours any more.
+    """
+    for _ in range(_BUSY_WAITS):
+        status = wait(tid, block=False)
+        if status is not None:
+            return status
+        time.sleep(_BUSY_S)
+    while not _is_zombie(tid):
+        status = wait(tid, block=False)
+        if status is not None:
+            return status
+        time.sleep(_LAZY_S)
+    return wait(tid, block=False)
+
+
+def _is_zombie(tid: int) -> bool:
+    try:
+        with open(f"/proc/{tid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
 
 
 def is_end(status: int) -> bool:
