@@ -25,22 +25,30 @@ _set = object.__setattr__
 
 def _init(self: Any, *values: object, **named: object) -> None:
     names = self.__match_args__
-    if len(values) > len(names):
-        raise TypeError(f"{type(self).__name__} takes {len(names)} values but {len(values)} were given")
-    for name, value in zip(names, values):  # noqa: B905 - fewer values than names are the rule
+    if named or len(values) != len(names):
+        values = _all_values(type(self), values, named)
+    for name, value in zip(names, values, strict=True):
         _set(self, name, value)
-    defaults = self._defaults
+
+
+def _all_values(kind: Any, values: tuple[object, ...], named: dict[str, object]) -> tuple[object, ...]:
+    """Return the value of each field: those given by place, then those given by name, with the defaults."""
+    names = kind.__match_args__
+    if len(values) > len(names):
+        raise TypeError(f"{kind.__name__} takes {len(names)} values but {len(values)} were given")
+    found = list(values)
     for name in names[len(values) :]:
         if name in named:
-            _set(self, name, named.pop(name))
-        elif name in defaults:
-            _set(self, name, defaults[name])
-        elif name in self._factories:
-            _set(self, name, self._factories[name]())
+            found.append(named.pop(name))
+        elif name in kind._defaults:
+            found.append(kind._defaults[name])
+        elif name in kind._factories:
+            found.append(kind._factories[name]())
         else:
-            raise TypeError(f"{type(self).__name__} needs a value for {name!r}")
+            raise TypeError(f"{kind.__name__} needs a value for {name!r}")
     if named:
-        raise TypeError(f"{type(self).__name__} does not take {', '.join(map(repr, named))} (again)")
+        raise TypeError(f"{kind.__name__} does not take {', '.join(map(repr, named))}, or has it already")
+    return tuple(found)
 
 
 def _values(self: Any) -> tuple[object, ...]:
