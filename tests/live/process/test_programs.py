@@ -150,7 +150,7 @@ def test_with_breakpoints_only_a_program_runs_as_without(
 
 def test_breakpoints_come_and_go_on_a_busy_program(build: Callable[..., Path]) -> None:
     program = build("signals.c")
-    arguments = ("300000",)
+    arguments = ("3000000",)  # a second or more of work
     expected, _, code = run_plain(program, arguments)
     plan = plan_for(program, {"leaf", "on_signal"}, ways=("breakpoint",))
     with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
