@@ -57,6 +57,7 @@ class Real:
     chunk: Callable[[int], str]
     prologue: str = ""
     deterministic: bool = True  # without forks and threads: every run makes the same calls
+    jitter: int = 0  # but for so many, where a run looks at the clock or at its files' times
 
 
 def sql(number: int) -> str:
@@ -142,7 +143,7 @@ PROGRAMS = {
     "bash": Real(("bash",), "bash:*", 1600, shell),
     "bash-forks": Real(("bash",), "bash:*", 1600, forking_shell, deterministic=False),
     "perl": Real(("perl", "-e", PERL), "perl:*", 1700, line),
-    "python": Real((sys.executable, "-S", "-c", PYTHON_ALONE), f"{PYTHON_CODE}:*", 1500, line),
+    "python": Real((sys.executable, "-S", "-c", PYTHON_ALONE), f"{PYTHON_CODE}:*", 1500, line, jitter=3),
     "python-threads": Real(
         (sys.executable, "-S", "-c", PYTHON_THREADS), f"{PYTHON_CODE}:*", 1500, line, deterministic=False
     ),
@@ -203,7 +204,11 @@ def test_started_with_probes_on_all_functions_it_does_the_same_and_counts_are_th
     file = real.places.partition(":")[0]
     did, reference = count(real, tmp_path, "--engine", "uprobe", *(f"{file}:{one}" for one in sample))
     assert did == expected
-    assert dict(reference) == sample
+    differences = {
+        name: (hits, dict(reference)[name]) for name, hits in sample.items() if hits != dict(reference)[name]
+    }
+    assert len(differences) <= real.jitter, differences
+    assert all(abs(one - other) <= real.jitter for one, other in differences.values()), differences
 
 
 class Feeder:
