@@ -185,13 +185,15 @@ class Attachment:
 class PlannedProbe:
     """What the user asked for, for display: `kprobe`, `vfs_read`, and the ways taken (`fentry` + `fexit`).
 
-    *is_glob*: its sites were found by a glob, so the process engine leaves those out that can't be armed.
+    *is_glob*: its sites were found by a glob, so the process engine leaves those out that can't be armed. *is_pending*:
+    its sites may lie in files that the process maps later; they are armed then.
     """
 
     kind: str
     text: str
     ways: tuple[str, ...]
     is_glob: bool = False
+    is_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

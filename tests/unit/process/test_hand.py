@@ -27,8 +27,8 @@ class Echo:
     def __init__(self, trace: str = "") -> None:
         self.trace = trace
 
-    def idle(self) -> bool:
-        return False
+    def idle(self) -> int:
+        return -1
 
     def watch(self) -> list[int]:
         return []

@@ -35,7 +35,9 @@ def test_registry_and_journal_come_back_as_written() -> None:
     assert parse_registry(page(REGISTRY)) == REGISTRY
     journal = format_journal(PATCHES)
     assert len(journal) == 2 * JOURNAL_ENTRY
-    assert parse_journal(journal) == PATCHES
+    assert parse_journal(journal) == (PATCHES, [])
+    areas = [(0x1000, 0x3000), (0x7000_0000_0000, 0x1000)]
+    assert parse_journal(format_journal(PATCHES, areas)) == (PATCHES, areas)
 
 
 def test_a_registry_leaves_the_claim_counter_alone() -> None:
@@ -63,6 +65,8 @@ def test_any_page_is_a_bounded_registry_or_an_error(content: bytes) -> None:
 
 @given(st.binary(max_size=10 * JOURNAL_ENTRY))
 def test_any_journal_gives_bounded_patches(content: bytes) -> None:
-    for patch in parse_journal(content):
+    patches, areas = parse_journal(content)
+    assert all(start % 4096 == 0 and size % 4096 == 0 and size > 0 for start, size in areas)
+    for patch in patches:
         assert 0 < len(patch.original) == len(patch.written) <= LONGEST_PATCH
         assert 0 < patch.address < 1 << 47

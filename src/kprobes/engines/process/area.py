@@ -121,6 +121,25 @@ def map_area(
         raise
 
 
+def map_more_code(calls: RemoteCalls, area: Area, places: Sequence[tuple[int, int]]) -> None:
+    """Map more code into the target, all or nothing.
+
+    Raises:
+        SyscallError: the target has no room (ENOMEM), or a place was taken (EEXIST).
+    """
+    done: list[tuple[int, int]] = []
+    try:
+        for address, size in places:
+            _map_code(calls, address, size)
+            done.append((address, size))
+    except BaseException:
+        with contextlib.suppress(TargetError, SyscallError):
+            for address, size in done:
+                calls.call("unmapping", inject.SYS_MUNMAP, address, size)
+        raise
+    area.code += done
+
+
 def _map_code(calls: RemoteCalls, address: int, size: int) -> None:
     flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
     found = calls.call("mapping code", inject.SYS_MMAP, address, size, _PROT_READ | _PROT_EXEC, flags, -1, 0)

@@ -90,6 +90,13 @@ class Objects:
         device = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}"
         return [mapping for mapping in self._code if (mapping.inode, mapping.device) == (seen.st_ino, device)]
 
+    def is_mapped(self, site: Site) -> bool:
+        """Tell whether the code of *site* is there."""
+        try:
+            return bool(self.locate(0, site))
+        except UnprobeableError:
+            return False
+
     def locate(self, number: int, site: Site) -> list[Located]:
         """Return where *site* is in the target.
 

@@ -68,6 +68,11 @@ class ProcessAttached:
                 return World(self._mapped(), self._layout.region_at(number), Clock())
         return None
 
+    def refresh(self) -> None:
+        """Bring `armed` up to date: sites of pending probes are armed when their object is mapped."""
+        if self._attached and self._hand.is_open:
+            self.armed = tuple(self._hand.call("armed"))
+
     def poll(self, timeout_s: float) -> list[bytes]:
         """Return the records that are there, waiting up to *timeout_s* for the first, or for the target's end."""
         return [record for raw in self.poll_raw(timeout_s) for record in split(raw)]

@@ -66,6 +66,15 @@ class Detours:
     traps: dict[int, int] = field(default_factory=dict)
     routines: list[int] = field(default_factory=list)
 
+    def add(self, more: Detours) -> None:
+        """Add *more*, in place: who serves the traps keeps his reference to them."""
+        self.areas += more.areas
+        self.patches += more.patches
+        self.moves.update(more.moves)
+        self.resume.update(more.resume)
+        self.traps.update(more.traps)
+        self.routines += more.routines
+
 
 class CrowdedError(Exception):
     """There is no room for detours where some jumps lead; *addresses* are their sites."""

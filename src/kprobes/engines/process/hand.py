@@ -29,15 +29,14 @@ if TYPE_CHECKING:
 
 _LENGTH = struct.Struct("<I")
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP)
-IDLE_POLL_MS = 1
 STANDARD_STREAMS = 3
 
 
 class Service(Protocol):
     """What runs in the hand: its methods are called by name."""
 
-    def idle(self) -> bool:
-        """Do what has to be done between calls; tell whether to be called again soon."""
+    def idle(self) -> int:
+        """Do what has to be done between calls; return after how many milliseconds to be called again, -1 for never."""
 
     def watch(self) -> list[int]:
         """Return descriptors that end the waiting when they become readable; `idle` is called then."""
@@ -188,12 +187,12 @@ def _serve_one(service: Service, incoming: int, outgoing: int, wake: int) -> boo
     if wake >= 0:
         with contextlib.suppress(BlockingIOError):
             os.read(wake, 4096)
-    busy = service.idle()
+    wait_ms = service.idle()
     poller = select.poll()
     poller.register(incoming, select.POLLIN)
     for watched in (*service.watch(), *((wake,) if wake >= 0 else ())):
         poller.register(watched, select.POLLIN)
-    ready = dict(poller.poll(IDLE_POLL_MS if busy else None))
+    ready = dict(poller.poll(wait_ms if wait_ms >= 0 else None))
     if incoming not in ready:
         return True
     try:

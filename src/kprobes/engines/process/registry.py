@@ -27,6 +27,7 @@ VERSION = 1
 MAX_ENTRIES = 1 << 20
 MAX_AREAS = 64
 LONGEST_PATCH = 16
+AREA_ENTRY = 0xFF  # instead of a length: the entry is an area, its head the size
 MAX_AREA_SIZE = 1 << 30
 
 # magic, version, number of areas, owner pid, target pid, owner start time, target start time, journal offset, entries
@@ -111,23 +112,26 @@ def parse_registry(page: bytes) -> Registry:
     return Registry(Identity(owner, owner_start), Identity(target, target_start), tuple(found), journal_at, entries)
 
 
-def format_journal(patches: Sequence[Patch]) -> bytes:
-    """Return the journal of *patches*."""
-    parts = []
+def format_journal(patches: Sequence[Patch], areas: Sequence[tuple[int, int]] = ()) -> bytes:
+    """Return the journal of *patches*, and of the *areas* that the registry has no room for: (start, size) each."""
+    parts = [_ENTRY.pack(start, size, AREA_ENTRY, b"", b"").ljust(JOURNAL_ENTRY, b"\0") for start, size in areas]
     for patch in patches:
         entry = _ENTRY.pack(patch.address, patch.head, len(patch.original), patch.original, patch.written)
         parts.append(entry.ljust(JOURNAL_ENTRY, b"\0"))
     return b"".join(parts)
 
 
-def parse_journal(content: bytes) -> list[Patch]:
-    """Return the patches in a journal; entries that can't be are left out."""
+def parse_journal(content: bytes) -> tuple[list[Patch], list[tuple[int, int]]]:
+    """Return the patches and areas in a journal; entries that can't be are left out."""
     found = []
+    areas = []
     for place in range(0, len(content) - JOURNAL_ENTRY + 1, JOURNAL_ENTRY):
         address, head, length, original, written = _ENTRY.unpack_from(content, place)
         if 0 < length <= LONGEST_PATCH and 0 < address < 1 << 47 and 0 < head < 1 << 47:
             found.append(Patch(address, original[:length], written[:length], head))
-    return found
+        elif length == AREA_ENTRY and not address % PAGE and not head % PAGE and 0 < head <= MAX_AREA_SIZE:
+            areas.append((address, head))
+    return found, areas
 
 
 def registries(mappings: Sequence[Mapping]) -> list[Mapping]:

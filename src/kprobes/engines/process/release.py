@@ -149,18 +149,19 @@ def _clean_one(stops: Stops, leftover: Leftover) -> int:
     stops.proof = Proof(leftover.start, leftover.inode)
     mappings = stops.mappings()
     code = [one for one in mappings if one.executable]
-    patches = [
-        patch
-        for patch in parse_journal(stops.memory.read_some(leftover.start + registry.journal_at, size))
-        if any(one.start <= patch.address and patch.end <= one.end for one in code)
-    ]
+    found, more = parse_journal(stops.memory.read_some(leftover.start + registry.journal_at, size))
+    patches = [patch for patch in found if any(one.start <= patch.address and patch.end <= one.end for one in code)]
     left = restore(stops, patches, {})
-    # What the registry calls ours is taken for it only where it looks it: whole anonymous mappings.
-    anonymous = {(one.start, one.end - one.start) for one in mappings if not one.inode and not one.path}
-    ours = [area for area in registry.areas if area in anonymous]
-    executable = {one.start for one in code}
-    others = [area for area in ours if area[0] not in executable]
+    # What the registry calls ours is taken for it only where it looks it: anonymous memory.
+    anonymous = [one for one in mappings if not one.inode and not one.path]
+    ours = [
+        (start, length)
+        for start, length in (*registry.areas, *more)
+        if any(one.start <= start and start + length <= one.end for one in anonymous)
+    ]
+    executable = [area for area in ours if any(one.start <= area[0] < one.end for one in code)]
+    others = [area for area in ours if area not in executable]
     others.append((leftover.start, leftover.end - leftover.start))
-    if not free(stops, [area for area in ours if area[0] in executable], others):
+    if not free(stops, executable, others):
         raise TargetError(f"a thread of process {stops.target.pid} is still inside a detour", hint="try again")
     return len(patches) - len(left)

@@ -18,10 +18,14 @@ from kprobes.errors import KprobesError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from kprobes.engines.process.arming import Armed
     from kprobes.engines.process.worker import Outcome
     from kprobes.model.plan import Plan
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+SOON_MS, LOOK_MS = 1, 20
 
 
 @contextlib.contextmanager
@@ -128,16 +132,24 @@ class TargetService:
         os.close(self._exit_watch)
         self._exit_watch = -1
 
-    def idle(self) -> bool:
+    def armed(self) -> list[Armed]:
+        """Return how each site is armed by now."""
+        return [] if self._worker is None else self._worker.outcome.armed
+
+    def idle(self) -> int:
         """See `hand.Service`."""
-        if self._worker is not None:
-            more = self._worker.idle()
-            if self._worker.breakpoints is not None:
-                return more or not self._worker.breakpoints.alone
-        else:
-            more = False
-        self._look_for_end()
-        return more
+        worker = self._worker
+        if worker is None:
+            self._look_for_end()
+            return -1
+        with contextlib.suppress(KprobesError, OSError):  # the target may end at any moment
+            if worker.idle():
+                return SOON_MS
+        if worker.breakpoints is None:
+            self._look_for_end()
+        elif not worker.breakpoints.alone:
+            return SOON_MS
+        return LOOK_MS if worker.looks_again else -1
 
     def watch(self) -> list[int]:
         """See `hand.Service`."""

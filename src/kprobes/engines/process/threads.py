@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.ptrace import Registers
 
 STOP_TIMEOUT_S = 5.0
+STARVED_TIMEOUT_S = 60.0
 SLEEPER_AFTER_S = 0.02
 POLL_S = 20e-6
 
@@ -224,11 +225,25 @@ class StoppedThreads:
                     self._pending.pop(tid, None)
             if self._pending:
                 if time.monotonic() > deadline:
+                    deadline = self._give_more_time()
+                time.sleep(POLL_S)
+
+    def _give_more_time(self) -> float:
+        """Return a later deadline if the threads that haven't stopped only wait for a processor.
+
+        Raises:
+            TargetError: one sleeps.
+        """
+        for tid in self._pending:
+            with contextlib.suppress(OSError):
+                if procfs.read_status(self.owners[tid], tid).state == "D":
                     raise TargetError(
-                        f"thread {next(iter(self._pending))} of process {self.pid} doesn't stop",
+                        f"thread {tid} of process {self.pid} doesn't stop",
                         hint="it sleeps in the kernel where it can't be interrupted: try again later",
                     )
-                time.sleep(POLL_S)
+        if time.monotonic() > self.stopped_at + STARVED_TIMEOUT_S:
+            raise TargetError(f"process {self.pid} doesn't stop", hint="the machine is overloaded: try again later")
+        return time.monotonic() + STOP_TIMEOUT_S
 
     def _handle(self, tid: int, status: int) -> None:
         if ptrace.is_end(status):

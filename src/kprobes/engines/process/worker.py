@@ -15,26 +15,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
-from kprobes.engines.process.area import Area, map_area
+from kprobes.engines.process.area import Area, map_area, map_more_code
 from kprobes.engines.process.arming import Armed, Objects, arrange
 from kprobes.engines.process.breakpoints import Breakpoints
 from kprobes.engines.process.detours import Builder, CrowdedError, Detours, merged_pages, settle, with_victims
 from kprobes.engines.process.handlers import Handlers
 from kprobes.engines.process.hooks import programs_of
 from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
-from kprobes.engines.process.memory import ProcessMemory, free_rooms
+from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, ProcessMemory, Room, find_room, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
-from kprobes.engines.process.registry import Identity, Registry, format_journal, format_registry
+from kprobes.engines.process.pending import Pending
+from kprobes.engines.process.registry import MAX_AREAS, Identity, Registry, format_journal, format_registry
 from kprobes.engines.process.release import check_free, clean, free, leftovers, restore
 from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
 from kprobes.engines.process.world import Clock, World
-from kprobes.errors import SyscallError, TargetError, UnsafeSiteError, UnsupportedError
+from kprobes.errors import KprobesError, SyscallError, TargetError, UnsafeSiteError, UnsupportedError
 from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 TRIES = 20
 RETRY_S = 0.002
+JOURNAL_EACH = 3  # writes of one jump, at most
 PATIENCE_S = 0.3  # a controller that was killed dies within a moment
 
 
@@ -90,6 +92,7 @@ class Worker:
         self.attached = False
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
+        self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
         # Made early: the longer a clock has measured when it is asked, the better.
         self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
 
@@ -101,47 +104,66 @@ class Worker:
         """
         mappings = self._clean_mappings()
         rooms = free_rooms(mappings)
+        objects = Objects(self.target.pid, mappings)
+        absent = {number for number in self._pending.all if not objects.is_mapped(self.plan.sites[number])}
+        wanted = [number for number in range(len(self.plan.sites)) if number not in absent]
         handlers = Handlers(self.plan.natives, {}, "")
-        arrangement, settled = self._settle(mappings, rooms, handlers.size)
+        arrangement, settled = self._settle(wanted, mappings, rooms, handlers.size)
         jumps = [jump for _, area_jumps in settled for jump in area_jumps]
-        layout = layout_for(self.plan, 3 * len(jumps))
-        area = Area(layout)
-        threads_known = self._map(area, merged_pages([code for code, _ in settled]))
+        area = Area(layout_for(self.plan, JOURNAL_EACH * (len(jumps) + 2 * len(self._pending.all)) + MAX_AREAS))
+        self._threads_known = self._map(area, merged_pages([code for code, _ in settled]) or [_any_page(rooms)])
         try:
-            handlers.mode, handlers.symbols = threads_known.mode, self._place_maps(area)
-            self.detours = Builder(
-                arrangement,
-                routines(layout, area.base, area.table, threads_known.tid_offset),
-                handlers,
-                layout.counter,
-                self.memory.read,
-                programs_of(self.plan),
-            ).build(settled)
-            for code in self.detours.areas:
-                self.memory.write(code.start, bytes(code.content))
-            self._write_registry(area)
-            self._arm(area)
+            handlers.mode, handlers.symbols = self._threads_known.mode, self._place_maps(area)
+            self._handlers = handlers
+            self.area = area
+            self._build(arrangement, settled)
+            self._write_registry()
+            self._arm(self.detours.patches)
         except BaseException:
             with contextlib.suppress(TargetError, SyscallError):
                 self._unmap(area)
             raise
-        self.area = area
         self.attached = True
+        self._note_armed(wanted, objects, self.detours.patches)
         self.outcome.armed = arrangement.armed
-        self.outcome.mode = threads_known.mode
-        self.outcome.layout = layout
+        self.outcome.mode = self._threads_known.mode
+        self.outcome.layout = area.layout
         self.outcome.pauses_ms = self.stops.pauses_ms
         self.stops.run()
         return self.outcome
 
+    def _build(self, arrangement: Arrangement, settled: list[tuple[CodeArea, list[Jump]]]) -> list[Patch]:
+        """Write the detours of *settled* areas, which are mapped, and add them to `detours`; return their patches."""
+        area = self._area()
+        found = Builder(
+            arrangement,
+            routines(area.layout, area.base, area.table, self._threads_known.tid_offset),
+            self._handlers,
+            area.layout.counter,
+            self.memory.read,
+            programs_of(self.plan),
+        ).build(settled)
+        for code in found.areas:
+            self.memory.write(code.start, bytes(code.content))
+        self.detours.add(found)
+        return found.patches
+
+    def _area(self) -> Area:
+        if self.area is None:
+            raise TargetError("nothing is attached")
+        return self.area
+
+    def _note_armed(self, numbers: Iterable[int], objects: Objects, patches: Sequence[Patch]) -> None:
+        mine = self._pending.all & set(numbers)
+        self._pending.note_armed((one for n in mine for one in objects.locate(n, self.plan.sites[n])), patches)
+
     def _settle(
-        self, mappings: Sequence[Mapping], rooms: Sequence[Room], handlers_size: int
+        self, wanted: Sequence[int], mappings: Sequence[Mapping], rooms: Sequence[Room], handlers_size: int
     ) -> tuple[Arrangement, list[tuple[CodeArea, list[Jump]]]]:
         """Decide how each site is armed and where its detour stands; again where it turns out to be too crowded."""
         crowded: set[int] = set()
         while True:
-            objects, wanted = Objects(self.target.pid, mappings), range(len(self.plan.sites))
-            found = arrange(self.plan, wanted, objects, self.memory, rooms, crowded=crowded)
+            found = arrange(self.plan, wanted, Objects(self.target.pid, mappings), self.memory, rooms, crowded=crowded)
             try:
                 return found, settle(with_victims(found.jumps), found.sites, rooms, handlers_size=handlers_size)
             except CrowdedError as error:
@@ -189,29 +211,33 @@ class Worker:
             found[one.name] = area.base + at
         return found
 
-    def _write_registry(self, area: Area) -> None:
-        patches = self.detours.patches
-        registry = Registry(self.owner, self.target, tuple(area.pieces), area.layout.journal_at, len(patches))
-        journal = format_journal(patches)
+    def _write_registry(self) -> None:
+        area, patches = self._area(), self.detours.patches
+        first, more = area.pieces[:MAX_AREAS], area.pieces[MAX_AREAS:]
+        journal = format_journal(patches, more)
+        if len(journal) > area.layout.blocks_at - area.layout.journal_at:
+            raise UnsupportedError("too many probes in objects that come and go")
+        entries = len(patches) + len(more)
         area.shared[area.layout.journal_at : area.layout.journal_at + len(journal)] = journal
-        page = format_registry(registry)
+        page = format_registry(Registry(self.owner, self.target, tuple(first), area.layout.journal_at, entries))
         area.shared[: len(page)] = page
 
-    def _arm(self, area: Area) -> None:
+    def _arm(self, patches: Sequence[Patch]) -> None:
         for attempt in range(TRIES):
             with self.stops.stopped() as threads:
                 standing = list(places(threads, self.memory, self.stops.mappings()))
                 try:
-                    sends = ways_out(threads, standing, self.detours.patches, self.detours.moves)
+                    sends = ways_out(threads, standing, patches, self.detours.moves)
                 except UnsafeSiteError:
                     if attempt == TRIES - 1:
                         raise
                 else:
-                    give_blocks(threads, self.memory, area)
-                    write_patches(self.memory, self.detours.patches, check_only=True)
+                    if not self.attached:
+                        give_blocks(threads, self.memory, self._area())
+                    write_patches(self.memory, patches, check_only=True)
                     move_threads(threads, self.memory, sends)
                     self._keep_for_breakpoints(threads)
-                    write_patches(self.memory, self.detours.patches)
+                    write_patches(self.memory, patches)
                     return
             time.sleep(RETRY_S)
 
@@ -245,13 +271,62 @@ class Worker:
     def idle(self) -> bool:
         """Serve breakpoints, let go of threads that could not be before; tell whether to be called again soon."""
         more = self.breakpoints is not None and self.breakpoints.serve()
+        if self.attached and self._pending.is_due():
+            self._look_again()
         return not self.stops.reap() or more
+
+    @property
+    def looks_again(self) -> bool:
+        """Tell whether objects are waited for, so that `idle` wants to be called every now and then."""
+        return self.attached and bool(self._pending.all)
+
+    def _look_again(self) -> None:
+        """Arm the sites whose object has come, forget those whose object has gone."""
+        mappings = self.stops.mappings()
+        if not self.stops.is_ours(mappings):
+            return
+        gone = {id(patch) for patch in self._pending.take_gone(self.memory, mappings)}
+        if gone:
+            self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in gone]
+            self._write_registry()
+        back = self._pending.take_back(self.memory, mappings)
+        if back:
+            self.detours.patches += back
+            self._write_registry()
+            self._arm(back)
+        objects = Objects(self.target.pid, mappings)
+        come = [number for number in self._pending.waiting if objects.is_mapped(self.plan.sites[number])]
+        if come:
+            try:
+                self._arm_more(come, mappings, objects)
+            except (KprobesError, OSError) as error:
+                self._pending.give_up(come)
+                self.outcome.armed += [Armed(number, 0, "", str(error)) for number in come]
+
+    def _arm_more(self, numbers: Sequence[int], mappings: Sequence[Mapping], objects: Objects) -> None:
+        rooms = free_rooms(mappings)
+        arrangement, settled = self._settle(numbers, mappings, rooms, self._handlers.size)
+        with self.stops.stopped() as threads, self.stops.calls(threads) as (calls, _):
+            map_more_code(calls, self._area(), merged_pages([code for code, _ in settled]))
+        patches = self._build(arrangement, settled)
+        self._write_registry()
+        self._arm(patches)
+        self._note_armed(numbers, objects, patches)
+        self.outcome.armed += arrangement.armed
 
     def close(self) -> None:
         """Close what the worker holds; the target stays as it is."""
         if self.area is not None:
             self.area.close()
         self.memory.close()
+
+
+def _any_page(rooms: Sequence[Room]) -> tuple[int, int]:
+    """Return a free page, for a session that has no detour yet."""
+    found = find_room(rooms, Room(LOWEST, HIGHEST), PAGE)
+    if found is None:
+        raise UnsupportedError("there is no free memory in the process")
+    return found, PAGE
 
 
 def myself() -> Identity:

@@ -1,0 +1,73 @@
+"""Probes in objects that are loaded later: they arm themselves, go with the object, and come back with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from process_harness import attached, code_of, counts, plan_for, redirected, started
+
+from kprobes.engines.process.procfs import read_maps
+from kprobes.engines.process.target import Process
+from kprobes.model.plan import Plan
+
+pytestmark = pytest.mark.process
+
+
+def pending(plan: Plan) -> Plan:
+    return replace(plan, probes=tuple(replace(probe, is_pending=True) for probe in plan.probes))
+
+
+@pytest.mark.parametrize("ways", [(), ("breakpoint",)])
+def test_probe_arms_itself_each_time_its_library_comes(
+    build: Callable[..., Path], tmp_path: Path, ways: tuple[str, ...]
+) -> None:
+    library, program = build("inside.c", "-shared", "-fPIC"), build("latecomer.c")
+    plan, out = pending(plan_for(library, {"inside"}, ways=ways)), tmp_path / "out"
+    target = Process.spawn([str(program), str(library)])
+    with redirected(out, tmp_path / "err"), attached(target, plan) as (engine, found):
+        assert found.armed == ()
+        assert engine.wait(60)
+        assert (out.read_bytes(), engine.exit_status) == (b"n 2997000\n", 0)
+        assert counts(plan, found)["inside"] == 3000
+        found.refresh()
+        assert {armed.number for armed in found.armed} == {0}
+
+
+def test_what_came_later_is_taken_away_too(build: Callable[..., Path]) -> None:
+    library, program = build("inside.c", "-shared", "-fPIC"), build("latecomer.c")
+    plan = pending(plan_for(library, {"inside"}))
+    with started(program, str(library)) as process:
+        with attached(Process(process.pid), plan) as (_, found):
+            while not found.armed:
+                found.poll(0.01)
+                found.refresh()
+            code = code_of(process.pid, library)
+            found.detach()
+            assert found.left == ()
+            assert code_of(process.pid, library) != code
+            assert all("kprobes" not in one.path for one in read_maps(process.pid))
+
+        output, _ = process.communicate(timeout=60)
+        assert (output, process.returncode) == (b"n 2997000\n", 0)
+
+
+def test_a_library_that_never_comes_does_no_harm(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    real = plan_for(program, {"work"})
+    absent = replace(real.sites[0], name="absent", path="/usr/lib/absent.so", probe=1)
+    plan = replace(
+        real,
+        probes=(*real.probes, replace(real.probes[0], is_pending=True)),
+        sites=(*real.sites, absent),
+        attachments=(replace(real.attachments[0], sites=(0, 1)),),
+    )
+    with started(program, "2", "20000", "wait") as process:
+        assert process.stdout
+        process.stdout.readline()
+        with attached(Process(process.pid), plan) as (_, found):
+            output, _ = process.communicate(b"\n", timeout=60)
+            assert output == b"calls 40000\n"
+            assert counts(plan, found) == {"work": 40_000, "absent": 0}
