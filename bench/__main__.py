@@ -19,7 +19,6 @@ NAMES = (
     "compiling",
     "instructions",
     "attaching",
-    "events",
     "footprint",
     "process_hits",
     "process_attach",
