@@ -97,3 +97,29 @@ def test_a_thread_of_the_controller_does_what_the_hand_does(build: Callable[...,
             output, _ = process.communicate(b"\n", timeout=60)
             assert output == f"calls {3 * calls}\n".encode()
             assert counts(plan, found) == {"work": 3 * calls, "loop": 3}
+
+
+@pytest.mark.parametrize("ways", [(), ("breakpoint",)])
+def test_a_disabled_site_rests_until_it_is_enabled(build: Callable[..., Path], ways: tuple[str, ...]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work", "main"}, ways=ways)
+    site = next(number for number, site in enumerate(plan.sites) if site.name == "work")
+    with started(program, "2") as process:
+        time.sleep(0.02)
+        code = code_of(process.pid, program)
+        with attached(Process(process.pid), plan) as (_, found):
+            for _ in range(5):
+                found.disable(site)
+                found.disable(site)
+                rests = counts(plan, found)["work"]
+                time.sleep(0.02)
+                assert counts(plan, found)["work"] == rests
+                found.enable(site)
+                end = time.monotonic() + 10
+                while counts(plan, found)["work"] == rests and time.monotonic() < end:
+                    time.sleep(0.005)
+                assert counts(plan, found)["work"] > rests
+            found.disable(site)
+        assert code_of(process.pid, program) == code
+        process.terminate()
+        assert b"wrong" not in process.communicate(timeout=60)[0]

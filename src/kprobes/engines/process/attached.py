@@ -68,6 +68,18 @@ class ProcessAttached:
                 return World(self._mapped(), self._layout.region_at(number), Clock())
         return None
 
+    def enable(self, *sites: int) -> None:
+        """Let the disabled *sites* count and run their handlers again."""
+        self._hand.call("set_enabled", sites, True)
+
+    def disable(self, *sites: int) -> None:
+        """Take the jumps of *sites* away until `enable`; their counters stay.
+
+        Raises:
+            UnsupportedError: one shares its jump with a site that is not to be disabled.
+        """
+        self._hand.call("set_enabled", sites, False)
+
     def refresh(self) -> None:
         """Bring `armed` up to date: sites of pending probes are armed when their object is mapped."""
         if self._attached and self._hand.is_open:

@@ -52,6 +52,14 @@ class CodeArea:
         return self.start & -PAGE, align_up(self.start + self.size, PAGE) - (self.start & -PAGE)
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The *patches* of one jump, and the numbers of the *sites* whose hits come through it."""
+
+    sites: frozenset[int]
+    patches: tuple[Patch, ...]
+
+
 @dataclass(slots=True)
 class Detours:
     """All detours of one attach: their code, the bytes to write for them, where threads move to, and back from.
@@ -64,6 +72,7 @@ class Detours:
     moves: dict[int, int] = field(default_factory=dict)
     resume: dict[int, Resume] = field(default_factory=dict)
     traps: dict[int, int] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
     routines: list[int] = field(default_factory=list)
 
     def add(self, more: Detours) -> None:
@@ -73,6 +82,7 @@ class Detours:
         self.moves.update(more.moves)
         self.resume.update(more.resume)
         self.traps.update(more.traps)
+        self.groups += more.groups
         self.routines += more.routines
 
 
@@ -89,6 +99,14 @@ def longest(jump: Jump, sites: dict[int, list[int]], *, handled: bool) -> int:
     probes = sum(len(sites.get(item.address, ())) for item in jump.instructions)
     each = LONGEST_HANDLER if handled else LONGEST_COUNT
     return align_up(8 + LONGEST_MOVED * len(jump.instructions) + each * probes, ALIGNMENT)
+
+
+def moves_call(jump: Jump) -> bool:
+    """Tell whether a call runs in the detour of *jump* that has pushed its return address by other means."""
+    from kprobes.arch.x86_64.decode import CALLS
+
+    last = jump.instructions[-1]
+    return any(item.flow in CALLS and not (jump.pushed and item is last) for item in jump.instructions)
 
 
 def with_victims(jumps: Sequence[Jump]) -> list[Jump]:
@@ -254,7 +272,9 @@ class Builder:
         for _, jumps in settled:
             for jump in jumps:
                 if id(jump) not in victims:  # the jump it makes room for writes for both
-                    result.patches += self._patches(jump, where)
+                    patches = self._patches(jump, where)
+                    result.patches += patches
+                    result.groups.append(Group(self._sites_of(jump), tuple(patches)))
         return result
 
     def _routines(self, area: CodeArea, result: Detours) -> int:
@@ -281,6 +301,12 @@ class Builder:
             original = detour.resume[offset]
             result.moves[original] = at + offset
             result.resume[at + offset] = Resume(original, 8 if detour.pushed else 0)
+
+    def _sites_of(self, jump: Jump) -> frozenset[int]:
+        """Return the numbers of the sites that *jump* serves, whether themselves or their functions' exits."""
+        addresses = (*jump.sites, *(jump.victim.sites if jump.victim is not None else ()))
+        count = len(self.programs) // 2
+        return frozenset(number % count for address in addresses for number in self.arrangement.sites.get(address, ()))
 
     def _patches(self, jump: Jump, where: dict[int, int]) -> list[Patch]:
         victim = where[id(jump.victim)] if jump.victim is not None else 0

@@ -32,6 +32,7 @@ class ProcessMemory:
     """The memory of the process *pid*; a context manager.
 
     Raises:
+        TargetError: the process has ended.
         SyscallError: /proc/PID/mem can't be opened (`target.py` explains why).
     """
 
@@ -40,6 +41,8 @@ class ProcessMemory:
         try:
             self._file = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno in {errno.ESRCH, errno.ENOENT}:
+                raise TargetError(f"process {pid} ended") from None
             raise SyscallError(f"opening the memory of process {pid}", error.errno or 0) from None
 
     def __enter__(self) -> ProcessMemory:

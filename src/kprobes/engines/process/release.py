@@ -16,9 +16,9 @@ from kprobes.engines.process.stops import Proof, Stops
 from kprobes.errors import FormatError, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from kprobes.engines.process.patch import Resume
+    from kprobes.engines.process.patch import Place, Resume
     from kprobes.engines.process.procfs import Mapping as Memory
     from kprobes.engines.process.registry import Identity, Patch, Registry
 
@@ -36,10 +36,13 @@ class Leftover:
     registry: Registry
 
 
-def restore(stops: Stops, patches: Sequence[Patch], resume: Mapping[int, Resume]) -> list[Patch]:
+def restore(
+    stops: Stops, patches: Sequence[Patch], resume: Mapping[int, Resume], *, let_go: bool = True
+) -> list[Patch]:
     """Put the original bytes back; return the patches that somebody else has changed since.
 
-    *resume*: what an address in a detour stands for; threads there go back to it at once.
+    *resume*: what an address in a detour stands for; threads there go back to it at once. *let_go*: the threads run
+    free from then on, also those that were kept for breakpoints.
 
     Raises:
         TargetError: a thread stands where it can't be moved away, and doesn't go on.
@@ -55,7 +58,8 @@ def restore(stops: Stops, patches: Sequence[Patch], resume: Mapping[int, Resume]
             if sends is not None:
                 left = write_patches(stops.memory, patches[::-1], undo=True)
                 move_threads(threads, stops.memory, sends)
-                stops.set_free(threads)
+                if let_go:
+                    stops.set_free(threads)
                 return left
         time.sleep(RETRY_S)
     raise TargetError(f"a thread of process {stops.target.pid} stands on a probe and doesn't go on", hint="try again")
@@ -68,15 +72,27 @@ def free(stops: Stops, code: Sequence[tuple[int, int]], others: Sequence[tuple[i
             mappings = stops.mappings()
             if not stops.is_ours(mappings):
                 return True
-            found = places(threads, stops.memory, mappings)
-            inside = any(start <= place.ip < start + size for place in found for start, size in code)
-            if not inside and threads.registers:
+            if not _is_inside(places(threads, stops.memory, mappings), code) and threads.registers:
                 with stops.calls(threads) as (calls, _):
                     for start, size in (*code, *others):
                         calls.call("unmapping", inject.SYS_MUNMAP, start, size)
                 return True
         time.sleep(RETRY_S)
     return False
+
+
+def wait_until_left(stops: Stops, code: Sequence[tuple[int, int]]) -> bool:
+    """Wait until no thread is in *code*, (start, size) each; tell whether that came to be."""
+    for _ in range(TRIES):
+        with stops.stopped() as threads:
+            if not _is_inside(places(threads, stops.memory, stops.mappings()), code):
+                return True
+        time.sleep(RETRY_S)
+    return False
+
+
+def _is_inside(found: Iterable[Place], code: Sequence[tuple[int, int]]) -> bool:
+    return any(start <= place.ip < start + size for place in found for start, size in code)
 
 
 def leftovers(memory: ProcessMemory, mappings: Sequence[Memory]) -> list[Leftover]:

@@ -132,6 +132,13 @@ class TargetService:
         os.close(self._exit_watch)
         self._exit_watch = -1
 
+    def set_enabled(self, sites: Sequence[int], enabled: bool) -> None:
+        """Put the jumps of *sites* in place, or take them away."""
+        if self._worker is None:
+            raise TargetError("nothing is attached")
+        with _ending(self._worker.target):
+            self._worker.set_enabled(frozenset(sites), enabled)
+
     def armed(self) -> list[Armed]:
         """Return how each site is armed by now."""
         return [] if self._worker is None else self._worker.outcome.armed

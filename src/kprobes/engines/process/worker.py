@@ -18,7 +18,15 @@ from kprobes.engines.process import procfs
 from kprobes.engines.process.area import Area, map_area, map_more_code
 from kprobes.engines.process.arming import Armed, Objects, arrange
 from kprobes.engines.process.breakpoints import Breakpoints
-from kprobes.engines.process.detours import Builder, CrowdedError, Detours, merged_pages, settle, with_victims
+from kprobes.engines.process.detours import (
+    Builder,
+    CrowdedError,
+    Detours,
+    merged_pages,
+    moves_call,
+    settle,
+    with_victims,
+)
 from kprobes.engines.process.handlers import Handlers
 from kprobes.engines.process.hooks import programs_of
 from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
@@ -27,7 +35,7 @@ from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blo
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.pending import Pending
 from kprobes.engines.process.registry import MAX_AREAS, Identity, Registry, format_journal, format_registry
-from kprobes.engines.process.release import check_free, clean, free, leftovers, restore
+from kprobes.engines.process.release import check_free, clean, free, leftovers, restore, wait_until_left
 from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
 from kprobes.engines.process.world import Clock, World
@@ -35,7 +43,7 @@ from kprobes.errors import KprobesError, SyscallError, TargetError, UnsafeSiteEr
 from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence, Set
 
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
@@ -110,6 +118,7 @@ class Worker:
         handlers = Handlers(self.plan.natives, {}, "")
         arrangement, settled = self._settle(wanted, mappings, rooms, handlers.size)
         jumps = [jump for _, area_jumps in settled for jump in area_jumps]
+        self._check_shadow_stack(jumps)
         area = Area(layout_for(self.plan, JOURNAL_EACH * (len(jumps) + 2 * len(self._pending.all)) + MAX_AREAS))
         self._threads_known = self._map(area, merged_pages([code for code, _ in settled]) or [_any_page(rooms)])
         try:
@@ -131,6 +140,20 @@ class Worker:
         self.outcome.pauses_ms = self.stops.pauses_ms
         self.stops.run()
         return self.outcome
+
+    def _check_shadow_stack(self, jumps: Sequence[Jump]) -> None:
+        """Refuse jumps that move a call out of its place where the processor checks return addresses.
+
+        Raises:
+            UnsupportedError: such a call would push an address that the shadow stack doesn't have.
+        """
+        if not procfs.read_status(self.target.pid, self.memory.pid).shadow_stack:
+            return
+        if any(moves_call(jump) for jump in jumps):
+            raise UnsupportedError(
+                "the process has a hardware shadow stack, and a probe would have to move a call",
+                hint="probe another instruction of that function, or use --engine uprobe",
+            )
 
     def _build(self, arrangement: Arrangement, settled: list[tuple[CodeArea, list[Jump]]]) -> list[Patch]:
         """Write the detours of *settled* areas, which are mapped, and add them to `detours`; return their patches."""
@@ -248,6 +271,32 @@ class Worker:
             alone = self.owner.pid != os.getpid()
             self.breakpoints = Breakpoints(threads, traps, self.detours.patches, self._ended, alone=alone)
 
+    def set_enabled(self, sites: Set[int], enabled: bool) -> None:
+        """Put the jumps of *sites* in place, or take them away; their counters and detours stay.
+
+        Raises:
+            UnsupportedError: one shares its jump with a site that is not to change.
+        """
+        groups = [group for group in self.detours.groups if group.sites & sites]
+        for group in groups:
+            if not group.sites <= sites:
+                other = self.plan.sites[min(group.sites - sites)].name
+                raise UnsupportedError(f"one jump serves it and {other}", hint="enable or disable both together")
+        there = {id(patch) for patch in self.detours.patches}
+        patches = [patch for group in groups for patch in group.patches if (id(patch) in there) != enabled]
+        if not patches:
+            return
+        if enabled:
+            self.detours.patches += patches
+            self._write_registry()
+            self._arm(patches)
+        else:
+            restore(self.stops, patches, self.detours.resume, let_go=False)
+            wait_until_left(self.stops, self._area().code)
+            changed = {id(patch) for patch in patches}
+            self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in changed]
+            self._write_registry()
+
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
         if not self.attached or self.area is None:
@@ -306,6 +355,7 @@ class Worker:
     def _arm_more(self, numbers: Sequence[int], mappings: Sequence[Mapping], objects: Objects) -> None:
         rooms = free_rooms(mappings)
         arrangement, settled = self._settle(numbers, mappings, rooms, self._handlers.size)
+        self._check_shadow_stack([jump for _, area_jumps in settled for jump in area_jumps])
         with self.stops.stopped() as threads, self.stops.calls(threads) as (calls, _):
             map_more_code(calls, self._area(), merged_pages([code for code, _ in settled]))
         patches = self._build(arrangement, settled)
