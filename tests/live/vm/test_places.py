@@ -101,11 +101,11 @@ def test_an_address_outside_the_code_is_refused(newest):
 def test_a_function_of_a_module_is_probed_by_its_name_and_its_modules(guest_of, kernel):
     guest = guest_of(kernel)  # whose channel to us is a module
 
-    @kprobe("virtio_console:port_fops_write")
+    @kprobe("virtio_console:port_fops_splice_write")
     def wrote():
         emit(pid=pid())
 
-    with guest.attach(wrote, Probe("kprobe", ("port_fops_write",))) as session:
+    with guest.attach(wrote, Probe("kprobe", ("port_fops_splice_write",))) as session:
         for _ in range(10):
             assert guest.shell("true").status == 0
         events = drained(session)

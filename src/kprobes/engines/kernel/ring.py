@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import mmap
 import select
+import time
 
 from kprobes.errors import FormatError
 
@@ -24,6 +25,9 @@ HEADER = 8
 
 # One batch is bounded, so that the producer gets its room back while a reader that is behind still reads.
 _BATCH_BYTES = 4 << 20
+
+# A record in front that is not finished yet is looked at again after this time.
+_BUSY_S = 0.0002
 
 # So many records are looked at before all headers are fetched at once in the hope that they are alike.
 _SAMPLE = 8
@@ -141,8 +145,17 @@ class Ring:
         Raises:
             FormatError: the ring is damaged.
         """
-        if not self.pending and not (timeout_s > 0 and self.wait(timeout_s)):
-            return EMPTY
+        end = time.monotonic() + timeout_s if timeout_s > 0 else 0.0
+        while True:
+            span = self._take()
+            if span.data or not end or (left := end - time.monotonic()) <= 0:
+                return span
+            if self.pending:
+                time.sleep(_BUSY_S)  # whoever writes the record in front was preempted; poll(2) would not wait for it
+            else:
+                self.wait(left)
+
+    def _take(self) -> Span:
         place = self._consumer[0]
         reserved = self._producer[0] - place
         if not reserved:
