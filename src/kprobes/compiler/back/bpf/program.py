@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque
 from kprobes.compiler.back.bpf.builtins import builtin
 from kprobes.compiler.back.bpf.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.bpf.context import read_context, write_context
@@ -28,14 +27,13 @@ from kprobes.compiler.back.bpf.target import STATS, BpfTarget, Lowered, stats_la
 from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text, fill_slot
 from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
 from kprobes.compiler.back.object import read_programs
+from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.text import ModuleText
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kprobes.model.layout import MapLayout
 
 _STACK_FOR_SLOTS = 192  # of the 512 bytes of a BPF stack; the rest is for keys, small records and spilled registers
@@ -97,13 +95,7 @@ def _lower_part(part: Part) -> None:
     _make_slots(part)
     if _is_only_part(part):
         part.count("hits")
-    for block in function.blocks:
-        text.start(f"b.{block.label}")
-        for node in block.nodes:
-            text.at(node.place)
-            _LOWERINGS[type(node)](part, node)
-        text.at(block.end.place)
-        _end(part, block)
+    lower_blocks(part, _LOWERINGS, lambda block: _end(part, block))
 
 
 def _is_only_part(part: Part) -> bool:
@@ -111,19 +103,12 @@ def _is_only_part(part: Part) -> bool:
 
 
 def _end(part: Part, block: ir.Block) -> None:
-    end = block.end
-    if isinstance(end, ir.Jump):
-        part.text.jump(f"b.{end.target}")
-    elif isinstance(end, ir.Branch):
-        part.text.branch(part.value(end.condition), f"b.{end.yes}", f"b.{end.no}")
-    else:
-        is_saved = any(isinstance(node, ir.SaveCall) for node in block.nodes)
-        if part.function.part == "entry" and not _is_only_part(part) and not is_saved:
-            forget_call(part)
-            part.count("hits")
-        part.settle_faults()
-        release_scratch(part)
-        part.text.give_back("0")
+    if is_unsaved_entry(part, block):
+        forget_call(part)
+        part.count("hits")
+    part.settle_faults()
+    release_scratch(part)
+    part.text.give_back("0")
 
 
 def _make_slots(part: Part) -> None:
@@ -145,70 +130,7 @@ def _make_slots(part: Part) -> None:
             zero(part.text, part.buffer(slot), slot.size)
 
 
-# One row a node
-
-
-def _const(part: Part, node: ir.Const) -> None:
-    part.bind_constant(node.to, node.value)
-
-
-def _binary(part: Part, node: ir.Binary) -> None:
-    kind, left, right = node.to.type, part.value(node.left), part.value(node.right)
-    if node.op in ("div", "mod"):
-        part.bind(node.to, _divide(part, node, left, right))
-    else:
-        part.bind(node.to, binary(part.text, node.op, kind, left, right))
-
-
-def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
-    text, kind = part.text, node.to.type
-    if _may_be_product(part, node.left):
-        left = opaque(text, left, f"i{kind.bits}")
-    if not right.startswith("%"):
-        if right == "0":
-            part.fault("-1")
-            return "0"
-        return divide(text, node.op, kind, left, right)
-    zero_label, fine, end = text.label("zero"), text.label("divide"), text.label("divided")
-    text.unlikely(text.let(f"icmp eq i{kind.bits} {right}, 0"), zero_label, fine)
-    text.start(zero_label)
-    part.fault("-1")
-    text.jump(end)
-    text.start(fine)
-    result = divide(text, node.op, kind, left, right)
-    block = text.block
-    text.start(end)
-    return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
-
-
-def _may_be_product(part: Part, value: ir.Value) -> bool:
-    """Tell whether *value* may come from a multiplication.
-
-    LLVM knows `a * b // b == a` as a test for overflow, and makes it a product of 128 bits, which BPF has not.
-    """
-    maker = part.maker(value)
-    return isinstance(maker, ir.ReadSlot) or (isinstance(maker, ir.Binary) and maker.op in ("mul", "shl"))
-
-
-def _compare(part: Part, node: ir.Compare) -> None:
-    left, right = part.value(node.left), part.value(node.right)
-    part.bind(node.to, compare(part.text, node.op, node.left.type, left, right))
-
-
-def _convert(part: Part, node: ir.Convert) -> None:
-    part.bind(node.to, convert(part.text, node.source.type, node.to.type, part.value(node.source)))
-
-
-def _read_slot(part: Part, node: ir.ReadSlot) -> None:
-    part.bind(node.to, part.text.load(node.to.type.bits, part.integers[node.slot]))
-
-
-def _write_slot(part: Part, node: ir.WriteSlot) -> None:
-    part.text.store(node.source.type.bits, part.value(node.source), part.integers[node.slot])
-
-
-def _fault(part: Part, _: ir.Fault) -> None:
-    part.fault("-1")
+# What a node of this machine's own becomes
 
 
 def _restore(part: Part, node: ir.RestoreCall) -> None:
@@ -216,13 +138,7 @@ def _restore(part: Part, node: ir.RestoreCall) -> None:
     part.count("hits")
 
 
-_LOWERINGS: dict[type, Callable[..., None]] = {
-    ir.Const: _const,
-    ir.Binary: _binary,
-    ir.Compare: _compare,
-    ir.Convert: _convert,
-    ir.ReadSlot: _read_slot,
-    ir.WriteSlot: _write_slot,
+_LOWERINGS: Lowerings = {
     ir.ReadContext: read_context,
     ir.WriteContext: write_context,
     ir.Load: load,
@@ -244,5 +160,4 @@ _LOWERINGS: dict[type, Callable[..., None]] = {
     ir.Emit: emit,
     ir.SaveCall: save_call,
     ir.RestoreCall: _restore,
-    ir.Fault: _fault,
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import binary, compare, convert, divide
 from kprobes.compiler.back.bpf.emit import sunk_texts
 from kprobes.compiler.back.bpf.memory import zero
 from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text
@@ -21,14 +20,13 @@ from kprobes.compiler.back.native.part import NativePart
 from kprobes.compiler.back.native.reads import fill_slot, load
 from kprobes.compiler.back.native.runtime import ATTRIBUTES, SECTION
 from kprobes.compiler.back.native.world import builtin, read_context, write_context
+from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.text import ModuleText
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.model.plan import NativeProgram
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kprobes.compiler.back.native.target import NativeTarget
     from kprobes.model.layout import MapLayout
 
@@ -87,27 +85,14 @@ def _lower_part(part: NativePart) -> None:
     text.at(first.nodes[0].place if first.nodes else first.end.place)
     part.learn_site()
     _make_slots(part)
-    for block in function.blocks:
-        text.start(f"b.{block.label}")
-        for node in block.nodes:
-            text.at(node.place)
-            _LOWERINGS[type(node)](part, node)
-        text.at(block.end.place)
-        _end(part, block)
+    lower_blocks(part, _LOWERINGS, lambda block: _end(part, block))
 
 
 def _end(part: NativePart, block: ir.Block) -> None:
-    end = block.end
-    if isinstance(end, ir.Jump):
-        part.text.jump(f"b.{end.target}")
-    elif isinstance(end, ir.Branch):
-        part.text.branch(part.value(end.condition), f"b.{end.yes}", f"b.{end.no}")
-    else:
-        is_saved = any(isinstance(node, ir.SaveCall) for node in block.nodes)
-        if part.function.part == "entry" and part.is_paired and not is_saved:
-            forget_call(part)
-        part.settle_faults()
-        part.end()
+    if is_unsaved_entry(part, block):
+        forget_call(part)
+    part.settle_faults()
+    part.end()
 
 
 def _make_slots(part: NativePart) -> None:
@@ -129,68 +114,7 @@ def _make_slots(part: NativePart) -> None:
             zero(part.text, part.buffer(slot), slot.size)
 
 
-# One row a node
-
-
-def _const(part: NativePart, node: ir.Const) -> None:
-    part.bind_constant(node.to, node.value)
-
-
-def _binary(part: NativePart, node: ir.Binary) -> None:
-    kind, left, right = node.to.type, part.value(node.left), part.value(node.right)
-    if node.op in ("div", "mod"):
-        part.bind(node.to, _divide(part, node, left, right))
-    else:
-        part.bind(node.to, binary(part.text, node.op, kind, left, right))
-
-
-def _divide(part: NativePart, node: ir.Binary, left: str, right: str) -> str:
-    text, kind = part.text, node.to.type
-    if not right.startswith("%"):
-        if right == "0":
-            part.fault("-1")
-            return "0"
-        return divide(text, node.op, kind, left, right)
-    zero_label, fine, end = text.label("zero"), text.label("divide"), text.label("divided")
-    text.unlikely(text.let(f"icmp eq i{kind.bits} {right}, 0"), zero_label, fine)
-    text.start(zero_label)
-    part.fault("-1")
-    text.jump(end)
-    text.start(fine)
-    result = divide(text, node.op, kind, left, right)
-    block = text.block
-    text.start(end)
-    return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
-
-
-def _compare(part: NativePart, node: ir.Compare) -> None:
-    left, right = part.value(node.left), part.value(node.right)
-    part.bind(node.to, compare(part.text, node.op, node.left.type, left, right))
-
-
-def _convert(part: NativePart, node: ir.Convert) -> None:
-    part.bind(node.to, convert(part.text, node.source.type, node.to.type, part.value(node.source)))
-
-
-def _read_slot(part: NativePart, node: ir.ReadSlot) -> None:
-    part.bind(node.to, part.text.load(node.to.type.bits, part.integers[node.slot]))
-
-
-def _write_slot(part: NativePart, node: ir.WriteSlot) -> None:
-    part.text.store(node.source.type.bits, part.value(node.source), part.integers[node.slot])
-
-
-def _fault(part: NativePart, _: ir.Fault) -> None:
-    part.fault("-1")
-
-
-_LOWERINGS: dict[type, Callable[..., None]] = {
-    ir.Const: _const,
-    ir.Binary: _binary,
-    ir.Compare: _compare,
-    ir.Convert: _convert,
-    ir.ReadSlot: _read_slot,
-    ir.WriteSlot: _write_slot,
+_LOWERINGS: Lowerings = {
     ir.ReadContext: read_context,
     ir.WriteContext: write_context,
     ir.Load: load,
@@ -212,5 +136,4 @@ _LOWERINGS: dict[type, Callable[..., None]] = {
     ir.Emit: emit,
     ir.SaveCall: save_call,
     ir.RestoreCall: restore_call,
-    ir.Fault: _fault,
 }

@@ -1,0 +1,113 @@
+"""Nodes that every machine lowers alike: arithmetic, variables, control flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque
+from kprobes.compiler.ir import nodes as ir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kprobes.compiler.back.bpf.part import Part
+
+Lowerings = dict[type, "Callable[..., None]"]
+
+
+def lower_blocks(part: Part, lowerings: Mapping[type, Callable[..., None]], end: Callable[[ir.Block], None]) -> None:
+    """Lower the blocks of *part*, a node by its row in *lowerings* or PLAIN; *end* writes what a Return becomes."""
+    text = part.text
+    for block in part.function.blocks:
+        text.start(f"b.{block.label}")
+        for node in block.nodes:
+            text.at(node.place)
+            (lowerings.get(type(node)) or PLAIN[type(node)])(part, node)
+        text.at(block.end.place)
+        if isinstance(block.end, ir.Jump):
+            text.jump(f"b.{block.end.target}")
+        elif isinstance(block.end, ir.Branch):
+            text.branch(part.value(block.end.condition), f"b.{block.end.yes}", f"b.{block.end.no}")
+        else:
+            end(block)
+
+
+def is_unsaved_entry(part: Part, block: ir.Block) -> bool:
+    """Tell whether the entry part of a pair ends with *block* and keeps nothing for the return: the call is done."""
+    is_pair = part.handler.entry is not None and part.handler.exit is not None
+    is_saved = any(isinstance(node, ir.SaveCall) for node in block.nodes)
+    return part.function.part == "entry" and is_pair and not is_saved
+
+
+def _const(part: Part, node: ir.Const) -> None:
+    part.bind_constant(node.to, node.value)
+
+
+def _binary(part: Part, node: ir.Binary) -> None:
+    kind, left, right = node.to.type, part.value(node.left), part.value(node.right)
+    if node.op in ("div", "mod"):
+        part.bind(node.to, _divide(part, node, left, right))
+    else:
+        part.bind(node.to, binary(part.text, node.op, kind, left, right))
+
+
+def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
+    text, kind = part.text, node.to.type
+    if _may_be_product(part, node.left):
+        left = opaque(text, left, f"i{kind.bits}")
+    if not right.startswith("%"):
+        if right == "0":
+            part.fault("-1")
+            return "0"
+        return divide(text, node.op, kind, left, right)
+    zero_label, fine, end = text.label("zero"), text.label("divide"), text.label("divided")
+    text.unlikely(text.let(f"icmp eq i{kind.bits} {right}, 0"), zero_label, fine)
+    text.start(zero_label)
+    part.fault("-1")
+    text.jump(end)
+    text.start(fine)
+    result = divide(text, node.op, kind, left, right)
+    block = text.block
+    text.start(end)
+    return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
+
+
+def _may_be_product(part: Part, value: ir.Value) -> bool:
+    """Tell whether *value* may come from a multiplication.
+
+    LLVM knows `a * b // b == a` as a test for overflow, and makes it a product of 128 bits, which BPF has not.
+    """
+    maker = part.maker(value)
+    return isinstance(maker, ir.ReadSlot) or (isinstance(maker, ir.Binary) and maker.op in ("mul", "shl"))
+
+
+def _compare(part: Part, node: ir.Compare) -> None:
+    left, right = part.value(node.left), part.value(node.right)
+    part.bind(node.to, compare(part.text, node.op, node.left.type, left, right))
+
+
+def _convert(part: Part, node: ir.Convert) -> None:
+    part.bind(node.to, convert(part.text, node.source.type, node.to.type, part.value(node.source)))
+
+
+def _read_slot(part: Part, node: ir.ReadSlot) -> None:
+    part.bind(node.to, part.text.load(node.to.type.bits, part.integers[node.slot]))
+
+
+def _write_slot(part: Part, node: ir.WriteSlot) -> None:
+    part.text.store(node.source.type.bits, part.value(node.source), part.integers[node.slot])
+
+
+def _fault(part: Part, _: ir.Fault) -> None:
+    part.fault("-1")
+
+
+PLAIN: Lowerings = {
+    ir.Const: _const,
+    ir.Binary: _binary,
+    ir.Compare: _compare,
+    ir.Convert: _convert,
+    ir.ReadSlot: _read_slot,
+    ir.WriteSlot: _write_slot,
+    ir.Fault: _fault,
+}
