@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.targets import Target
     from kprobes.events.record import Event
+    from kprobes.model.listed import Listed
     from kprobes.model.mapspec import MapSpec
-    from kprobes.model.plan import Plan, SiteStats
+    from kprobes.model.plan import Plan, Site, SiteStats
     from kprobes.model.probe import Probe
     from kprobes.symbols.frames import KernelFrames
 
@@ -87,7 +88,7 @@ def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Sess
     Raises:
         KprobesError: as `attach`; the engine stays the caller's then.
     """
-    return Session(engine, *_attach(engine, probes, within))
+    return Session(engine, *_attach(engine, probes, within), probes)
 
 
 def _attach(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
@@ -123,16 +124,18 @@ class Session:
     """Probes in place. Iterate `events()`, `wait()`, read `session[map]` and `stats`; close detaches. A context
     manager."""
 
-    def __init__(self, engine: Engine, plan: Plan, attached: Attached) -> None:
+    def __init__(self, engine: Engine, plan: Plan, attached: Attached, probes: Sequence[Probe] = ()) -> None:
         self.plan = plan
         self.dropped = 0
         self._engine = engine
         self._attached = attached
+        self._probes = tuple(probes)
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] | None = None
         self._closed = False
         self._frames: KernelFrames | None = None
         self._final: list[ProbeStats] | None = None
+        self._disabled: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
         return self
@@ -238,6 +241,65 @@ class Session:
         left = Counter(one.why for one in armed if not one.way)
         reasons = ", ".join(f"{count} {why}" for why, count in left.most_common())
         return shown + ([f"{left.total()} left out ({reasons})"] if left else [])
+
+    @property
+    def listing(self) -> list[Listed]:
+        """Return one entry a site, as the kernel's kprobes/list has it: where it is, how it is armed, and its state."""
+        listing = getattr(self._attached, "listing", None)
+        if listing is not None:
+            found: list[Listed] = listing()
+            return found
+        from kprobes.model.listed import list_plan
+
+        return list_plan(self.plan, self._disabled)
+
+    def disable(self, *what: Probe | str) -> None:
+        """Let the probes *what* rest until `enable`: probes that were attached, or names and globs of their sites
+        (`malloc`, `libc.so.6:str*`); all without one. Their counts stay. No handler of theirs runs after it returns.
+
+        Raises:
+            UsageError: nothing here is called so. UnsupportedError: this way in can't be disabled by itself.
+        """
+        self._set_enabled(what, enabled=False)
+
+    def enable(self, *what: Probe | str) -> None:
+        """Let the probes *what* go on that `disable` let rest.
+
+        Raises:
+            UsageError, UnsupportedError: as `disable`.
+        """
+        self._set_enabled(what, enabled=True)
+
+    def _set_enabled(self, what: Sequence[Probe | str], *, enabled: bool) -> None:
+        sites = self._sites_of(what)
+        change = getattr(self._attached, "set_enabled", None)
+        if change is None:
+            raise UnsupportedError(
+                "probes of this target can't be disabled", hint="detach, and attach the others again"
+            )
+        change(sites, enabled)
+        self._disabled = self._disabled - sites if enabled else self._disabled | sites
+
+    def _sites_of(self, what: Sequence[Probe | str]) -> frozenset[int]:
+        found = set() if what else set(range(len(self.plan.sites)))
+        for one in what:
+            matching = {number for number, site in enumerate(self.plan.sites) if self._is_meant(site, one)}
+            if not matching:
+                raise UsageError(
+                    f"no probe of this session is called {one if isinstance(one, str) else one.places[0]}",
+                    hint="session.listing shows what it has",
+                )
+            found |= matching
+        return frozenset(found)
+
+    def _is_meant(self, site: Site, what: Probe | str) -> bool:
+        if isinstance(what, str):
+            from fnmatch import fnmatchcase
+
+            names = (site.name, site.symbol, self.plan.probes[site.probe].text)
+            return any(fnmatchcase(name, what) for name in names if name)
+        asked = self.plan.probes[site.probe].asked
+        return asked < len(self._probes) and self._probes[asked] is what
 
     def stack(self, stack_id: int) -> list[str]:
         """Return the frames of a stack that an event or a key carries, innermost first, as `symbol+offset`.

@@ -1,10 +1,13 @@
-"""What can be probed.
+"""What can be probed, and what is probed.
 
 examples:
   kprobes list 'vfs_*'              functions of this machine's kernel
   kprobes list --vm 'tcp_*'         of a kernel in a box
   kprobes list 'ext4:*'             of a module
   kprobes list 't:sched:*'          tracepoints
+  kprobes list -p PID 'libc:str*'   functions of a process
+  kprobes list -p PID               the probes in a process: where, how each is armed, and why so
+  kprobes list --armed              the probes in all processes (those of the process engine)
 Functions that can't be probed are left out; the last line says how many, and why.
 """
 
@@ -16,36 +19,105 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from kprobes.cli.options import add_target_options, target_of
-from kprobes.errors import SymbolNotFoundError, UnsupportedError
+from kprobes.errors import SymbolNotFoundError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.port import Facts
+    from kprobes.engines.process.listing import Probed
+    from kprobes.model.listed import Listed
 
 TRACEPOINT = ("t:", "tracepoint:")
 
 
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
-    parser.add_argument("glob", nargs="?", default="*", metavar="GLOB", help="a function or a glob (default: all)")
+    parser.add_argument("glob", nargs="?", default="", metavar="GLOB", help="a function or a glob (default: all)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
+    parser.add_argument("--armed", action="store_true", help="the probes that are in place in processes")
     add_target_options(parser)
 
 
 def run(arguments: Namespace) -> int:
     """List what matches."""
-    engine = target_of(arguments).open()
+    target = target_of(arguments)
+    if arguments.armed and (arguments.vm or arguments.kernel):
+        raise UsageError("--armed lists probes in processes of this machine", hint="leave --vm out")
+    if arguments.armed or (arguments.pid is not None and not arguments.glob):
+        return _run_armed(arguments)
+    glob: str = arguments.glob or "*"
+    if arguments.pid is not None:
+        _write(_functions_of_process(glob, arguments.pid), arguments.format)
+        return 0
+    engine = target.open()
     try:
         facts = engine.facts()
-        glob: str = arguments.glob
         rows = _tracepoints(glob.partition(":")[2], facts) if glob.startswith(TRACEPOINT) else _functions(glob, facts)
-        for row in rows:
-            sys.stdout.write(f"{json.dumps(row) if arguments.format == 'json' else _line(row)}\n")
+        _write(rows, arguments.format)
     finally:
         engine.close()
     return 0
+
+
+def _write(rows: Iterable[dict[str, object]], form: str) -> None:
+    for row in rows:
+        sys.stdout.write(f"{json.dumps(row) if form == 'json' else _line(row)}\n")
+
+
+def _run_armed(arguments: Namespace) -> int:
+    from kprobes.engines.process.listing import list_process, list_processes
+
+    one = arguments.pid is not None
+    for found in list_process(arguments.pid) if one else list_processes():
+        rows = [row for row in found.sites if not arguments.glob or _is_meant(row, arguments.glob)]
+        if arguments.format == "json":
+            for row in rows:
+                sys.stdout.write(f"{json.dumps(_as_json(found, row))}\n")
+            continue
+        for row in rows:
+            sys.stdout.write(f"{format_listed(row)}\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"{_owner(found)}\n")
+    return 0
+
+
+def _is_meant(row: Listed, glob: str) -> bool:
+    name = row.name.removesuffix("+0x0")
+    return any(fnmatchcase(text, glob) for text in (name, row.name, f"{row.object}:{name}"))
+
+
+def _as_json(found: Probed, row: Listed) -> dict[str, object]:
+    fields = ("address", "kind", "name", "object", "way", "why", "state")
+    told = {name: getattr(row, name) for name in fields}
+    return {"pid": found.pid, "owner": found.owner.pid, "owner_alive": found.lives, **told, "flags": list(row.flags)}
+
+
+def format_listed(row: Listed) -> str:
+    """Return one line as the kernel's kprobes/list has it, with the way and the reason behind."""
+    from kprobes.render.escape import escape
+
+    flags = "".join(f" [{flag}]" for flag in row.flags)
+    where = f" [{row.object}]" if row.object else ""
+    how = ": ".join(text for text in (row.way, row.why) if text)
+    return escape(f"{row.address:016x}  {row.kind}  {row.name}{where}{flags}  {how}")
+
+
+def _owner(found: Probed) -> str:
+    if found.lives:
+        return f"process {found.pid} is probed by process {found.owner.pid}"
+    return f"process {found.pid}: who probed it is gone; `kprobes detach {found.pid}` takes the probes away"
+
+
+def _functions_of_process(glob: str, pid: int) -> Iterator[dict[str, object]]:
+    from kprobes.symbols.file import resolve_in_process
+
+    resolution = resolve_in_process(glob, pid)
+    for one in resolution.found:
+        yield {"name": one.site.symbol or one.site.name, "module": one.object.name}
+    for reason, count in resolution.skipped:
+        sys.stderr.write(f"{count} left out: {reason}\n")
 
 
 def _functions(glob: str, facts: Facts) -> Iterator[dict[str, object]]:

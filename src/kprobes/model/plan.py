@@ -186,7 +186,8 @@ class PlannedProbe:
     """What the user asked for, for display: `kprobe`, `vfs_read`, and the ways taken (`fentry` + `fexit`).
 
     *is_glob*: its sites were found by a glob, so the process engine leaves those out that can't be armed. *is_pending*:
-    its sites may lie in files that the process maps later; they are armed then.
+    its sites may lie in files that the process maps later; they are armed then. *asked*: its place among the probes
+    that were asked for.
     """
 
     kind: str
@@ -194,6 +195,7 @@ class PlannedProbe:
     ways: tuple[str, ...]
     is_glob: bool = False
     is_pending: bool = False
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,12 +70,14 @@ class Builder:
         self.attachments: list[Attachment] = []
         self.events: list[EventLayout] = []
         self.notes: list[str] = []
+        self.asked: list[Probe] = []
         self.shards = 1 << max(0, self.features.cpus - 1).bit_length()
 
     def resolve(self, probe: Probe) -> None:
         """Find the sites of *probe* and number them."""
         groups, notes = self.places.groups(probe)
         self.notes += notes
+        self.asked.append(probe)
         for group in groups:
             self.groups.append(group)
             self.first_site.append(len(self.sites))
@@ -112,7 +114,8 @@ class Builder:
         for program in returns_first:
             self.attachments.append(Attachment(len(self.programs), sites, maxactive))
             self.programs.append(program)
-        self.probes.append(PlannedProbe(group.probe.kind, _title(group), ways.names()))
+        asked = next(place for place, one in enumerate(self.asked) if one is group.probe)
+        self.probes.append(PlannedProbe(group.probe.kind, _title(group), ways.names(), asked=asked))
 
     def plan(self) -> Plan:
         """Return the plan."""

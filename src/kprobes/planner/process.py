@@ -52,6 +52,7 @@ class _Builder:
         self._sites: list[Site] = []
         self._numbers: list[tuple[int, ...]] = []
         self._notes: list[str] = []
+        self._asked: list[Probe] = []
         self._specs: dict[str, MapSpec] = {}
         self._maps: dict[str, MapLayout] = {}
         self._events: list[EventLayout] = []
@@ -63,6 +64,7 @@ class _Builder:
                 f"a {probe.kind} is no probe of a process", hint="leave -p out for the kernel's functions"
             )
         groups, notes = group_files(probe, self._within)
+        self._asked.append(probe)
         self._notes += notes
         for group in groups:
             first, number = len(self._sites), len(self._groups)
@@ -133,7 +135,9 @@ class _Builder:
         counted = len(self._sites) * (2 if pairs else 1)
         for number, (group, handler) in enumerate(zip(self._groups, handlers, strict=True)):
             sites, maxactive = self._numbers[number], group.probe.maxactive
-            probes.append(PlannedProbe(group.probe.kind, _title(group), (group.probe.way or "jump",), len(sites) > 1))
+            asked = next(place for place, one in enumerate(self._asked) if one is group.probe)
+            ways = (group.probe.way or "jump",)
+            probes.append(PlannedProbe(group.probe.kind, _title(group), ways, len(sites) > 1, asked=asked))
             if handler is None:
                 attachments.append(Attachment(COUNT_ONLY, sites, maxactive))
                 continue

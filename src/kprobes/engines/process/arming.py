@@ -190,8 +190,7 @@ def _arrange_mapping(
                 jumps[found.patch.at] = found.patch
             _hang(hook, found.address, image, bool(plan.sites[hook.site].offset), result)
         if hooks:
-            first = plans[hooks[0].address]
-            result.armed.append(Armed(located.number, first.address, _way(first), first.reason))
+            result.armed.append(_told(located, [plans[hook.address] for hook in hooks], hooks[0].is_exit))
     result.jumps += jumps.values()
 
 
@@ -252,6 +251,17 @@ def _live(hook: Hook, address: int, image: Image, *, red_zone: bool, inside: boo
         function = image.function(address)
         direction = function is None or may_set_direction(function)
     return Live(flags=hook.conditional or not dead.flags, red_zone=red_zone, direction=direction, dead=dead.registers)
+
+
+def _told(located: Located, plans: Sequence[SitePlan], by_exits: bool) -> Armed:
+    """Return how a site is armed: as its entry is, or as the first of its exits that is a breakpoint."""
+    first = plans[0]
+    told = next((one for one in plans if one.tactic == "breakpoint"), first)
+    exits = plans if by_exits else plans[1:]
+    why = told.reason if told is first and not by_exits else f"its exit at {told.address:#x}: {told.reason}"
+    if exits and told.tactic != "breakpoint":
+        why += f"; {len(exits)} exit{'s' if len(exits) > 1 else ''} by jumps"
+    return Armed(located.number, located.address if by_exits else first.address, _way(told), why)
 
 
 def _way(found: SitePlan) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.hand import Hand
     from kprobes.engines.process.worker import Outcome
     from kprobes.engines.process.world import World
+    from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
 
 KINDS = len(SITE_COUNTERS)
@@ -70,7 +71,7 @@ class ProcessAttached:
 
     def enable(self, *sites: int) -> None:
         """Let the disabled *sites* count and run their handlers again."""
-        self._hand.call("set_enabled", sites, True)
+        self.set_enabled(frozenset(sites), True)
 
     def disable(self, *sites: int) -> None:
         """Take the jumps of *sites* away until `enable`; their counters stay.
@@ -78,12 +79,23 @@ class ProcessAttached:
         Raises:
             UnsupportedError: one shares its jump with a site that is not to be disabled.
         """
-        self._hand.call("set_enabled", sites, False)
+        self.set_enabled(frozenset(sites), False)
+
+    def set_enabled(self, sites: frozenset[int], enabled: bool) -> None:
+        """Disable or enable *sites*: see `disable`."""
+        self._hand.call("set_enabled", tuple(sites), enabled)
 
     def refresh(self) -> None:
         """Bring `armed` up to date: sites of pending probes are armed when their object is mapped."""
         if self._attached and self._hand.is_open:
             self.armed = tuple(self._hand.call("armed"))
+
+    def listing(self) -> list[Listed]:
+        """Return what is armed now, and how; nothing once the target has been let go."""
+        if not (self._attached and self._hand.is_open):
+            return []
+        found: list[Listed] = self._hand.call("listed")
+        return found
 
     def poll(self, timeout_s: float) -> list[bytes]:
         """Return the records that are there, waiting up to *timeout_s* for the first, or for the target's end."""

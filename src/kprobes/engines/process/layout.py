@@ -5,6 +5,7 @@
     blocks      one for each thread: header, then u64 counters [kind][site]; block 0 is shared by those without one
     maps        what handlers keep, one region a map (see `regions`)
     rings       event rings, one for each block (see `ring.py`)
+    listing     what is armed, for who looks from outside (see `listing.py`)
 
 All offsets are multiples of a page, all integers little-endian. The target can scribble over every byte of it: the
 controller takes the layout from its own memory, never from the file.
@@ -26,6 +27,7 @@ PAGE = 4096
 MAX_BLOCKS = 256
 MAX_RINGS = 32
 MIN_RING, MAX_RING = 1 << 16, 1 << 23
+LISTED_SITE = 512  # bytes that the listing has for each site; pages that aren't written cost nothing
 
 # The owner table: private to a process, wiped in a forked child.
 OWNER_ENTRIES = 512
@@ -97,7 +99,7 @@ class SharedLayout:
     """Offsets in the memfd for *sites* sites; *regions* are the sizes of the maps' regions, in the plan's order.
 
     *ring_size* is the data of each ring, a power of two; there are as many rings as blocks, or none where it is 0.
-    *private* bytes belong to the process alone and are mapped behind its owner table.
+    *private* bytes belong to the process alone and are mapped behind its owner table. *listing_size*: of the listing.
     """
 
     sites: int
@@ -106,6 +108,7 @@ class SharedLayout:
     regions: tuple[int, ...] = ()
     ring_size: int = 0
     private: int = 0
+    listing_size: int = 0
 
     @property
     def table_size(self) -> int:
@@ -150,6 +153,11 @@ class SharedLayout:
     @property
     def size(self) -> int:
         """Return the size of the memfd."""
+        return self.listing_at + self.listing_size
+
+    @property
+    def listing_at(self) -> int:
+        """Return the offset of the listing."""
         return self.rings_at + self.rings * self.ring_stride
 
     def region_at(self, number: int) -> int:
@@ -171,7 +179,8 @@ def layout_for(plan: Plan, journal_entries: int) -> SharedLayout:
     sites = counted_sites(len(plan.sites), plan.natives)
     private = sum(align_up(one.value_size, 8) for one in plan.maps if one.kind == "frames")
     asked = max((one.max_entries for one in plan.maps if one.kind == "ring"), default=0)
+    listing = align_up(LISTED_SITE * (len(plan.sites) + 1), PAGE)
     if not asked or not plan.natives:
-        return SharedLayout(sites, journal_entries, MAX_BLOCKS, regions, private=private)
+        return SharedLayout(sites, journal_entries, MAX_BLOCKS, regions, private=private, listing_size=listing)
     size = min(max(1 << (asked - 1).bit_length(), MIN_RING), MAX_RING)
-    return SharedLayout(sites, journal_entries, MAX_RINGS, regions, size, private)
+    return SharedLayout(sites, journal_entries, MAX_RINGS, regions, size, private, listing)

@@ -112,6 +112,12 @@ def read_status(pid: int, tid: int = 0) -> Status:
     return parse_status(_read(f"/proc/{pid}/task/{tid}/status" if tid else f"/proc/{pid}/status"))
 
 
+def switches(pid: int, tid: int) -> int:
+    """Return how often the thread *tid* of *pid* has given up its processor."""
+    lines = _read(f"/proc/{pid}/task/{tid}/status").split("\n")
+    return sum(int(line.rpartition(":")[2]) for line in lines if "voluntary_ctxt_switches:" in line)
+
+
 def read_start_time(pid: int) -> int:
     """Return the start time of *pid* in clock ticks since boot; with the pid it names a process for ever."""
     return parse_start_time(_read(f"/proc/{pid}/stat"))
@@ -121,6 +127,11 @@ def read_comm(pid: int, tid: int) -> bytes:
     """Return the name of a thread, at most 15 bytes."""
     with open(f"/proc/{pid}/task/{tid}/comm", "rb") as file:  # noqa: PTH123
         return file.read().rstrip(b"\n")
+
+
+def process_ids() -> list[int]:
+    """Return the ids of all processes."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
 
 
 def thread_ids(pid: int) -> list[int]:

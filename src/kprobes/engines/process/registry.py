@@ -23,15 +23,17 @@ NAME = "kprobes"
 MAPPED_AS = f"/memfd:{NAME} (deleted)"
 
 MAGIC = b"kprobes\0"
-VERSION = 1
+VERSION = 2
 MAX_ENTRIES = 1 << 20
 MAX_AREAS = 64
 LONGEST_PATCH = 16
 AREA_ENTRY = 0xFF  # instead of a length: the entry is an area, its head the size
 MAX_AREA_SIZE = 1 << 30
+MAX_SHARED = 1 << 40
 
-# magic, version, number of areas, owner pid, target pid, owner start time, target start time, journal offset, entries
-_HEADER = struct.Struct("<8sIIIIQQQQ")
+# magic, version, number of areas, owner pid, target pid, owner start time, target start time, journal offset, entries,
+# listing offset, listing size
+_HEADER = struct.Struct("<8sIIIIQQQQQQ")
 _AREA = struct.Struct("<QQ")
 _ENTRY = struct.Struct(f"<QQB7x{LONGEST_PATCH}s{LONGEST_PATCH}s")
 
@@ -72,6 +74,8 @@ class Registry:
     areas: tuple[tuple[int, int], ...]
     journal_at: int
     entries: int
+    listing_at: int = 0
+    listing_size: int = 0
 
 
 def format_registry(registry: Registry) -> bytes:
@@ -86,6 +90,8 @@ def format_registry(registry: Registry) -> bytes:
         registry.target.start_time,
         registry.journal_at,
         registry.entries,
+        registry.listing_at,
+        registry.listing_size,
     )
     return head + b"".join(_AREA.pack(*area) for area in registry.areas)
 
@@ -98,10 +104,16 @@ def parse_registry(page: bytes) -> Registry:
     """
     if len(page) < REGISTRY_SIZE or page[: len(MAGIC)] != MAGIC:
         raise FormatError("no registry of kprobes")
-    _, version, areas, owner, target, owner_start, target_start, journal_at, entries = _HEADER.unpack_from(page)
+    _, version, areas, owner, target, owner_start, target_start, *places = _HEADER.unpack_from(page)
+    journal_at, entries, listing_at, listing_size = places
     if version != VERSION:
         raise FormatError(f"the registry is of version {version}, this is version {VERSION}")
-    if areas > MAX_AREAS or entries > MAX_ENTRIES or journal_at % PAGE or journal_at > MAX_AREA_SIZE:
+    if (
+        areas > MAX_AREAS
+        or entries > MAX_ENTRIES
+        or journal_at % PAGE
+        or max(journal_at, listing_at, listing_size) > MAX_SHARED
+    ):
         raise FormatError("the registry was overwritten")
     found = []
     for index in range(areas):
@@ -109,7 +121,7 @@ def parse_registry(page: bytes) -> Registry:
         if start % PAGE or size % PAGE or not 0 < size <= MAX_AREA_SIZE:
             raise FormatError("the registry was overwritten")
         found.append((start, size))
-    return Registry(Identity(owner, owner_start), Identity(target, target_start), tuple(found), journal_at, entries)
+    return Registry(Identity(owner, owner_start), Identity(target, target_start), tuple(found), *places)
 
 
 def format_journal(patches: Sequence[Patch], areas: Sequence[tuple[int, int]] = ()) -> bytes:

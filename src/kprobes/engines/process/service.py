@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.process.worker import Outcome
+    from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -142,6 +143,10 @@ class TargetService:
     def armed(self) -> list[Armed]:
         """Return how each site is armed by now."""
         return [] if self._worker is None else self._worker.outcome.armed
+
+    def listed(self) -> list[Listed]:
+        """Return what is armed now, and how."""
+        return [] if self._worker is None else self._worker.listed()
 
     def idle(self) -> int:
         """See `hand.Service`."""

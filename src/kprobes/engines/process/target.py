@@ -81,7 +81,7 @@ def identify(pid: int) -> Identity:
             hint="a process has one tracer at a time: end the other first",
         )
     lead = procfs.live_thread(pid)
-    _check_access(lead, status)
+    check_access(lead, status)
     _check_architecture(lead)
     return Identity(pid, start_time)
 
@@ -131,13 +131,18 @@ def _name(pid: int) -> str:
         return "?"
 
 
-def _check_access(pid: int, status: procfs.Status, tries: int = 20) -> None:
+def check_access(pid: int, status: procfs.Status, tries: int = 20) -> None:
+    """Make sure that the kernel lets us look into the thread *pid*, which has *status*.
+
+    Raises:
+        TargetError: it has ended. PrivilegeError: it is not ours to look at; the hint names the setting.
+    """
     try:
         os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.ESRCH and tries and procfs.read_status(pid).state not in "ZX":
             time.sleep(_EXEC_S)  # it is in the middle of an exec, between two memories
-            _check_access(pid, status, tries - 1)
+            check_access(pid, status, tries - 1)
             return
         if error.errno in {errno.ENOENT, errno.ESRCH}:
             raise TargetError(f"process {pid} ended") from None

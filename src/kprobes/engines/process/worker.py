@@ -8,9 +8,9 @@ Detach: stop, restore the code, let go; once no thread is in a detour any more, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,16 +30,26 @@ from kprobes.engines.process.detours import (
 from kprobes.engines.process.handlers import Handlers
 from kprobes.engines.process.hooks import programs_of
 from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
+from kprobes.engines.process.listing import format_listing, rows_of
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, ProcessMemory, Room, find_room, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.pending import Pending
 from kprobes.engines.process.registry import MAX_AREAS, Identity, Registry, format_journal, format_registry
-from kprobes.engines.process.release import check_free, clean, free, leftovers, restore, wait_until_left
+from kprobes.engines.process.release import (
+    VFORK_S,
+    Patience,
+    check_free,
+    clean,
+    free,
+    leftovers,
+    restore,
+    wait_until_left,
+)
 from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
 from kprobes.engines.process.world import Clock, World
-from kprobes.errors import KprobesError, SyscallError, TargetError, UnsafeSiteError, UnsupportedError
+from kprobes.errors import InternalError, KprobesError, SyscallError, TargetError, UnsafeSiteError, UnsupportedError
 from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
@@ -52,12 +62,13 @@ if TYPE_CHECKING:
     from kprobes.engines.process.procfs import Mapping
     from kprobes.engines.process.registry import Patch
     from kprobes.engines.process.threads import StoppedThreads
+    from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
 
-TRIES = 20
-RETRY_S = 0.002
 JOURNAL_EACH = 3  # writes of one jump, at most
 PATIENCE_S = 0.3  # a controller that was killed dies within a moment
+# Bytes left free for the program's own next mappings: more each time that one of those took the place chosen for ours.
+MARGINS = (0, 64 << 20, 256 << 20, 512 << 20, 1 << 30)
 
 
 @dataclass(slots=True)
@@ -68,6 +79,17 @@ class Outcome:
     pauses_ms: list[float] = field(default_factory=list)
     mode: str = ""
     layout: SharedLayout = field(default_factory=lambda: SharedLayout(0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is to be armed: the sites numbered *wanted*, and how; and our memory, which is mapped."""
+
+    wanted: list[int]
+    objects: Objects
+    arrangement: Arrangement
+    settled: list[tuple[CodeArea, list[Jump]]]
+    area: Area
 
 
 class Worker:
@@ -100,6 +122,7 @@ class Worker:
         self.attached = False
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
+        self._listing_is_old = False
         self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
         # Made early: the longer a clock has measured when it is asked, the better.
         self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
@@ -110,22 +133,13 @@ class Worker:
         Raises:
             UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
         """
-        mappings = self._clean_mappings()
-        rooms = free_rooms(mappings)
-        objects = Objects(self.target.pid, mappings)
-        absent = {number for number in self._pending.all if not objects.is_mapped(self.plan.sites[number])}
-        wanted = [number for number in range(len(self.plan.sites)) if number not in absent]
-        handlers = Handlers(self.plan.natives, {}, "")
-        arrangement, settled = self._settle(wanted, mappings, rooms, handlers.size)
-        jumps = [jump for _, area_jumps in settled for jump in area_jumps]
-        self._check_shadow_stack(jumps)
-        area = Area(layout_for(self.plan, JOURNAL_EACH * (len(jumps) + 2 * len(self._pending.all)) + MAX_AREAS))
-        self._threads_known = self._map(area, merged_pages([code for code, _ in settled]) or [_any_page(rooms)])
+        found = self._find_place()
+        area = found.area
         try:
-            handlers.mode, handlers.symbols = self._threads_known.mode, self._place_maps(area)
-            self._handlers = handlers
+            places = self._place_maps(area)
+            self._handlers = Handlers(self.plan.natives, places, self._threads_known.mode)
             self.area = area
-            self._build(arrangement, settled)
+            self._build(found.arrangement, found.settled)
             self._write_registry()
             self._arm(self.detours.patches)
         except BaseException:
@@ -133,13 +147,41 @@ class Worker:
                 self._unmap(area)
             raise
         self.attached = True
-        self._note_armed(wanted, objects, self.detours.patches)
-        self.outcome.armed = arrangement.armed
+        self._note_armed(found.wanted, found.objects, self.detours.patches)
+        self.outcome.armed = found.arrangement.armed
         self.outcome.mode = self._threads_known.mode
         self.outcome.layout = area.layout
         self.outcome.pauses_ms = self.stops.pauses_ms
         self.stops.run()
         return self.outcome
+
+    def _find_place(self) -> _Found:
+        """Plan the sites whose code is there, and map our memory.
+
+        The target runs while its memory is looked at: if it maps something of its own where ours is to be, all is
+        planned again.
+        """
+        mappings = self._clean_mappings()
+        for margin in MARGINS:
+            objects = Objects(self.target.pid, mappings)
+            absent = {number for number in self._pending.all if not objects.is_mapped(self.plan.sites[number])}
+            wanted = [number for number in range(len(self.plan.sites)) if number not in absent]
+            rooms = free_rooms(mappings, margin=margin)
+            size = Handlers(self.plan.natives, {}, "").size
+            arrangement, settled = self._settle(wanted, mappings, rooms, size)
+            jumps = [jump for _, area_jumps in settled for jump in area_jumps]
+            self._check_shadow_stack(jumps)
+            area = Area(layout_for(self.plan, JOURNAL_EACH * (len(jumps) + 2 * len(self._pending.all)) + MAX_AREAS))
+            try:
+                pages = merged_pages([code for code, _ in settled]) or [_any_page(rooms)]
+                self._threads_known = self._map(area, pages)
+            except SyscallError as error:
+                if error.errno != errno.EEXIST or margin == MARGINS[-1]:
+                    raise
+                mappings = self.stops.mappings()
+            else:
+                return _Found(wanted, objects, arrangement, settled, area)
+        raise InternalError("no place was tried")
 
     def _check_shadow_stack(self, jumps: Sequence[Jump]) -> None:
         """Refuse jumps that move a call out of its place where the processor checks return addresses.
@@ -242,17 +284,21 @@ class Worker:
             raise UnsupportedError("too many probes in objects that come and go")
         entries = len(patches) + len(more)
         area.shared[area.layout.journal_at : area.layout.journal_at + len(journal)] = journal
-        page = format_registry(Registry(self.owner, self.target, tuple(first), area.layout.journal_at, entries))
+        at = area.layout
+        places = (at.journal_at, entries, at.listing_at, at.listing_size)
+        page = format_registry(Registry(self.owner, self.target, tuple(first), *places))
         area.shared[: len(page)] = page
+        self._listing_is_old = True
 
     def _arm(self, patches: Sequence[Patch]) -> None:
-        for attempt in range(TRIES):
+        patience = Patience(VFORK_S)
+        while True:
             with self.stops.stopped() as threads:
                 standing = list(places(threads, self.memory, self.stops.mappings()))
                 try:
                     sends = ways_out(threads, standing, patches, self.detours.moves)
                 except UnsafeSiteError:
-                    if attempt == TRIES - 1:
+                    if patience.is_over(threads):
                         raise
                 else:
                     if not self.attached:
@@ -262,7 +308,7 @@ class Worker:
                     self._keep_for_breakpoints(threads)
                     write_patches(self.memory, patches)
                     return
-            time.sleep(RETRY_S)
+            patience.rest()
 
     def _keep_for_breakpoints(self, threads: StoppedThreads) -> None:
         traps = self.detours.traps
@@ -296,6 +342,7 @@ class Worker:
             changed = {id(patch) for patch in patches}
             self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in changed]
             self._write_registry()
+        self._write_listing()
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
@@ -320,9 +367,26 @@ class Worker:
     def idle(self) -> bool:
         """Serve breakpoints, let go of threads that could not be before; tell whether to be called again soon."""
         more = self.breakpoints is not None and self.breakpoints.serve()
+        if self._listing_is_old and self.attached:
+            self._write_listing()
         if self.attached and self._pending.is_due():
             self._look_again()
         return not self.stops.reap() or more
+
+    def listed(self) -> list[Listed]:
+        """Return what is armed now, and how, one entry a site."""
+        in_place = {id(patch) for patch in self.detours.patches}
+        off: set[int] = set()
+        for group in self.detours.groups:
+            if any(id(patch) not in in_place for patch in group.patches):
+                off |= group.sites
+        return rows_of(self.plan, self.outcome.armed, off, self._pending.waiting)
+
+    def _write_listing(self) -> None:
+        self._listing_is_old = False
+        area = self._area()
+        content = format_listing(self.listed(), area.layout.listing_size)
+        area.shared[area.layout.listing_at : area.layout.listing_at + len(content)] = content
 
     @property
     def looks_again(self) -> bool:
@@ -350,6 +414,7 @@ class Worker:
                 self._arm_more(come, mappings, objects)
             except (KprobesError, OSError) as error:
                 self._pending.give_up(come)
+                self._listing_is_old = True
                 self.outcome.armed += [Armed(number, 0, "", str(error)) for number in come]
 
     def _arm_more(self, numbers: Sequence[int], mappings: Sequence[Mapping], objects: Objects) -> None:
@@ -362,7 +427,9 @@ class Worker:
         self._write_registry()
         self._arm(patches)
         self._note_armed(numbers, objects, patches)
-        self.outcome.armed += arrangement.armed
+        come = frozenset(numbers)
+        self.outcome.armed = [one for one in self.outcome.armed if one.number not in come] + arrangement.armed
+        self._listing_is_old = True
 
     def close(self) -> None:
         """Close what the worker holds; the target stays as it is."""
