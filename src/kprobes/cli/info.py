@@ -4,6 +4,7 @@ examples:
   kprobes info vfs_read
   kprobes info --vm=6.1 tcp_v4_connect
   kprobes info --format json do_exit
+  kprobes info -p PID libc:malloc   how it would be armed in that process, and why so
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from kprobes.cli.options import add_target_options, target_of
-from kprobes.errors import TypeNotFoundError
+from kprobes.errors import TypeNotFoundError, UnprobeableError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.port import Facts
     from kprobes.model.features import Features
@@ -25,13 +28,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
-    parser.add_argument("function", metavar="FUNC", help="a kernel function, or module:function")
+    parser.add_argument("function", metavar="FUNC", help="a kernel function, module:function, or a place in a process")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object")
     add_target_options(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Explain one function."""
+    if arguments.pid is not None:
+        return _run_in_process(arguments)
     engine = target_of(arguments).open()
     try:
         facts = engine.facts()
@@ -45,6 +50,47 @@ def run(arguments: Namespace) -> int:
     else:
         sys.stdout.write(_page(known, ways))
     return 0
+
+
+def _run_in_process(arguments: Namespace) -> int:
+    target_of(arguments)  # refuses options that contradict each other
+    known = _explain_in_process(arguments.function, arguments.pid)
+    if arguments.format == "json":
+        sys.stdout.write(f"{json.dumps(known)}\n")
+    else:
+        sys.stdout.write(_rows_of((label, str(text)) for label, text in known.items()))
+    return 0
+
+
+def _explain_in_process(place: str, pid: int) -> dict[str, object]:
+    from kprobes.engines.process.preview import preview
+    from kprobes.model.probe import Probe
+    from kprobes.model.within import Within
+    from kprobes.planner.process import plan_process
+    from kprobes.symbols.file import resolve_in_process
+
+    resolution = resolve_in_process(place, pid)
+    one = resolution.found[0]
+    found: dict[str, object] = {
+        "function": one.site.name,
+        "object": one.site.path or "none",
+        "file offset": hex(one.site.address + one.site.offset),
+        "size": f"{one.size} bytes" if one.size else "not known",
+    }
+    if len(resolution.found) > 1:
+        found["note"] = f"{len(resolution.found)} places match: this is the first"
+    kinds = ("uprobe",) if one.site.offset or not one.site.symbol else ("uprobe", "uretprobe")
+    for kind in kinds:
+        label = "by a probe" if kind == "uprobe" else "by its return"
+        where = f"{one.site.path}:{one.site.symbol}+{one.site.offset:#x}" if one.site.symbol else place
+        try:
+            (row, *_) = preview(pid, plan_process((Probe(kind, (where,)),), Within(pid, native=True)))
+        except UnprobeableError as error:
+            found[label] = f"no: {error.reason}"
+        else:
+            found["address"] = hex(row.address)
+            found[label] = f"{row.way}: {row.why}"
+    return found
 
 
 def _explain(name: str, facts: Facts) -> Explanation:
@@ -80,6 +126,10 @@ def _page(known: Explanation, ways: list[str]) -> str:
         ("copies", ", ".join(known.copies)),
         ("steadier", ", ".join(f"t:{name}" for name in known.tracepoints)),
     ]
+    return _rows_of(rows)
+
+
+def _rows_of(rows: Iterable[tuple[str, str]]) -> str:
     from kprobes.render.escape import escape
 
     return "".join(f"{label:<14} {escape(text)}\n" for label, text in rows if text)

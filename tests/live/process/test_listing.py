@@ -124,3 +124,15 @@ def test_a_process_that_is_not_there_is_told(build: Callable[..., Path]) -> None
     shown = kprobes("list", "-p", str(pid))
     assert (shown.returncode, shown.stdout) == (1, "")
     assert f"there is no process {pid}" in shown.stderr
+
+
+def test_info_says_how_a_place_would_be_armed_without_touching_it(build: Callable[..., Path]) -> None:
+    with threads(build) as process:
+        before = read_maps(process.pid)
+        told = json.loads(kprobes("info", "-p", str(process.pid), "libc:free", "--format", "json").stdout)
+        assert told["function"] == "libc.so.6:free"
+        assert told["by a probe"].startswith("jump")
+        assert "exit" in told["by its return"]
+        inside = kprobes("info", "-p", str(process.pid), "libc:free+0x1").stdout
+        assert "no: not the start of an instruction" in inside
+        assert read_maps(process.pid) == before

@@ -103,17 +103,18 @@ class Objects:
         Raises:
             UnprobeableError: nothing of the file is mapped, or no code at that offset.
         """
+        at = site.address + site.offset
         if not site.path:
-            found = [one for one in self._code if one.start <= site.address < one.end]
-            places = [(one, site.address) for one in found]
+            found = [one for one in self._code if one.start <= at < one.end]
+            places = [(one, at) for one in found]
         else:
             mappings = self.mappings_of(site.path)
             if not mappings:
                 raise UnprobeableError(site.name, f"{site.path} is not mapped in process {self._pid}")
             places = [
-                (one, one.start + site.address - one.offset)
+                (one, one.start + at - one.offset)
                 for one in mappings
-                if one.offset <= site.address < one.offset + one.end - one.start
+                if one.offset <= at < one.offset + one.end - one.start
             ]
         if not places:
             raise UnprobeableError(site.name, "there is no executable code")
