@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kprobes.errors import SymbolNotFoundError, UsageError
+from kprobes.errors import UsageError
 from kprobes.frozen import replace
 from kprobes.planner.group import Group
-from kprobes.symbols.file import FileResolution, resolve_file
+from kprobes.symbols.file import resolve_anywhere
 from kprobes.symbols.objects import MachineObjects, ProcessObjects
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def group_files(probe: Probe, within: Within) -> tuple[list[Group], list[str]]:
     )
     sites, notes = [], []
     for place in probe.places:
-        resolution = _resolve(place, objects)
+        resolution = resolve_anywhere(place, objects)
         sites += [replace(one.site, size=one.size) for one in resolution.found]
         if resolution.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in resolution.skipped)
@@ -39,23 +39,3 @@ def group_files(probe: Probe, within: Within) -> tuple[list[Group], list[str]]:
             raise UsageError(f"a return probe sits at a function's entry, {site.name} does not")
     at_entry = all(not site.offset and site.symbol for site in sites)
     return [Group(probe, tuple(sites), None, at_entry=at_entry)], notes
-
-
-def _resolve(place: str, objects: Objects) -> FileResolution:
-    """Resolve *place*; a plain name that the program itself does not have is looked for in what it has loaded."""
-    try:
-        return resolve_file(place, objects)
-    except SymbolNotFoundError:
-        if ":" in place:
-            raise
-        for name in _libraries(objects):
-            try:
-                return resolve_file(f"{name}:{place}", objects)
-            except SymbolNotFoundError:
-                continue
-        raise
-
-
-def _libraries(objects: Objects) -> list[str]:
-    main = objects.main()
-    return [one.path for one in objects.all() if main is None or one.path != main.path]

@@ -14,6 +14,7 @@ from kprobes.frozen import dataclass
 from kprobes.model.plan import Site
 from kprobes.symbols.elf import ElfFile
 from kprobes.symbols.elf_symbols import ElfSymbol, ElfSymbols
+from kprobes.symbols.nearest import nearest_names
 from kprobes.symbols.objects import GLOB, MachineObjects, Object, ProcessObjects
 
 TYPE_CHECKING = False
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from kprobes.symbols.objects import Objects
 
 PLACE = re.compile(
-    r"(?:(?P<object>[^\x00-\x20]+?):(?!:))?(?P<name>[^\x00-\x20:+]+(?:::[^\x00-\x20:+]+)*)"
+    r"(?:(?P<object>[^\x00-\x20]*?[^\x00-\x20:]):(?!:))?(?P<name>[^\x00-\x20:+]+(?:::[^\x00-\x20:+]+)*)"
     r"(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z"
 )
 OFFSET = re.compile(r"0x[0-9a-fA-F]{1,16}\Z")
@@ -82,8 +83,32 @@ def resolve_file(text: str, objects: Objects | None = None) -> FileResolution:
 
 
 def resolve_in_process(text: str, pid: int) -> FileResolution:
-    """Return the sites of the place *text* in what the process *pid* has mapped; see `resolve_file`."""
-    return resolve_file(text, ProcessObjects(pid))
+    """Return the sites of the place *text* in what the process *pid* has mapped; see `resolve_anywhere`."""
+    return resolve_anywhere(text, ProcessObjects(pid))
+
+
+def resolve_anywhere(text: str, objects: Objects) -> FileResolution:
+    """Return the sites of the place *text*; a plain name that the program lacks is looked for in its libraries.
+
+    Raises:
+        What `resolve_file` does.
+    """
+    try:
+        return resolve_file(text, objects)
+    except SymbolNotFoundError as missing:
+        match, main = PLACE.match(text), objects.main()
+        if main is None or match is None or match["object"]:
+            raise
+        near = list(missing.nearest)
+        for one in objects.all():
+            if one.path == main.path:
+                continue
+            try:
+                return resolve_file(f"{one.path}:{text}", objects)
+            except SymbolNotFoundError as other:
+                near += other.nearest
+        best = nearest_names(match["name"], near)
+        raise SymbolNotFoundError(text, nearest=best, where=f"{main.name} and its libraries") from None
 
 
 def _resolve_one(name: str, offset: int, where: Object, objects: Objects) -> ResolvedFile:

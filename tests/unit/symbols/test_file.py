@@ -89,6 +89,18 @@ def test_unknown_function_offers_the_nearest():
     assert refused.value.nearest == ("malloc",)
 
 
+def test_name_without_an_object_is_looked_for_in_the_libraries_too():
+    assert resolve_in_process("malloc", os.getpid()).found[0].object.name.startswith("libc.so")
+    with pytest.raises(SymbolNotFoundError, match="and its libraries") as refused:
+        resolve_in_process("mallocc", os.getpid())
+    assert "malloc" in refused.value.nearest
+
+
+def test_colons_of_a_namespace_name_no_object():
+    with pytest.raises(SymbolNotFoundError, match="'std::nothing'"):
+        resolve_in_process("std::nothing", os.getpid())
+
+
 def test_file_without_symbols_says_how_to_go_on(tmp_path):
     data = bytearray(Path(LIBRARY).read_bytes())
     data[0x28:0x30] = bytes(8)  # no section headers
