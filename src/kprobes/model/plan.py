@@ -126,6 +126,10 @@ class NativeRelocation:
     addend: int = 0
 
 
+# What a native program returns, bits that may come together.
+LEFT, OMITTED = 1, 2
+
+
 @dataclass(frozen=True, slots=True)
 class NativeProgram:
     """One handler as x86-64 code for the process engine: position-independent, entered at *entry* by a call.
@@ -134,8 +138,9 @@ class NativeProgram:
     to integer registers, finds its stack aligned, and calls nothing but helpers.
 
     *reads* names the fields of pt_regs it looks at; with *writes* it may change registers, which are then put back from
-    pt_regs; with *skips* it may also change the instruction pointer, and returns non-zero where it has. *clobbers* are
-    the caller-saved registers that it changes, all of them where that isn't known.
+    pt_regs; with *skips* it may also change the instruction pointer, and returns `LEFT` where it has; with *omits*
+    it may return `OMITTED`: the probed instruction is then left out. *clobbers* are the caller-saved registers that it
+    changes, all of them where that isn't known.
 
     *part*: `entry` runs at the site itself; `exit` at each way out of the function that begins there; `return` too, as
     the other half of an `entry` that has counted the call.
@@ -148,6 +153,7 @@ class NativeProgram:
     reads: tuple[str, ...] = ()
     writes: bool = False
     skips: bool = False
+    omits: bool = False
     part: str = "entry"
     clobbers: tuple[str, ...] = ("ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11")
 

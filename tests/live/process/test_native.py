@@ -24,8 +24,10 @@ pytestmark = pytest.mark.process
 WORDS = {name: getattr(words, name) for name in dir(words) if not name.startswith("_")}
 
 
-def handler(text: str, place: str, *, kind: str = "uprobe", unsafe: bool = False, **maps: object) -> Probe:
-    return Probe(kind, (place,), HandlerSource("h", text, names={**WORDS, **maps}), unsafe=unsafe)
+def handler(
+    text: str, place: str, *, kind: str = "uprobe", unsafe: bool = False, way: str = "", **maps: object
+) -> Probe:
+    return Probe(kind, (place,), HandlerSource("h", text, names={**WORDS, **maps}), way=way, unsafe=unsafe)
 
 
 @contextmanager

@@ -25,6 +25,19 @@ from kprobes.errors import InternalError, UnsafeSiteError
 if TYPE_CHECKING:
     from kprobes.arch.x86_64.patch import Patch
 
+
+class Code(bytes):
+    """The bytes of a body, with *nexts*: where in it 32-bit offsets stand that are to lead behind the instruction."""
+
+    nexts: tuple[int, ...]
+
+    def __new__(cls, content: bytes, nexts: tuple[int, ...] = ()) -> Code:
+        """Return *content* with the places of its offsets."""
+        made = super().__new__(cls, content)
+        made.nexts = nexts
+        return made
+
+
 Body = Callable[[int], bytes]
 
 RED_ZONE = 128
@@ -65,7 +78,8 @@ class CallPolicy:
     si, which the call itself uses, are lost like the others if they are not among them.
     *show*: the fields of pt_regs that the handler reads. *flags*: `Flags.DEAD` where nobody reads them any more.
     *writable*: the handler may change registers, so all of *show* is loaded back. *skips*: a handler that returns
-    non-zero has changed the instruction pointer; everything is then taken from pt_regs. *red_zone*: memory below the
+    LEFT has changed the instruction pointer; everything is then taken from pt_regs. *omits*: one that returns OMITTED
+    wants the instruction left out; all registers must be *writable* then. *red_zone*: memory below the
     stack pointer is in use (it isn't at a function's entry). *align*: the handler wants its stack aligned to 16 bytes.
     *clear_direction*: the direction flag might be set here (see `liveness.may_set_direction`). *pushed*: as in `Patch`.
     """
@@ -75,6 +89,7 @@ class CallPolicy:
     flags: str = Flags.KEPT
     writable: bool = False
     skips: bool = False
+    omits: bool = False
     red_zone: bool = True
     align: bool = False
     clear_direction: bool = False
@@ -156,19 +171,21 @@ def _counted(at: int, flags: str, dead: frozenset[str], count: Body) -> bytes:
     return head + count(at + len(head)) + tail
 
 
-def handler_call(call: Call) -> Body:
+def handler_call(call: Call) -> Callable[[int], Code]:
     """Return a body that calls a handler, as its policy says.
 
     Raises:
         InternalError: the policy contradicts itself.
     """
     policy = call.policy
+    if policy.omits and not (policy.writable and policy.flags == Flags.KEPT):
+        raise InternalError("an instruction that may be left out needs all that the program has")
     if policy.skips and not (policy.writable and policy.show >= EVERYTHING):
         raise InternalError("a handler that changes the instruction pointer needs all of pt_regs")
     return lambda at: _handler_call(at, call)
 
 
-def _handler_call(at: int, call: Call) -> bytes:
+def _handler_call(at: int, call: Call) -> Code:
     policy = call.policy
     code = bytearray(_save(policy))
     if "ip" in policy.show:
@@ -186,11 +203,23 @@ def _handler_call(at: int, call: Call) -> bytes:
         code += assemble.copy("sp", "bx")
     if call.guard:
         code += call.guard.leave(at + len(code))
+    nexts: tuple[int, ...] = ()
+    if policy.omits:
+        code += _leave_out(policy)
+        nexts = (len(code) - _AFTER_NEXT,) if policy.skips else (len(code) - 4,)
     if policy.skips:
         code += _leave_by_frame(policy)
     if skip_at:
         code[skip_at - 4 : skip_at] = struct.pack("<i", len(code) - skip_at)
-    return bytes(code) + _restore(policy)
+    return Code(bytes(code) + _restore(policy), nexts)
+
+
+def _leave_out(policy: CallPolicy) -> bytes:
+    """Return code that, if the handler wants the instruction left out, goes on behind it: at once, or by way of the
+    frame's instruction pointer where other registers are taken from there too."""
+    aside, jump = b"\x48\x8d\x0d\0\0\0\0" + _SET_IP, b"\xe9\0\0\0\0"  # lea rcx, [rip + next]; mov [rsp + ip], rcx
+    way = aside if policy.skips else _restore(policy) + jump
+    return b"\xa8\x02\x0f\x84" + struct.pack("<i", len(way)) + way
 
 
 def _call(at: int, handler: int) -> bytes:
@@ -282,6 +311,10 @@ def _leave_by_frame(policy: CallPolicy) -> bytes:
     return b"\x85\xc0\x0f\x84" + struct.pack("<i", len(leave)) + leave
 
 
+_SET_IP = assemble.store("cx", REGISTERS["ip"])
+_AFTER_NEXT = 4 + len(_SET_IP)  # bytes behind the begin of the offset
+
+
 def build(patch: Patch, at: int, before: Mapping[int, Body], after: Mapping[int, Body] | None = None) -> Detour:
     """Return the detour of *patch* at address *at*.
 
@@ -300,7 +333,7 @@ def build(patch: Patch, at: int, before: Mapping[int, Body], after: Mapping[int,
         resume[len(copy.code)] = item.address
         body = before.get(item.address)
         if body:
-            copy.code += body(copy.here)
+            _add_body(copy, item, body)
             resume[len(copy.code)] = item.address
         behind = after.get(item.address) if after else None
         if behind:
@@ -312,6 +345,14 @@ def build(patch: Patch, at: int, before: Mapping[int, Body], after: Mapping[int,
         resume[len(copy.code)] = patch.end
         copy.jump(patch.end)
     return Detour(at, copy.finish(), copy.labels, resume, patch.pushed)
+
+
+def _add_body(copy: Copy, item: Instruction, body: Body) -> None:
+    begin = len(copy.code)
+    code = body(copy.here)
+    copy.code += code
+    for place in code.nexts if isinstance(code, Code) else ():
+        copy.aim(begin + place, item.end)
 
 
 def _check_target(patch: Patch, item: Instruction) -> None:

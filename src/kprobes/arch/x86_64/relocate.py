@@ -86,6 +86,13 @@ class Copy:
         self._pending.clear()
         return bytes(self.code)
 
+    def aim(self, place: int, target: int) -> None:
+        """Let the 32-bit offset at *place* of the code lead to *target*, an original address that has not come yet."""
+        if target in self._moved:
+            self._pending.append((place, target))
+        else:
+            self.code[place : place + 4] = _int32(assemble.distance(self.at + place + 4, target))
+
     def _offset(self, target: int) -> None:
         if target in self._moved:
             self._pending.append((len(self.code), target))

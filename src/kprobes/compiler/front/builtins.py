@@ -286,6 +286,12 @@ def _skip(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
 
 def _return_from_function(ctx: Context, node: ast.AST, given: Given) -> Term:
     _require_unsafe(ctx, node, "return_from_function()")
+    if not ctx.around.at_entry:
+        raise ctx.error(
+            node,
+            "return_from_function() needs a probe at the entry: further in, its frame is not known",
+            "use skip(), or set regs.ip and regs.sp",
+        )
     term, where = given.get("value", (Constant(0), node))
     value = integers.address(ctx, where, _number_or_pointer(ctx, (term, where)))
     ctx.build.add(WriteContext(ctx.place(node), "return", value))

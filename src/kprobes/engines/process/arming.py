@@ -55,7 +55,8 @@ class Arrangement:
 
     A number of *sites* from the plan's number of sites on stands for an exit of site number - that; `taken` are the
     addresses of conditional jumps that are exits only where they are taken. *closely*: it pays to find out which
-    registers are dead at each site.
+    registers are dead at each site. *omits*: instructions may be left out, so that nothing can be told dead by what
+    comes after.
     """
 
     jumps: list[Jump] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Arrangement:
     live: dict[int, Live] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     closely: bool = False
+    omits: bool = False
     crowded: Set[int] = frozenset()
 
 
@@ -143,6 +145,7 @@ def arrange(
         for located in objects.locate(number, plan.sites[number]):
             by_mapping.setdefault(located.mapping.start, []).append(located)
     result = Arrangement(crowded=crowded, closely=bool(plan.natives) and len(plan.sites) <= CLOSELY)
+    result.omits = any(program.omits for program in plan.natives)
     known = {code.path: code for code in plan.objects}
     ranges = tuple(range(room.start, room.end) for room in rooms)
     for group in by_mapping.values():
@@ -155,7 +158,7 @@ def _arrange_mapping(
     known: CodeObject | None, result: Arrangement,
 ) -> None:  # fmt: skip
     from kprobes.arch.x86_64.image import Image
-    from kprobes.arch.x86_64.patch import IN_PROCESS
+    from kprobes.arch.x86_64.patch import IN_PROCESS, Tactic
     from kprobes.arch.x86_64.sites import plan_sites
 
     mapping = group[0].mapping
@@ -167,7 +170,8 @@ def _arrange_mapping(
         read=memory.read_some,
     )
     forced = all(plan.probes[plan.sites[located.number].probe].ways == (Way.BREAKPOINT,) for located in group)
-    exclude = frozenset(IN_PROCESS) if forced else frozenset[str]()
+    # A moved call's return address is on the stack already: it would stay there if the call were left out.
+    exclude = frozenset(IN_PROCESS if forced else (Tactic.CALL,) if result.omits else ())
     programs = programs_of(plan)
     by_site: dict[int, list[Hook]] = {}
     for located in group:
@@ -236,7 +240,8 @@ def _hang(hook: Hook, address: int, image: Image, inside: bool, result: Arrangem
     red_zone = hook.conditional if hook.is_exit else inside
     known = result.live.get(address)
     if known is None:
-        result.live[address] = _live(hook, address, image, red_zone=red_zone, inside=inside, closely=result.closely)
+        found = _live(hook, address, image, red_zone=red_zone, inside=inside, closely=result.closely)
+        result.live[address] = replace(found, flags=True, dead=frozenset()) if result.omits else found
     elif (red_zone, hook.conditional) > (known.red_zone, known.flags):
         flags = known.flags or hook.conditional
         result.live[address] = replace(known, flags=flags, red_zone=known.red_zone or red_zone)

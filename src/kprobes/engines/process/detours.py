@@ -23,6 +23,7 @@ from kprobes.model.plan import COUNT_ONLY
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kprobes.arch.x86_64.detour import Code
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
     from kprobes.engines.process.handlers import Handlers
@@ -340,8 +341,10 @@ class _Bodies:
         numbers = self._builder.arrangement.sites.get(address, [])  # none: a site that was left out
         return lambda at: self._code(address, numbers, at)
 
-    def _code(self, address: int, numbers: Sequence[int], at: int) -> bytes:
-        code = bytearray()
+    def _code(self, address: int, numbers: Sequence[int], at: int) -> Code:
+        from kprobes.arch.x86_64.detour import Code
+
+        code, nexts = bytearray(), list[int]()
         live = self._builder.arrangement.live.get(address, KEEP_ALL)
         for number in numbers:
             program = self._builder.programs[number]
@@ -354,10 +357,12 @@ class _Bodies:
                 self._slow.extend([(here, slow)] if slow else [])
                 code += part
             else:
-                code += self._call(program, (number, address), here, live)
-        return bytes(code)
+                called = self._call(program, (number, address), here, live)
+                nexts += [len(code) + place for place in called.nexts]
+                code += called
+        return Code(bytes(code), tuple(nexts))
 
-    def _call(self, program: int, site: tuple[int, int], at: int, live: Live) -> bytes:
+    def _call(self, program: int, site: tuple[int, int], at: int, live: Live) -> Code:
         builder = self._builder
         number, address = site
         sites = len(builder.programs) // 2
@@ -368,7 +373,12 @@ class _Bodies:
             number -= sites
         call = builder.handlers.call(program, (number, address), self._routines, live, pushed=self._pushed)
         code = call(at + len(skip))
-        return skip[:-4] + struct.pack("<i", len(code)) + code if skip else code
+        if not skip:
+            return code
+        from kprobes.arch.x86_64.detour import Code
+
+        shifted = tuple(len(skip) + place for place in code.nexts)
+        return Code(skip[:-4] + struct.pack("<i", len(code)) + code, shifted)
 
     def finish(self, code: bytearray, at: int) -> None:
         """Append the slow ways to *code*, the whole detour, which stands *at*."""

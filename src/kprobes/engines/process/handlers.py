@@ -18,11 +18,12 @@ from kprobes.errors import InternalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kprobes.arch.x86_64.detour import Code
     from kprobes.engines.process.stubs import Live
     from kprobes.model.plan import NativeProgram
 
 ALIGNMENT = 16
-LONGEST_HANDLER = 640  # bytes that one handler's call adds to a detour, at most
+LONGEST_HANDLER = 768  # bytes that one handler's call adds to a detour, at most
 _ORIG_AX = 0x78
 # mov rcx, [rsp + orig_ax]; mov qword [rcx + guard], 0
 _LEAVE = b"\x48\x8b\x4c\x24" + bytes((_ORIG_AX,)) + b"\x48\xc7\x41" + bytes((BLOCK_GUARD, 0, 0, 0, 0))
@@ -69,7 +70,7 @@ class Handlers:
 
     def call(
         self, number: int, site: tuple[int, int], routines: int, live: Live, *, pushed: bool
-    ) -> Callable[[int], bytes]:
+    ) -> Callable[[int], Code]:
         """Return a body (see `arch.x86_64.detour`) that calls program *number* for *site*: (number, address)."""
         from kprobes.arch.x86_64 import assemble
         from kprobes.arch.x86_64.detour import EVERYTHING, GENERAL, Call, CallPolicy, Flags, Guard, handler_call
@@ -78,14 +79,16 @@ class Handlers:
         program = self.programs[number]
         enter = routine(routines, self.mode)
         guard = Guard(lambda at: assemble.call(at, enter), lambda _at: _LEAVE)
+        changes = program.writes or program.omits
         show = EVERYTHING if program.skips else frozenset(ALIASES.get(name, name) for name in program.reads)
         changed = ENTER_CLOBBERS.union(program.clobbers) - live.dead
         policy = CallPolicy(
-            keep=GENERAL if program.skips or program.writes else tuple(sorted(changed)),
-            show=frozenset(GENERAL) | show if program.writes else show,
-            flags=Flags.KEPT if live.flags else Flags.DEAD,
-            writable=program.writes,
+            keep=GENERAL if program.skips or changes else tuple(sorted(changed)),
+            show=frozenset(GENERAL) | show if changes else show,
+            flags=Flags.KEPT if live.flags or program.omits else Flags.DEAD,
+            writable=changes,
             skips=program.skips,
+            omits=program.omits,
             red_zone=live.red_zone,
             clear_direction=live.direction,
             pushed=pushed,

@@ -191,6 +191,11 @@ class Worker:
         """
         if not procfs.read_status(self.target.pid, self.memory.pid).shadow_stack:
             return
+        if any(program.skips for program in self.plan.natives):
+            raise UnsupportedError(
+                "the process has a hardware shadow stack, and a handler leaves the probed function",
+                hint="return_from_function() and a change of regs.ip would be taken for an attack",
+            )
         if any(moves_call(jump) for jump in jumps):
             raise UnsupportedError(
                 "the process has a hardware shadow stack, and a probe would have to move a call",

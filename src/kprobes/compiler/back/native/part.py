@@ -9,7 +9,7 @@ from kprobes.compiler.back.bpf.part import Part
 from kprobes.compiler.back.bpf.target import BpfTarget
 from kprobes.errors import CompileError
 from kprobes.model.layout import SITE_COUNTERS
-from kprobes.model.plan import Way
+from kprobes.model.plan import LEFT, OMITTED, Way
 from kprobes.model.shared import BLOCK_NUMBER, counter_offset, world_layout
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class NativePart(Part):
     """One part on its way to LLVM text. What it shares with a BPF program (values, slots, buffers) is inherited.
 
-    `reads` gathers the fields of pt_regs that it looks at; `writes` and `skips` tell what it may change.
+    `reads` gathers the fields of pt_regs that it looks at; `writes`, `skips` and `omits` tell what it may change.
     """
 
     def __init__(self, handler: Handler, function: Function, target: NativeTarget, text: FunctionText) -> None:
@@ -32,6 +32,7 @@ class NativePart(Part):
         self.reads: set[str] = set()
         self.writes = False
         self.skips = False
+        self.omits = False
         self.site = "%site"
         self._left = ""
 
@@ -53,12 +54,21 @@ class NativePart(Part):
     def leave(self) -> None:
         """Note that the program goes on elsewhere than at the probed instruction."""
         self.skips = True
+        self._tell(LEFT)
+
+    def omit(self) -> None:
+        """Note that the probed instruction is not to run."""
+        self.omits = True
+        self._tell(OMITTED)
+
+    def _tell(self, bit: int) -> None:
         if not self._left:
             self._left = self.text.variable(64)
-        self.text.store(64, "1", self._left)
+        told = self.text.load(64, self._left)
+        self.text.store(64, self.text.let(f"or i64 {told}, {bit}"), self._left)
 
     def end(self) -> None:
-        """Return to the detour: 1 where the program goes on elsewhere."""
+        """Return to the detour, and tell it where the program goes on."""
         self.text.give_back(self.text.load(64, self._left) if self._left else "0")
 
     def register(self, name: str) -> str:

@@ -74,6 +74,7 @@ def _program(part: NativePart, text: str) -> NativeProgram:
         reads=tuple(sorted(part.reads)),
         writes=part.writes,
         skips=part.skips,
+        omits=part.omits,
         part="return" if part.is_return else part.function.part,
         clobbers=tuple(sorted(clobbered(linked.code[: linked.text_end]))),
     )

@@ -55,7 +55,7 @@ def _argument(part: NativePart, node: ReadContext) -> str:
 
 
 def write_context(part: NativePart, node: WriteContext) -> None:
-    """Change a register, or leave the probed function."""
+    """Change a register, leave the probed function, or leave the probed instruction out."""
     text = part.text
     if node.what == "register":
         if node.source is None:
@@ -73,7 +73,7 @@ def write_context(part: NativePart, node: WriteContext) -> None:
         part.set_register(x86_64.STACK_POINTER, text.let(f"add i64 {stack}, {x86_64.WORD_SIZE}"))
         part.leave()
     else:
-        raise part.unsupported("skip()", node.place, "use return_from_function(value), or set regs.ip")
+        part.omit()
 
 
 def builtin(part: NativePart, node: Builtin) -> None:
