@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from guest_harness import ROOT, Done, Guest
 
-EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+IN_A_PROCESS = {"inject"}  # see tests/live/process/test_injection.py
+EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - IN_A_PROCESS)
 WORKLOADS = {
     "argdist": "./calls write 1234 50; ./calls write 100 7",
     "execsnoop": "./calls getppid 1; ./calls getppid 1",
