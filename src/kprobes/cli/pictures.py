@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kprobes.render.histogram import Picture
     from kprobes.render.terminal import Terminal
 
-MOST_PICTURES = 12
+MOST_PICTURES = 5
 
 
 def write_value(name: str, value: object, stream: TextIO, *, as_json: bool, unit: str = "") -> None:

@@ -50,7 +50,7 @@ def histograms(pictures: Sequence[Picture], terminal: Terminal = PLAIN, *, most:
     shown = pictures[:most] if most else pictures
     text = "\n".join(histogram(picture, terminal) for picture in shown)
     hidden = len(pictures) - len(shown)
-    return f"{text}\n({grouped(hidden)} more not shown)\n" if hidden else text
+    return f"{text}\n({grouped(hidden)} more with fewer values not shown)\n" if hidden else text
 
 
 def _heading(picture: Picture, total: int, terminal: Terminal) -> str:

@@ -70,7 +70,7 @@ def test_several_have_an_empty_line_between_and_may_be_cut() -> None:
         "",
         "key 2   2 values",
         "",
-        "(1 more not shown)",
+        "(1 more with fewer values not shown)",
     ]
 
 
