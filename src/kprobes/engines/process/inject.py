@@ -109,6 +109,7 @@ class RemoteCalls:
                 return
             passed = 0 if number or stop == ptrace.SYSCALL_STOP_SIGNAL else stop
             if event:
+                ptrace.interrupt(self._tid)  # any other stop makes the kernel forget that it was asked for
                 ptrace.resume(self._tid, passed)
             else:
                 ptrace.resume_to_syscall(self._tid, passed)

@@ -103,15 +103,16 @@ class Room:
     end: int
 
 
-def free_rooms(mappings: Sequence[Mapping]) -> list[Room]:
+def free_rooms(mappings: Sequence[Mapping], *, margin: int = 0) -> list[Room]:
     """Return the gaps between *mappings* (in order) that we may use.
 
-    Left out: what lies above the heap up to the next mapping or 64 MiB (it grows there) and what lies below a stack.
+    Left out: what lies above the heap up to the next mapping or 64 MiB (it grows there), what lies below a stack, and
+    the last *margin* bytes of each gap, where the program's own next mappings go.
     """
     rooms = []
     floor = LOWEST
     for mapping in mappings:
-        top = min(mapping.start, HIGHEST)
+        top = min(mapping.start, HIGHEST) - margin
         if mapping.path.startswith("[stack"):
             top -= STACK_ROOM
         if top > floor:

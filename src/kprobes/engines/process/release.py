@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from kprobes.engines.process.patch import Place, Resume
     from kprobes.engines.process.procfs import Mapping as Memory
     from kprobes.engines.process.registry import Identity, Patch, Registry
+    from kprobes.engines.process.threads import StoppedThreads
 
-TRIES = 50
-RETRY_S = 0.002
+RETRY_S, LONGEST_RETRY_S = 0.002, 0.02
+# A thread that is on its way goes on as soon as it gets a processor; one that sleeps may stay for ever.
+RUNNING_S, SLEEPING_S = 10.0, 0.2
+VFORK_S = 2.0  # a child that was started by vfork executes its program, and its parent goes on
+LEAST_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,32 @@ class Leftover:
     end: int
     inode: int
     registry: Registry
+
+
+class Patience:
+    """How long to wait, standstill after standstill, for threads to leave the places where they are in the way.
+
+    *sleeping_s*: how long for those that don't run.
+    """
+
+    def __init__(self, sleeping_s: float = SLEEPING_S) -> None:
+        self._sleeping_s = sleeping_s
+        self._begun = time.monotonic()
+        self._tries = 0
+        self._pause_s = RETRY_S
+
+    def is_over(self, threads: StoppedThreads, blocking: Iterable[Place] = ()) -> bool:
+        """Tell whether to give up on those at *blocking*."""
+        self._tries += 1
+        registers = [threads.registers.get(place.tid) for place in blocking]
+        runs = any(values is not None and values.orig_ax >= 1 << 63 for values in registers)
+        passed = time.monotonic() - self._begun
+        return passed > RUNNING_S or not (runs or passed < self._sleeping_s or self._tries < LEAST_TRIES)
+
+    def rest(self) -> None:
+        """Let the threads run for a while."""
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, LONGEST_RETRY_S)
 
 
 def restore(
@@ -47,7 +77,8 @@ def restore(
     Raises:
         TargetError: a thread stands where it can't be moved away, and doesn't go on.
     """
-    for _ in range(TRIES):
+    patience = Patience(VFORK_S)
+    while True:
         with stops.stopped() as threads:
             mappings = stops.mappings()
             if not stops.is_ours(mappings):
@@ -61,38 +92,46 @@ def restore(
                 if let_go:
                     stops.set_free(threads)
                 return left
-        time.sleep(RETRY_S)
-    raise TargetError(f"a thread of process {stops.target.pid} stands on a probe and doesn't go on", hint="try again")
+            if patience.is_over(threads):
+                why = f"a thread of process {stops.target.pid} stands on a probe and doesn't go on"
+                raise TargetError(why, hint="try again")
+        patience.rest()
 
 
 def free(stops: Stops, code: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
     """Unmap *code* and *others*, (start, size) each, once no thread is in *code*; tell whether that could be done."""
-    for _ in range(TRIES):
+    patience = Patience()
+    while True:
         with stops.stopped() as threads:
             mappings = stops.mappings()
             if not stops.is_ours(mappings):
                 return True
-            if not _is_inside(places(threads, stops.memory, mappings), code) and threads.registers:
+            inside = _inside(places(threads, stops.memory, mappings), code)
+            if not inside and threads.registers:
                 with stops.calls(threads) as (calls, _):
                     for start, size in (*code, *others):
                         calls.call("unmapping", inject.SYS_MUNMAP, start, size)
                 return True
-        time.sleep(RETRY_S)
-    return False
+            if patience.is_over(threads, inside):
+                return False
+        patience.rest()
 
 
 def wait_until_left(stops: Stops, code: Sequence[tuple[int, int]]) -> bool:
     """Wait until no thread is in *code*, (start, size) each; tell whether that came to be."""
-    for _ in range(TRIES):
+    patience = Patience()
+    while True:
         with stops.stopped() as threads:
-            if not _is_inside(places(threads, stops.memory, stops.mappings()), code):
+            inside = _inside(places(threads, stops.memory, stops.mappings()), code)
+            if not inside:
                 return True
-        time.sleep(RETRY_S)
-    return False
+            if patience.is_over(threads, inside):
+                return False
+        patience.rest()
 
 
-def _is_inside(found: Iterable[Place], code: Sequence[tuple[int, int]]) -> bool:
-    return any(start <= place.ip < start + size for place in found for start, size in code)
+def _inside(found: Iterable[Place], code: Sequence[tuple[int, int]]) -> list[Place]:
+    return [place for place in found if any(start <= place.ip < start + size for start, size in code)]
 
 
 def leftovers(memory: ProcessMemory, mappings: Sequence[Memory]) -> list[Leftover]:

@@ -128,4 +128,5 @@ def _rest(pid: int) -> None:
             raise TraceeGoneError(pid)
         if ptrace.event(status) == ptrace.EVENT_STOP:
             return
+        ptrace.interrupt(pid)  # any other stop makes the kernel forget that it was asked for
         ptrace.resume(pid, 0 if ptrace.event(status) else os.WSTOPSIG(status))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 STOP_TIMEOUT_S = 5.0
 STARVED_TIMEOUT_S = 60.0
+STUCK_S, STUCK_LOOKS = 0.5, 10
 SLEEPER_AFTER_S = 0.02
 POLL_S = 20e-6
 
@@ -235,15 +236,26 @@ class StoppedThreads:
             TargetError: one sleeps.
         """
         for tid in self._pending:
-            with contextlib.suppress(OSError):
-                if procfs.read_status(self.owners[tid], tid).state == "D":
-                    raise TargetError(
-                        f"thread {tid} of process {self.pid} doesn't stop",
-                        hint="it sleeps in the kernel where it can't be interrupted: try again later",
-                    )
+            if self._is_stuck(tid):
+                raise TargetError(
+                    f"thread {tid} of process {self.pid} doesn't stop",
+                    hint="it sleeps in the kernel where it can't be interrupted: try again later",
+                )
         if time.monotonic() > self.stopped_at + STARVED_TIMEOUT_S:
             raise TargetError(f"process {self.pid} doesn't stop", hint="the machine is overloaded: try again later")
         return time.monotonic() + STOP_TIMEOUT_S
+
+    def _is_stuck(self, tid: int) -> bool:
+        """Tell whether *tid* sleeps in the kernel, uninterrupted and without having run for a while."""
+        try:
+            switches = procfs.switches(self.owners[tid], tid)
+            for _ in range(STUCK_LOOKS):
+                if procfs.read_status(self.owners[tid], tid).state != "D":
+                    return False
+                time.sleep(STUCK_S / STUCK_LOOKS)
+            return procfs.switches(self.owners[tid], tid) == switches
+        except OSError:
+            return False
 
     def _handle(self, tid: int, status: int) -> None:
         if ptrace.is_end(status):
@@ -261,6 +273,8 @@ class StoppedThreads:
             self.registers[tid] = values
             del self._pending[tid]
             return
+        # Whatever else a thread stops for (it is starting another one, say) makes the kernel forget the request.
+        ptrace.interrupt(tid)
         self.pass_on(tid, status)
 
     def note_group_stop(self, tid: int, status: int) -> bool:
