@@ -37,15 +37,27 @@ __attribute__((noinline, noclone)) long work(long a, long b)
     __asm__ volatile("" : : "r"(values) : "memory");
     return values[a & 3] + values[b & 3];
 }
-static long calls;
+static long calls, pace; /* calls a second, 0 for as many as can be */
+static long long now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
 static void *loop(void *argument)
 {
     double *result = argument;
     struct timespec begin, end;
     long sum = 0;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
-    for (long i = 0; i < calls; i++)
-        sum += work(i, sum);
+    long batch = pace ? 500 : calls;
+    long long started = now();
+    for (long done = 0; done < calls; done += batch) {
+        for (long i = 0; i < batch; i++)
+            sum += work(i, sum);
+        while (pace && now() - started < (done + batch) * 1e9 / pace)
+            ;
+    }
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
     *result = ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) / calls + (sum == 42);
     return 0;
@@ -54,6 +66,7 @@ int main(int argc, char **argv)
 {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     calls = argc > 2 ? atol(argv[2]) : 1000000;
+    pace = argc > 3 ? atol(argv[3]) : 0;
     double result[16] = {0};
     pthread_t all[16];
     for (int i = 0; i < threads; i++)
@@ -69,6 +82,7 @@ int main(int argc, char **argv)
 """
 RUNS = 3
 CALLS = 2_000_000
+EVENTS, PACE = 36_000_000, 12_000_000
 
 hits = Count("hits")
 sizes = Histogram("sizes")
@@ -156,24 +170,28 @@ def _restore(saved: int) -> None:
     os.close(saved)
 
 
-def events_a_second(program: Path) -> tuple[float, int, int]:
-    """Return (events a second, events, lost) of one thread that sends as fast as it can, read as Arrow tables."""
+def events_a_second(program: Path, events: int = EVENTS, pace: int = PACE) -> tuple[float, int, int]:
+    """Return (events a second, events, lost) of one thread that sends *events* at a rate of *pace* a second (0: as
+    fast as it can), read as Arrow tables; the time is that from the first table to the last."""
     importlib.import_module("pyarrow.compute")  # takes longer than all events together
     saved = _redirect(os.open(os.devnull, os.O_WRONLY))
-    engine = Process.spawn([str(program), "1", str(5 * CALLS)]).open()
+    engine = Process.spawn([str(program), "1", str(events), str(pace)]).open()
     _restore(saved)
     with attach_to(engine, sent, within=within_of(engine)) as session:
-        rows = 0
-        begin = time.perf_counter()
-        ended = False
+        rows, begin, end, ended = 0, 0.0, 0.0, False
         while True:
-            tables = session.tables(0.001)
-            rows += sum(table.num_rows for table in tables)
-            if ended and not tables:
+            tables = session.tables(0.01)
+            if tables:
+                rows += sum(table.num_rows for table in tables)
+                end = time.perf_counter()
+                begin = begin or end
+            elif ended:
                 break
-            ended = engine.wait(0)
-        seconds = time.perf_counter() - begin
-        return rows / seconds, rows, session.stats[0].lost
+            else:
+                ended = bool(engine.wait(0))
+        counts = session.stats[0]
+        assert counts.hits == rows + counts.lost == events, (counts, rows)
+        return rows / (end - begin), rows, counts.lost
 
 
 def main() -> int:

@@ -161,6 +161,10 @@ class Session:
         Raises:
             UnsupportedError: pyarrow isn't installed.
         """
+        drain = getattr(self._attached, "drain", None)
+        if drain is not None:
+            maker = self._decoder.tables(text=text)
+            return [table for table in drain(timeout_s, maker.of_span) if table.num_rows]
         poll_raw = getattr(self._attached, "poll_raw", None)
         if poll_raw is None:
             records = self._attached.poll(timeout_s)

@@ -6,40 +6,79 @@ from typing import TYPE_CHECKING, Any
 
 from kprobes.errors import UnsupportedError
 from kprobes.events.columns import column_names, columns, strided
-from kprobes.model.layout import Field
+from kprobes.events.rows import SIGNED, SITE, WIDTHS, plan, type_of, valid
+from kprobes.events.transpose import machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.events.decode import Piece, Run
+    from kprobes.events.decode import Decoder, Piece, Run
     from kprobes.events.record import Codec
+    from kprobes.model.layout import Field
 
-_SIGNED = frozenset({"int", "stack", "user_stack"})
-_WIDTHS = frozenset({1, 2, 4, 8})
-_SITE = Field("site", "site", 4, 4)
+# Bytes that become one table: offsets of texts have 32 bits.
+_LONGEST = 1 << 30
 
 
-def table(pieces: Sequence[Piece], codecs: Sequence[Codec], *, text: bool) -> Any:
-    """Return *pieces* as one `pyarrow.Table` whose schema depends on *codecs* and *text* alone.
+class Tables:
+    """Makes tables of the records that *decoder* decodes: one schema for all. *text*: strings are text, not bytes.
 
     Raises:
         UnsupportedError: pyarrow isn't installed.
     """
-    pa = _pyarrow()
-    schema = _schema(pa, codecs, text=text)
-    parts: list[Any] = []
-    loose: list[Piece] = []
-    for piece in pieces:
-        if isinstance(piece, list) or len(codecs) > 1:
-            loose.append(piece)
-            continue
-        if loose:
-            parts.append(_from_columns(pa, columns(loose, codecs), schema))
+
+    def __init__(self, decoder: Decoder, *, text: bool) -> None:
+        self._pa = _pyarrow()
+        self._decoder = decoder
+        self._codecs = decoder.codecs
+        self._schema = _schema(self._pa, self._codecs, text=text)
+        self._machine = machine()
+        self._plans = {
+            codec.layout.id: plan(self._pa, codec, self._codecs, self._schema, text=text) for codec in self._codecs
+        }
+
+    def of(self, pieces: Sequence[Piece], buffer: Any = None) -> Any:
+        """Return *pieces* as one `pyarrow.Table`; those that are runs lie in *buffer*, if that is given."""
+        parts: list[Any] = []
+        loose: list[Piece] = []
+        for piece in pieces:
+            made = None if isinstance(piece, list) else self._of_run(piece, buffer)
+            if made is None:
+                loose.append(piece)
+                continue
+            if any(loose):
+                parts.append(_from_columns(self._pa, columns(loose, self._codecs), self._schema))
             loose = []
-        parts.append(_from_run(pa, piece, schema))
-    if loose or not parts:
-        parts.append(_from_columns(pa, columns(loose, codecs), schema))
-    return pa.concat_tables(parts)
+            parts.append(made)
+        if any(loose) or not parts:
+            parts.append(_from_columns(self._pa, columns(loose, self._codecs), self._schema))
+        return parts[0] if len(parts) == 1 else self._pa.concat_tables(parts)
+
+    def of_span(self, view: memoryview, limit: int = 1 << 62) -> tuple[Any, int]:
+        """Return the records at the front of *view*, raw bytes of a ring, and how many bytes they take: all, or where
+        the first ends that reaches *limit*. The bytes may change meanwhile: such records then are wrong, no more."""
+        if self._machine is None:
+            pieces, used = self._decoder.pieces_until(memoryview(bytes(view)), limit)
+            return self.of(pieces), used
+        uniform = self._machine.uniform
+        buffer = self._pa.py_buffer(view)
+        base = buffer.address
+        pieces, used = self._decoder.pieces_until(
+            view, min(limit, _LONGEST), lambda at, stride, count, head: uniform(base + at, stride, count, head)
+        )
+        return self.of(pieces, buffer), used
+
+    def _of_run(self, run: Run, buffer: Any) -> Any:
+        found = self._plans[run.codec.layout.id]
+        if found is not None and self._machine is not None:
+            at = (buffer or self._pa.py_buffer(run.data)).address + run.start + run.skip
+            most = _LONGEST // run.stride
+            rows = [
+                found.table(self._machine, at + begin * run.stride, run.stride, min(most, run.length - begin))
+                for begin in range(0, run.length, most)
+            ]
+            return rows[0] if len(rows) == 1 else self._pa.concat_tables(rows)
+        return _from_run(self._pa, run, self._schema) if len(self._codecs) == 1 else None
 
 
 def _pyarrow() -> Any:
@@ -50,24 +89,12 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _type(pa: Any, field: Field, *, text: bool) -> Any:
-    if field.kind == "str":
-        return pa.string() if text else pa.binary()
-    if field.kind == "bool":
-        return pa.bool_()
-    if field.kind == "site":
-        return pa.dictionary(pa.uint32(), pa.string())
-    if field.size not in _WIDTHS:
-        return pa.decimal128(38)
-    return getattr(pa, f"{'int' if field.kind in _SIGNED else 'uint'}{8 * field.size}")()
-
-
 def _schema(pa: Any, codecs: Sequence[Codec], *, text: bool) -> Any:
     """Return the schema: a name that has different types in different layouts becomes a string."""
     types: dict[str, Any] = {}
     for codec in codecs:
         for field in codec.layout.fields:
-            found = _type(pa, field, text=text)
+            found = type_of(pa, field, text=text)
             types[field.name] = found if types.get(field.name, found) == found else pa.string()
     label = pa.dictionary(pa.uint32(), pa.string())
     return pa.schema([(name, types.get(name, label)) for name in column_names(codecs)])
@@ -80,9 +107,9 @@ def _from_columns(pa: Any, data: dict[str, list[Any]], schema: Any) -> Any:
         if pa.types.is_binary(field.type):
             values = [v if v is None else v.encode("utf-8", "surrogateescape") for v in values]
         elif pa.types.is_string(field.type):
-            values = [v if v is None else _valid(str(v)) for v in values]
+            values = [v if v is None else valid(str(v)) for v in values]
         elif pa.types.is_dictionary(field.type):
-            arrays.append(pa.array([v if v is None else _valid(v) for v in values], pa.string()).dictionary_encode())
+            arrays.append(pa.array([v if v is None else valid(v) for v in values], pa.string()).dictionary_encode())
             arrays[-1] = arrays[-1].cast(field.type)
             continue
         arrays.append(pa.array(values, field.type))
@@ -97,9 +124,9 @@ def _from_run(pa: Any, run: Run, schema: Any) -> Any:
         field = fields.get(column.name)
         if field is None and column.name == "event":
             indices = pa.Array.from_buffers(pa.uint32(), run.length, [None, pa.py_buffer(bytes(4 * run.length))])
-            arrays.append(pa.DictionaryArray.from_arrays(indices, pa.array([_valid(layout.name)])))
+            arrays.append(pa.DictionaryArray.from_arrays(indices, pa.array([valid(layout.name)])))
         else:
-            arrays.append(_array(pa, run, field or _SITE, column.type))
+            arrays.append(_array(pa, run, field or SITE, column.type))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
@@ -109,8 +136,8 @@ def _array(pa: Any, run: Run, field: Field, kind: Any) -> Any:
     raw = strided(run, field.offset, field.size)
     if field.kind == "str":
         return _strings(pa, raw, run.length, field.size, kind)
-    if field.size not in _WIDTHS:
-        signed = field.kind in _SIGNED
+    if field.size not in WIDTHS:
+        signed = field.kind in SIGNED
         size = field.size
         values = [int.from_bytes(raw[at : at + size], "little", signed=signed) for at in range(0, len(raw), size)]
         return pa.array(values, kind)
@@ -122,7 +149,7 @@ def _array(pa: Any, run: Run, field: Field, kind: Any) -> Any:
 
 
 def _sites(pa: Any, run: Run, field: Field, kind: Any) -> Any:
-    names = [_valid(name) for name in run.codec.event._sites]
+    names = [valid(name) for name in run.codec.event._sites]
     raw = strided(run, field.offset, 4)
     numbers = memoryview(raw).cast("I")
     if max(numbers) >= len(names):
@@ -145,8 +172,3 @@ def _strings(pa: Any, raw: bytes, count: int, size: int, kind: Any) -> Any:
     else:
         values = pa.array(distinct, pa.binary())
     return pa.DictionaryArray.from_arrays(encoded.indices, values).dictionary_decode()
-
-
-def _valid(text: str) -> str:
-    """Return *text* with bytes that are no UTF-8 (kept as surrogates) as `\\xNN`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

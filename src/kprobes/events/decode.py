@@ -14,10 +14,13 @@ from kprobes.model.layout import RECORD_HEADER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from kprobes.events.arrow import Tables
     from kprobes.model.layout import EventLayout
+
+    Uniform = Callable[[int, int, int, tuple[int, int]], int]
 
 __all__ = ["Decoder", "Event", "Piece", "Run"]
 
@@ -72,7 +75,7 @@ class Decoder:
     over the ring.
     """
 
-    __slots__ = ("_by_id", "_readers", "codecs", "damaged")
+    __slots__ = ("_by_id", "_makers", "_readers", "codecs", "damaged")
 
     def __init__(self, layouts: Sequence[EventLayout], sites: Sequence[str]) -> None:
         """Compile *layouts*; *sites* are the names of the plan's sites, by number.
@@ -83,6 +86,7 @@ class Decoder:
         self.codecs = tuple(Codec(layout, sites) for layout in layouts)
         self._by_id = {codec.layout.id: codec for codec in self.codecs}
         self._readers = {key: (c.layout.size, c.event, c.unpack_from) for key, c in self._by_id.items()}
+        self._makers: dict[bool, Tables] = {}
         self.damaged = 0
 
     def decode(self, records: Sequence[bytes]) -> list[Event]:
@@ -111,15 +115,24 @@ class Decoder:
         Raises:
             UnsupportedError: pyarrow isn't installed.
         """
-        from kprobes.events.arrow import table
-
-        return table(self.pieces(records), self.codecs, text=text)
+        return self.tables(text=text).of(self.pieces(records))
 
     def to_arrow_raw(self, span: bytes | memoryview, *, text: bool = False) -> Any:
         """As `to_arrow`, for raw bytes of a ring as `decode_raw` takes them."""
-        from kprobes.events.arrow import table
+        return self.tables(text=text).of_span(memoryview(span).cast("B"))[0]
 
-        return table(self.pieces_raw(span), self.codecs, text=text)
+    def tables(self, *, text: bool = False) -> Tables:
+        """Return what makes tables as `to_arrow` does, also straight from the memory of a ring.
+
+        Raises:
+            UnsupportedError: pyarrow isn't installed.
+        """
+        found = self._makers.get(text)
+        if found is None:
+            from kprobes.events.arrow import Tables
+
+            found = self._makers[text] = Tables(self, text=text)
+        return found
 
     def pieces(self, records: Sequence[bytes]) -> list[Piece]:
         """Return *records* as runs of one layout where there are such, otherwise as events."""
@@ -136,14 +149,24 @@ class Decoder:
 
     def pieces_raw(self, span: bytes | memoryview) -> list[Piece]:
         """Return the records of a raw *span* as runs of one layout and, between them, events."""
+        return self.pieces_until(memoryview(span).cast("B"))[0]
+
+    def pieces_until(
+        self, view: memoryview, limit: int = 1 << 62, uniform: Uniform | None = None
+    ) -> tuple[list[Piece], int]:
+        """Return the records of *view* as `pieces_raw`, and where the first ends that reaches *limit* bytes.
+
+        *uniform* counts records that are alike: (position, stride, at most, (head, event id)) -> how many.
+        """
         pieces: list[Piece] = []
-        for piece in self._walk(memoryview(span).cast("B")):
+        position = 0
+        for piece, position in self._walk(view, limit, uniform):  # noqa: B007 - the last one counts
             last = pieces[-1] if pieces else None
             if isinstance(piece, Run) and isinstance(last, Run) and last.reaches(piece):
                 last.length += piece.length
             else:
                 pieces.append(piece)
-        return pieces
+        return pieces, position
 
     def _codec(self, record: bytes | memoryview) -> Codec | None:
         """Return the codec of *record* if it is long enough for it."""
@@ -161,38 +184,48 @@ class Decoder:
                 events.append(reader[1](reader[2](record)))
         return events
 
-    def _walk(self, view: memoryview) -> Iterator[Piece]:
+    def _walk(self, view: memoryview, limit: int, uniform: Uniform | None) -> Iterator[tuple[Piece, int]]:
+        """Yield pieces, each with the position behind it."""
         position = 0
-        window = _FIRST_WINDOW
-        while position < len(view):
-            run = self._run(view, position, window)
+        window = _FIRST_WINDOW if uniform is None else limit
+        end = min(limit, len(view))
+        while position < end:
+            run = self._run(view, position, window, uniform)
             if run is not None:
-                yield run
                 position += run.stride * run.length
-                window = min(window * 4, _LAST_WINDOW)
+                window = min(window * 4, _LAST_WINDOW) if uniform is None else limit - position
+                yield run, position
                 continue
             events, position = self._some(view, position)
-            yield events
-            window = _FIRST_WINDOW
+            window = _FIRST_WINDOW if uniform is None else limit - position
+            yield events, position
 
-    def _run(self, view: memoryview, position: int, window: int) -> Run | None:
-        """Return the next *window* records as a run if they have one length and one layout."""
+    def _run(self, view: memoryview, position: int, window: int, uniform: Uniform | None) -> Run | None:
+        """Return the next records as a run if they have one length and one layout: *window* of them, or with *uniform*
+        those that begin in *window* bytes."""
         head = int.from_bytes(view[position : position + 4], "little")
         stride = RING_HEADER + -(-head // 8) * 8
         if head > LENGTH_MASK or head < RECORD_HEADER:
             return None
-        count = min((len(view) - position) // stride, window)
+        most = window if uniform is None else -(-window // stride)
+        count = min((len(view) - position) // stride, most)
         if count < _FIRST_WINDOW // 2:
             return None
         codec = self._codec(view[position + RING_HEADER : position + RING_HEADER + head])
         if codec is None:
             return None
+        if uniform is None:
+            alike = self._are_alike(view, position, stride, count, codec)
+        else:
+            count = uniform(position, stride, count, (head, codec.layout.id))
+            alike = count >= _FIRST_WINDOW // 2
+        return Run(codec, view, position, stride=stride, skip=RING_HEADER, length=count) if alike else None
+
+    @staticmethod
+    def _are_alike(view: memoryview, position: int, stride: int, count: int, codec: Codec) -> bool:
         if _column(view, position, stride, count) != bytes(view[position : position + 4]) * count:
-            return None
-        event_id = codec.layout.id.to_bytes(4, "little")
-        if _column(view, position + RING_HEADER, stride, count) != event_id * count:
-            return None
-        return Run(codec, view, position, stride=stride, skip=RING_HEADER, length=count)
+            return False
+        return _column(view, position + RING_HEADER, stride, count) == codec.layout.id.to_bytes(4, "little") * count
 
     def _some(self, view: memoryview, position: int) -> tuple[list[Event], int]:
         """Decode up to *_SINGLES* records one by one; return them and the position behind them."""

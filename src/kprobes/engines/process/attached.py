@@ -17,8 +17,11 @@ from kprobes.model.layout import SITE_COUNTERS
 from kprobes.model.plan import LinkStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.process.hand import Hand
+    from kprobes.engines.process.ring import Found, Reader
     from kprobes.engines.process.worker import Outcome
     from kprobes.engines.process.world import World
     from kprobes.model.listed import Listed
@@ -102,7 +105,15 @@ class ProcessAttached:
         return [record for raw in self.poll_raw(timeout_s) for record in split(raw)]
 
     def poll_raw(self, timeout_s: float) -> list[bytes]:
-        """Return the records that are there as they lie in the rings, one piece a ring; waits as `poll`.
+        """Return the records that are there as they lie in the rings, one piece a ring; waits as `poll`."""
+        return self._poll(timeout_s, Rings.take)
+
+    def drain(self, timeout_s: float, read: Reader[Found]) -> list[Found]:
+        """Return what *read* makes of the records that are there, right from the rings; waits as `poll`."""
+        return self._poll(timeout_s, lambda rings: rings.drain(read))
+
+    def _poll(self, timeout_s: float, take: Callable[[Rings], list[Found]]) -> list[Found]:
+        """Take what is there; wait for it up to *timeout_s*.
 
         The target makes no system call to wake us, so the rings are looked at again and again, less and less often.
         """
@@ -111,12 +122,12 @@ class ProcessAttached:
         while True:
             if self._world is not None:
                 self._world.refresh(self._pid)
-            taken = self._rings.take() if self._rings is not None else []
+            taken = take(self._rings) if self._rings is not None else []
             left_s = deadline - time.monotonic()
             if taken or left_s <= 0:
                 return taken
             if self._rest.poll(max(1, int(min(pause_s, left_s) * 1000))):
-                return self._rings.take() if self._rings is not None else []
+                return take(self._rings) if self._rings is not None else []
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
     def counters(self) -> list[tuple[int, ...]]:

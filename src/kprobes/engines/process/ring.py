@@ -6,7 +6,8 @@ moving its position once the record is complete; a record never wraps, the end o
 one.
 
 The target can write whatever it likes. Positions are bounded by our own copy of the consumer's, data are copied before
-anything in them is looked at, and a ring that makes no sense is emptied and counted as damaged.
+anything in them is looked at (or read once where they lie, see `Reader`), and a ring that makes no sense is emptied and
+counted as damaged.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Found = TypeVar("Found")
+    # Reads records from the front of a view of the ring, at least until the first of them ends that reaches the limit;
+    # returns what it made of them, and where the last one ends. The target may change the view meanwhile: nothing in it
+    # may be looked at twice. Room is given back after each piece.
+    Reader = Callable[[memoryview, int], tuple[Found, int]]
 
 PAGE = 4096
 HEADER = 8
 BUSY = 1 << 31
 DISCARDED = 1 << 30
 LENGTH_MASK = DISCARDED - 1
+PIECES = 4  # in so many pieces a full ring is read, so that there is room again early
 
 
 class Ring:
@@ -43,13 +53,8 @@ class Ring:
 
     def take(self) -> bytes:
         """Return everything that is there, raw: whole records with their headers, some of them discarded."""
-        pending = self._producer[0] - self._place
+        pending = self._bounded()
         if not pending:
-            return b""
-        if not 0 < pending <= self._size or pending % HEADER:
-            self.damaged += 1
-            self._place = self._producer[0] & -HEADER
-            self._consumer[0] = self._place
             return b""
         start = self._place & self._size - 1
         end = start + pending
@@ -60,6 +65,33 @@ class Ring:
         self._place += pending
         self._consumer[0] = self._place
         return taken
+
+    def drain(self, read: Reader[Found]) -> list[Found]:
+        """Let *read* look at everything that is there, where it lies, a piece after the other: see `Reader`."""
+        found = []
+        pending = self._bounded()
+        limit = max(self._size // PIECES, HEADER)
+        while pending > 0:
+            start = self._place & self._size - 1
+            piece = self._data[start : min(start + pending, self._size)]
+            one, used = read(piece, limit)
+            found.append(one)
+            used = used if 0 < used <= len(piece) else len(piece)
+            pending -= used
+            self._place += used
+            self._consumer[0] = self._place
+        return found
+
+    def _bounded(self) -> int:
+        """Return the bytes that are there; 0 where their number makes no sense: then the ring is emptied."""
+        produced = self._producer[0]
+        pending = produced - self._place
+        if 0 <= pending <= self._size and not pending % HEADER:
+            return pending
+        self.damaged += 1
+        self._place = produced & -HEADER
+        self._consumer[0] = self._place
+        return 0
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -98,6 +130,10 @@ class Rings:
     def take(self) -> list[bytes]:
         """Return what each ring has, raw; empty where none has anything."""
         return [taken for ring in self._rings if ring.pending and (taken := ring.take())]
+
+    def drain(self, read: Reader[Found]) -> list[Found]:
+        """Let *read* look at what each ring has."""
+        return [one for ring in self._rings if ring.pending for one in ring.drain(read)]
 
     def close(self) -> None:
         """Let go of the memory."""
