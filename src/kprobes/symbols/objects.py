@@ -71,7 +71,7 @@ class MachineObjects:
         elif GLOB.search(name):
             found = [Object(key, path) for key, path in self._known() if fnmatchcase(key, name) or _is_short(key, name)]
         else:
-            found = list(self._by_name(name))[:1]
+            found = self._of_program(name) or list(self._by_name(name))[:1]
         if not found:
             raise _unknown(name, (short_name(key) for key, _ in self._known()), "this machine")
         # Of several names for a file the first is the one that programs are linked with: libssl.so.3, then libssl.so.
@@ -103,6 +103,16 @@ class MachineObjects:
                         found[os.path.realpath(path)] = library = Object(name, path)
                         pending.append(library)
         return list(found.values())
+
+    def _of_program(self, name: str) -> list[Object]:
+        """Return the library that the program given loads for *name* from a place that it names itself, if it does."""
+        main = self.main()
+        if main is None:
+            return []
+        with ElfFile(main.path) as elf:
+            if not elf.search_path:
+                return []
+        return [one for one in self.all() if one.path != main.path and _is_short(one.name, name)][:1]
 
     def _loaded_for(self, name: str, elf: ElfFile) -> str:
         """Return the file that the loader takes for the library *name* of *elf*, empty where there is none."""
@@ -146,6 +156,10 @@ class ProcessObjects:
     def find(self, name: str) -> list[Object]:
         """Return the mapped objects that *name* means, by path as the process sees it or by short name."""
         found = [one for one in self._objects if _is_meant(one, name)]
+        if not found and "/" in name and not GLOB.search(name):
+            # Another name of the file: /lib is a link to /usr/lib on many machines.
+            inside = self.with_file(f"/proc/{self.pid}/root{name}") if name.startswith("/") else None
+            found = [one for one in (inside or self.with_file(name),) if one]
         if not found:
             raise _unknown(name, (short_name(one.name) for one in self._objects), f"process {self.pid}")
         exact = [one for one in found if one.name == name]

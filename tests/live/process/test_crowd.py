@@ -13,7 +13,7 @@ from kprobes.engines.process.target import Process
 
 pytestmark = pytest.mark.process
 
-ROUNDS = 15
+ROUNDS = 8
 
 
 @pytest.mark.parametrize("ways", [(), ("breakpoint",)])

@@ -2,6 +2,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,28 @@ def test_program_comes_with_the_libraries_it_is_linked_with():
     assert names[0] == Path(shutil.which("sh")).resolve().name or names[0] == "sh"
     assert "libc.so.6" in names
     assert MachineObjects().all() == []
+
+
+def test_library_is_found_in_the_process_by_any_path_that_leads_to_it(tmp_path):
+    (tmp_path / "link").symlink_to(Path(LIBRARY).resolve().parent)
+    other = tmp_path / "link" / Path(LIBRARY).name
+    loaded = ctypes.CDLL(str(other))
+    assert loaded
+    found = ProcessObjects(os.getpid())
+    assert found.find(str(other)) == found.find(str(Path(LIBRARY).resolve()))
+
+
+def test_library_of_the_programs_own_directory_comes_before_that_of_the_machine(tmp_path):
+    own = tmp_path / "own" / "libz.so.1"
+    own.parent.mkdir()
+    program = tmp_path / "program"
+    for command in (
+        ["-shared", "-Wl,-soname,libz.so.1", "-o", str(own), "-xc", "-"],
+        ["-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN/own", "-o", str(program), "-xc", "-", "-xnone", str(own)],
+    ):
+        subprocess.run(["gcc", *command], input=b"int main(void) { return 0; }", check=True)
+    assert Path(MachineObjects(str(program)).find("libz")[0].path).samefile(own)
+    assert not Path(MachineObjects(str(program)).find("libc")[0].path).samefile(own)
 
 
 def test_program_of_a_script_is_its_interpreter(tmp_path):

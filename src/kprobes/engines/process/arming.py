@@ -80,7 +80,9 @@ class Objects:
     def mappings_of(self, path: str) -> list[Mapping]:
         """Return the executable mappings of *path*, which is spelt as the target sees it, or any name of the file."""
         if path not in self._found:
-            found = [mapping for mapping in self._code if mapping.path == path]
+            # Some file systems (btrfs, overlays) give the mapping another device than the file: names come first.
+            named = path.removeprefix(f"/proc/{self._pid}/root")
+            found = [mapping for mapping in self._code if mapping.path == named]
             self._found[path] = found or self._by_inode(path)
         return self._found[path]
 
