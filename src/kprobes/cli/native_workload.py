@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class NativeWorkload:
-    """The target of *engine*; it runs from the attach on. Leaving waits for a command that we started."""
+    """The target of *engine*; it runs from the attach on. Leaving waits for a command that we started, and ends one
+    that has not begun."""
 
     def __init__(self, engine: ProcessEngine, command: Sequence[str]) -> None:
         self._engine = engine
@@ -52,4 +53,5 @@ class NativeWorkload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._ours:
+            self._engine.abandon()
             self._engine.wait()

@@ -91,6 +91,14 @@ class ProcessEngine:
             self._hand.call("run")
             self._waiting = False
 
+    def abandon(self) -> None:
+        """End a program that was started and has not begun to run: without its probes it isn't wanted."""
+        if self._waiting:
+            from signal import SIGKILL, pidfd_send_signal
+
+            self._waiting = False
+            pidfd_send_signal(self._watch, SIGKILL)
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the process has ended; tell whether it has. *exit_status* is known then if we started it."""
         import select
@@ -106,7 +114,8 @@ class ProcessEngine:
         return True
 
     def close(self) -> None:
-        """Let go of the process, taking the probes away; idempotent."""
+        """Let go of the process, taking the probes away; idempotent. A program that has not begun is ended."""
+        self.abandon()
         if self._hand is not None:
             self._hand.close()
             self._hand = None

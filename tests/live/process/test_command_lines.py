@@ -1,0 +1,60 @@
+"""What people type about processes: `kprobes COMMAND -p PID`, `kprobes COMMAND ... -- CMD`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+KPROBES = [sys.executable, "-m", "kprobes.cli.main"]
+BUSY = "import json, sys, time\nprint(flush=True)\nwhile True: json.dumps([1] * 500); time.sleep(0.01)"
+
+
+def kprobes(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*KPROBES, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """Return a process that allocates memory all the time."""
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield process.pid
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+
+
+def test_a_function_of_a_library_is_traced_by_its_bare_name(busy: int) -> None:
+    done = kprobes("trace", "--format", "json", "-p", str(busy), "malloc", "-n", "3")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 3
+    assert {row["pid"] for row in rows} == {busy}
+    assert "nothing missed" in done.stderr
+
+
+def test_a_misspelt_function_is_told_with_what_comes_near(busy: int) -> None:
+    done = kprobes("trace", "-p", str(busy), "mallocc")
+    assert done.returncode == 1
+    assert "and its libraries" in done.stderr
+    assert "did you mean malloc" in done.stderr
+
+
+def test_a_command_whose_probes_cannot_be_had_does_not_run(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from kprobes import emit, uprobe\n\n@uprobe('libc:malloc')\ndef m(size):\n    emit(size=size)\n")
+    for words in (("count", "no_such_function"), ("run", str(script))):
+        done = kprobes(*words, "--", "touch", str(tmp_path / "made"))
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: no")
+        assert not (tmp_path / "made").exists()
+
+
+def test_the_status_of_the_command_is_ours() -> None:
+    assert kprobes("count", "malloc", "--", "sh", "-c", "exit 3").returncode == 3
