@@ -19,6 +19,7 @@ NAMES = (
     "compiling",
     "instructions",
     "attaching",
+    "events",
     "footprint",
     "process_hits",
     "process_attach",

@@ -30,13 +30,13 @@ class Guest:
     def __exit__(self, *_: object) -> None:
         self.machine.close()
 
-    def run(self, words: Sequence[str], copy: Sequence[str] = ()) -> str:
+    def run(self, words: Sequence[str], copy: Sequence[str] = (), environment: dict[str, str] | None = None) -> str:
         """Return what a command in the guest writes to its standard output.
 
         Raises:
             RuntimeError: it fails.
         """
-        command = self.machine.run(list(words), copy=list(copy))
+        command = self.machine.run(list(words), copy=list(copy), environment=environment)
         status = command.wait(LIMIT_S)
         if status:
             raise RuntimeError(f"{words[0]} in the guest: status {status}: {command.error_output.decode()[-500:]}")
