@@ -121,8 +121,13 @@ def _attribute_call(ctx: Context, node: ast.Call, target: ast.Attribute) -> Term
         return make(ctx, node, given)
     if texts.is_text(owner):
         return _text_method(ctx, node, target, owner)
-    methods = "pointers have .string() and .user_string()" if isinstance(owner, Pointer) else ""
-    raise ctx.error(target, f"{describe(owner)} has no method {target.attr!r}", methods)
+    if isinstance(owner, Pointer):
+        hint = "pointers have .string() and .user_string()"
+    elif target.attr in ("string", "user_string"):
+        hint = f"of an address it is {target.attr}({ast.unparse(target.value)}, size)"
+    else:
+        hint = ""
+    raise ctx.error(target, f"{describe(owner)} has no method {target.attr!r}", hint)
 
 
 def _map_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Map) -> Term:
