@@ -143,7 +143,8 @@ class NativeProgram:
     changes, all of them where that isn't known.
 
     *part*: `entry` runs at the site itself; `exit` at each way out of the function that begins there; `return` too, as
-    the other half of an `entry` that has counted the call.
+    the other half of an `entry` that has counted the call. With *after* these run behind the site's instruction
+    instead, and get as fourth argument by how many bytes that has moved the stack pointer.
     """
 
     name: str
@@ -155,6 +156,7 @@ class NativeProgram:
     skips: bool = False
     omits: bool = False
     part: str = "entry"
+    after: bool = False
     clobbers: tuple[str, ...] = ("ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11")
 
 

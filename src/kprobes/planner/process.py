@@ -118,6 +118,7 @@ class _Builder:
             shards=HISTOGRAM_SHARES,
             first_event_id=len(self._events),
             unsafe=probe.unsafe,
+            steps=True,
         )
         handler = compile_handler(source, surroundings, self._specs)
         verify(handler)
@@ -143,7 +144,8 @@ class _Builder:
                 continue
             from kprobes.compiler.back.native import NativeTarget, lower_native
 
-            programs, maps = lower_native(handler, NativeTarget(len(self._sites), counted, number))
+            after = group.probe.kind not in RETURN_KINDS
+            programs, maps = lower_native(handler, NativeTarget(len(self._sites), counted, number, after=after))
             self._add_maps(maps)
             for program in programs:
                 attachments.append(Attachment(len(natives), sites, maxactive))

@@ -12,6 +12,7 @@ from kprobes.arch.x86_64.decode import decode
 from kprobes.arch.x86_64.detour import (
     EVERYTHING,
     GENERAL,
+    Behind,
     Body,
     Call,
     CallPolicy,
@@ -45,6 +46,10 @@ def patch_of(code: str) -> Patch:
     plan = plan_site(Image(ORIGINAL, raw, [(ORIGINAL, ORIGINAL + len(raw))]), ORIGINAL)
     assert plan.patch is not None
     return plan.patch
+
+
+def behind(body: Body) -> Behind:
+    return lambda at, _ip: body(at)
 
 
 def execute(patch: Patch, before: dict[int, Body], state: State, handler: bytes = SPOIL, **after: object) -> State:
@@ -178,7 +183,7 @@ def test_a_body_behind_a_branch_runs_on_both_its_ways(zero: int) -> None:
     state = arbitrary(12)
     state.flags = 0x40 * zero
     patch = patch_of("7420 90 90 90 90" + "90" * 40 + "c3")  # je +0x20
-    after = execute(patch, {}, state, after={ORIGINAL: counter(SLOT, flags=Flags.KEPT)})
+    after = execute(patch, {}, state, after={ORIGINAL: behind(counter(SLOT, flags=Flags.KEPT))})
     assert word(after, SLOT) == (word(state, SLOT) + 1) % 2**64
     assert after.ip == (ORIGINAL + 0x22 if zero else ORIGINAL + 5)
     assert after.flags == state.flags
@@ -189,7 +194,7 @@ def test_a_body_behind_a_loop_runs_on_both_its_ways(count: int) -> None:
     state = arbitrary(13)
     state.registers["cx"] = count
     patch = patch_of("e220 90 90 90 90" + "90" * 40 + "c3")
-    after = execute(patch, {}, state, after={ORIGINAL: counter(SLOT, flags=Flags.KEPT)})
+    after = execute(patch, {}, state, after={ORIGINAL: behind(counter(SLOT, flags=Flags.KEPT))})
     assert word(after, SLOT) == (word(state, SLOT) + 1) % 2**64
     assert after.ip == (ORIGINAL + 0x22 if count == 2 else ORIGINAL + 5)
 
@@ -198,14 +203,14 @@ def test_a_body_behind_a_plain_instruction_sees_its_result() -> None:
     state = arbitrary(14)
     patch = patch_of("48c7c007000000 c3")  # mov rax, 7
     body = handler_call(Call(HANDLER, FRAME, ORIGINAL, full_policy(skips=False)))
-    after = execute(patch, {}, state, COPY_FRAME, after={ORIGINAL: body})
+    after = execute(patch, {}, state, COPY_FRAME, after={ORIGINAL: behind(body)})
     assert word(after, FRAME + REGISTERS["ax"]) == 7
 
 
 def test_no_body_runs_behind_a_return() -> None:
     patch = patch_of("4831c0 4831db c3")
     with pytest.raises(UnsafeSiteError, match="no handler can run after"):
-        build(patch_of("c3 9090909090"), COPY, {}, {ORIGINAL: counter(SLOT, flags=Flags.KEPT)})
+        build(patch_of("c3 9090909090"), COPY, {}, {ORIGINAL: behind(counter(SLOT, flags=Flags.KEPT))})
     assert build(patch, COPY, {}).code
 
 

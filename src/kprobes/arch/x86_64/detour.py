@@ -39,6 +39,8 @@ class Code(bytes):
 
 
 Body = Callable[[int], bytes]
+# The same behind an instruction: where it will stand, and at which address the program goes on from there.
+Behind = Callable[[int, int], bytes]
 
 RED_ZONE = 128
 GENERAL = ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di")
@@ -132,7 +134,8 @@ class Guard:
 class Call:
     """The call of a handler: *handler*'s address and *context*, its second argument; the first is the pt_regs.
 
-    *site*: what pt_regs says the instruction pointer is.
+    *site*: what pt_regs says the instruction pointer is. *moved*: for a handler behind an instruction, by how many bytes
+    that has moved the stack pointer; it is the fourth argument then.
     """
 
     handler: int
@@ -140,6 +143,7 @@ class Call:
     site: int
     policy: CallPolicy
     guard: Guard | None = None
+    moved: int | None = None
 
 
 def counter(slot: int, *, flags: str, dead: frozenset[str] = frozenset(), locked: bool = False) -> Body:
@@ -196,6 +200,8 @@ def _handler_call(at: int, call: Call) -> Code:
         code += call.guard.enter(at + len(code))
         code += b"\x0f\x85\0\0\0\0"
         skip_at = len(code)
+    if call.moved is not None:
+        code += assemble.load_constant("cx", call.moved % 2**64)
     if policy.align:
         code += assemble.copy("bx", "sp") + assemble.ALIGN_STACK
     code += _call(at + len(code), call.handler)
@@ -315,7 +321,7 @@ _SET_IP = assemble.store("cx", REGISTERS["ip"])
 _AFTER_NEXT = 4 + len(_SET_IP)  # bytes behind the begin of the offset
 
 
-def build(patch: Patch, at: int, before: Mapping[int, Body], after: Mapping[int, Body] | None = None) -> Detour:
+def build(patch: Patch, at: int, before: Mapping[int, Body], after: Mapping[int, Behind] | None = None) -> Detour:
     """Return the detour of *patch* at address *at*.
 
     *before*: the body that runs ahead of each site's instruction, by the site's address (none for a site that is
@@ -362,23 +368,23 @@ def _check_target(patch: Patch, item: Instruction) -> None:
         raise UnsafeSiteError(f"{item.address:#x}", "it jumps into bytes that the patch takes")
 
 
-def _add_with_body(copy: Copy, item: Instruction, body: Body, pushed: bool) -> None:
+def _add_with_body(copy: Copy, item: Instruction, body: Behind, pushed: bool) -> None:
     """Add *item* and then *body*, on each way that control may take."""
     if item.flow == Flow.NEXT:
         copy.add(item)
-        copy.code += body(copy.here)
+        copy.code += body(copy.here, item.end)
     elif item.flow in (Flow.BRANCH, Flow.LOOP):
         _branch_with_body(copy, item, body)
     elif item.flow in (Flow.JUMP, Flow.CALL) and item.target is not None:
         if item.flow == Flow.CALL and not pushed:
             copy.code += assemble.push_constant(item.end)
-        copy.code += body(copy.here)
+        copy.code += body(copy.here, item.target)
         copy.jump(item.target)
     else:
         raise UnsafeSiteError(f"{item.address:#x}", f"no handler can run after `{item.text}` has left")
 
 
-def _branch_with_body(copy: Copy, item: Instruction, body: Body) -> None:
+def _branch_with_body(copy: Copy, item: Instruction, body: Behind) -> None:
     """Add a branch with *body* on both its ways: on falling through first, then where it is taken."""
     assert item.target is not None
     if item.flow == Flow.BRANCH:
@@ -387,11 +393,11 @@ def _branch_with_body(copy: Copy, item: Instruction, body: Body) -> None:
         copy.code += item.code[: item.operand_at] + b"\x02\xeb\x05\xe9"
     taken = len(copy.code)
     copy.code += b"\0\0\0\0"
-    copy.code += body(copy.here)
+    copy.code += body(copy.here, item.end)
     copy.code += b"\xe9"
     over = len(copy.code)
     copy.code += b"\0\0\0\0"
     copy.code[taken : taken + 4] = struct.pack("<i", len(copy.code) - taken - 4)
-    copy.code += body(copy.here)
+    copy.code += body(copy.here, item.target)
     copy.jump(item.target)
     copy.code[over : over + 4] = struct.pack("<i", len(copy.code) - over - 4)

@@ -78,6 +78,11 @@ class Patch:
     extra: tuple[Write, ...] = ()
     victim: Patch | None = None
 
+    def instruction_at(self, address: int) -> Instruction:
+        """Return the moved instruction at *address*, of this patch or of its victim."""
+        moved = (*self.instructions, *(self.victim.instructions if self.victim else ()))
+        return next(item for item in moved if item.address == address)
+
     @property
     def start(self) -> int:
         """Return the address of the first instruction that moves."""

@@ -302,7 +302,8 @@ def _require_unsafe(ctx: Context, node: ast.AST, what: str) -> None:
     if not ctx.around.unsafe:
         raise ctx.error(node, f"{what} changes the probed program", "allow it: unsafe=True on the probe, or --unsafe")
     if ctx.build.part == "exit":
-        raise ctx.error(node, f"{what} comes too late at the return of the function")
+        late = "at the return of the function" if ctx.around.returns else "behind the instruction"
+        raise ctx.error(node, f"{what} comes too late {late}")
 
 
 ROWS: dict[str, Row] = {

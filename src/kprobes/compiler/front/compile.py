@@ -91,7 +91,7 @@ def _compile_once(ctx: Context) -> Handler | None:
         )
     )
     ctx.handler_parameters = names
-    if ctx.around.returns:
+    if ctx.around.returns or split_at is not None:
         return parts.compile_split(ctx, before, split_at, after)
     return parts.compile_plain(ctx)
 

@@ -198,9 +198,8 @@ class Parameters:
         """
         ctx = self.ctx
         if not ctx.around.returns:
-            raise ctx.error(
-                node, "there is no return value here: the function has yet to run", "use @kretprobe or @uretprobe"
-            )
+            when = "an instruction has run" if ctx.build.part == "exit" else "the function has yet to run"
+            raise ctx.error(node, f"there is no return value here: {when}", "use @kretprobe or @uretprobe")
         if ctx.build.part == "entry":
             raise ctx.error(node, "there is no return value before the yield", "use it after the yield")
         ctype: CType | None = self.prototype.returns if self.prototype else None

@@ -37,11 +37,12 @@ def split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]
     found = yields(body)
     if not found:
         return [], None, body
-    if not ctx.around.returns:
+    if not (ctx.around.returns or ctx.around.steps):
         other = {"uprobe": "@uretprobe"}.get(ctx.around.kind, "@kretprobe")
-        raise ctx.error(
-            found[0], f"a {ctx.around.kind} has no second half to yield for", f"use {other} for entry and return"
-        )
+        hint = f"use {other} for entry and return"
+        if ctx.around.kind == "uprobe":
+            hint += "; only the process engine (-p PID, -- CMD) can run it behind an instruction"
+        raise ctx.error(found[0], f"a {ctx.around.kind} has no second half to yield for", hint)
     if len(found) > 1:
         raise ctx.error(found[1], "a second yield", "the probed function runs once: one yield splits the handler")
     for index, statement in enumerate(body):
@@ -72,7 +73,10 @@ def compile_plain(ctx: Context) -> Handler | None:
 def compile_split(
     ctx: Context, before: list[ast.stmt], split_at: ast.stmt | None, after: list[ast.stmt]
 ) -> Handler | None:
-    """Compile a handler of a return probe: *before* runs at the entry, *after* at the exit."""
+    """Compile a handler of a return probe: *before* runs at the entry, *after* at the exit.
+
+    For a probe of an instruction *after* runs behind it.
+    """
     entry = _start(ctx, "entry")
     if split_at is not None:
         _assign_parameters(ctx)

@@ -53,20 +53,28 @@ class Armed:
 class Arrangement:
     """Every jump to be placed; by address the sites there, in the order of the plan, and what must be kept there.
 
-    A number of *sites* from the plan's number of sites on stands for an exit of site number - that; `taken` are the
-    addresses of conditional jumps that are exits only where they are taken. *closely*: it pays to find out which
-    registers are dead at each site. *omits*: instructions may be left out, so that nothing can be told dead by what
-    comes after.
+    A number of *sites* from the plan's number of sites on stands for an exit of site number - that; `behind` are the
+    numbers of what runs after the instruction. `taken` are the addresses of conditional jumps that are exits only where
+    they are taken. *closely*: it pays to find out which registers are dead at each site. *omits*: instructions may be
+    left out, so that nothing can be told dead by what comes after.
     """
 
     jumps: list[Jump] = field(default_factory=list)
     armed: list[Armed] = field(default_factory=list)
     sites: dict[int, list[int]] = field(default_factory=dict)
     live: dict[int, Live] = field(default_factory=dict)
+    behind: dict[int, list[int]] = field(default_factory=dict)
     taken: set[int] = field(default_factory=set)
     closely: bool = False
     omits: bool = False
     crowded: Set[int] = frozenset()
+
+    def bodies(self) -> dict[int, list[int]]:
+        """Return by address what runs there, in as many copies as there may be."""
+        found = dict(self.sites)
+        for address, numbers in self.behind.items():
+            found[address] = [*found.get(address, ()), *numbers, *numbers]
+        return found
 
 
 class Objects:
@@ -191,6 +199,10 @@ def _arrange_mapping(
             where = "" if refused.address == located.address else f"its exit at {refused.address:#x}: "
             _leave_out(plan, located, where + refused.reason, result)
             continue
+        refusal = _refusal_behind(hooks, plans)
+        if refusal:
+            _leave_out(plan, located, refusal, result)
+            continue
         for hook in hooks:
             found = plans[hook.address]
             if found.patch is not None:
@@ -199,6 +211,17 @@ def _arrange_mapping(
         if hooks:
             result.armed.append(_told(located, [plans[hook.address] for hook in hooks], hooks[0].is_exit))
     result.jumps += jumps.values()
+
+
+def _refusal_behind(hooks: Sequence[Hook], plans: dict[int, SitePlan]) -> str:
+    """Return why what is to run behind an instruction can't."""
+    for hook in hooks:
+        patch = plans[hook.address].patch
+        if hook.after and patch is not None:
+            from kprobes.arch.x86_64.behind import refusal_behind
+
+            return refusal_behind(patch.instruction_at(plans[hook.address].address))
+    return ""
 
 
 def _make_way(
@@ -233,14 +256,17 @@ def _leave_out(plan: Plan, located: Located, reason: str, result: Arrangement) -
 
 def _hang(hook: Hook, address: int, image: Image, inside: bool, result: Arrangement) -> None:
     """Note that *hook* runs at *address* (behind an ENDBR64), which lies *inside* of a function or begins it."""
-    numbers = result.sites.setdefault(address, [])
+    numbers = (result.behind if hook.after else result.sites).setdefault(address, [])
     if hook.number not in numbers:
         numbers.append(hook.number)
+    if hook.after:  # its handler reads what the instruction left, whether the program does or not
+        result.live[address] = Live(red_zone=inside)
+        return
     if hook.conditional:
         result.taken.add(address)
     # Nothing below the stack pointer is in use at a function's entry, and none of its own any more at an exit.
     red_zone = hook.conditional if hook.is_exit else inside
-    known = result.live.get(address)
+    known = Live(red_zone=inside) if address in result.behind else result.live.get(address)
     if known is None:
         found = _live(hook, address, image, red_zone=red_zone, inside=inside, closely=result.closely)
         result.live[address] = replace(found, flags=True, dead=frozenset()) if result.omits else found

@@ -16,13 +16,14 @@ from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, f
 from kprobes.engines.process.patch import Resume
 from kprobes.engines.process.registry import Patch
 from kprobes.engines.process.stubs import LONGEST_COUNT, ROUTINES_SIZE, Counting, Live
-from kprobes.errors import UnsupportedError
+from kprobes.errors import InternalError, UnsupportedError
 from kprobes.model.layout import align_up
 from kprobes.model.plan import COUNT_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from kprobes.arch.x86_64.decode import Instruction
     from kprobes.arch.x86_64.detour import Code
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement
@@ -85,6 +86,23 @@ class Detours:
         self.traps.update(more.traps)
         self.groups += more.groups
         self.routines += more.routines
+
+    def drop(self, pieces: Iterable[tuple[int, int]]) -> None:
+        """Forget, in place, all that stands in *pieces* of code, (start, size) each; no patch leads there any more."""
+        ranges = [range(start, start + size) for start, size in pieces]
+
+        def inside(address: int) -> bool:
+            return any(address in one for one in ranges)
+
+        self.areas[:] = [area for area in self.areas if not inside(area.start)]
+        self.routines[:] = [address for address in self.routines if not inside(address)]
+        for known in (self.moves, self.traps):
+            for key in [key for key, address in known.items() if inside(address)]:
+                del known[key]
+        gone = {back.address for address, back in self.resume.items() if inside(address)}
+        for address in [address for address in self.resume if inside(address)]:
+            del self.resume[address]
+        self.groups[:] = [one for one in self.groups if not any(patch.head in gone for patch in one.patches)]
 
 
 class CrowdedError(Exception):
@@ -294,7 +312,12 @@ class Builder:
 
         at = area.start + len(area.content)
         bodies = _Bodies(self, routines, jump.pushed)
-        detour = build(jump, at, {address: bodies.body(address) for address in jump.sites})
+        behind = {
+            address: bodies.behind(jump.instruction_at(address))
+            for address in jump.sites
+            if address in self.arrangement.behind
+        }
+        detour = build(jump, at, {address: bodies.body(address) for address in jump.sites}, behind)
         code = bytearray(detour.code)
         bodies.finish(code, at)
         area.content += code
@@ -307,7 +330,10 @@ class Builder:
         """Return the numbers of the sites that *jump* serves, whether themselves or their functions' exits."""
         addresses = (*jump.sites, *(jump.victim.sites if jump.victim is not None else ()))
         count = len(self.programs) // 2
-        return frozenset(number % count for address in addresses for number in self.arrangement.sites.get(address, ()))
+        by_address = (self.arrangement.sites, self.arrangement.behind)
+        return frozenset(
+            number % count for address in addresses for one in by_address for number in one.get(address, ())
+        )
 
     def _patches(self, jump: Jump, where: dict[int, int]) -> list[Patch]:
         victim = where[id(jump.victim)] if jump.victim is not None else 0
@@ -340,6 +366,27 @@ class _Bodies:
         """Return the body for all probes at *address*, in their order."""
         numbers = self._builder.arrangement.sites.get(address, [])  # none: a site that was left out
         return lambda at: self._code(address, numbers, at)
+
+    def behind(self, item: Instruction) -> Callable[[int, int], bytes]:
+        """Return the body for all handlers that run behind *item*, in their order."""
+        return lambda at, ip: self._code_behind(item, at, ip)
+
+    def _code_behind(self, item: Instruction, at: int, ip: int) -> bytes:
+        from kprobes.arch.x86_64.behind import stack_change
+        from kprobes.arch.x86_64.decode import CALLS
+
+        builder, code = self._builder, bytearray()
+        moved = stack_change(item)
+        # What was pushed in place of the call is where it belongs once the call has run.
+        pushed = self._pushed and item.flow not in CALLS
+        for number in builder.arrangement.behind[item.address]:
+            program = builder.programs[number]
+            if program is None or moved is None:
+                raise InternalError(f"nothing can run behind {item.address:#x}")
+            own = number if builder.handlers.programs[program].part == "return" else number - len(builder.programs) // 2
+            call = builder.handlers.call(program, (own, ip), self._routines, KEEP_ALL, pushed=pushed, moved=moved)
+            code += call(at + len(code))
+        return bytes(code)
 
     def _code(self, address: int, numbers: Sequence[int], at: int) -> Code:
         from kprobes.arch.x86_64.detour import Code

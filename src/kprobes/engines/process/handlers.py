@@ -69,9 +69,12 @@ class Handlers:
         raise InternalError(f"native code refers to {kind} {name!r}")
 
     def call(
-        self, number: int, site: tuple[int, int], routines: int, live: Live, *, pushed: bool
+        self, number: int, site: tuple[int, int], routines: int, live: Live, *, pushed: bool, moved: int | None = None
     ) -> Callable[[int], Code]:
-        """Return a body (see `arch.x86_64.detour`) that calls program *number* for *site*: (number, address)."""
+        """Return a body (see `arch.x86_64.detour`) that calls program *number* for *site*: (number, address).
+
+        *moved*: by how many bytes the instruction before it has moved the stack pointer.
+        """
         from kprobes.arch.x86_64 import assemble
         from kprobes.arch.x86_64.detour import EVERYTHING, GENERAL, Call, CallPolicy, Flags, Guard, handler_call
         from kprobes.arch.x86_64.registers import ALIASES
@@ -93,4 +96,4 @@ class Handlers:
             clear_direction=live.direction,
             pushed=pushed,
         )
-        return handler_call(Call(self.entries[number], site[0], site[1], policy, guard))
+        return handler_call(Call(self.entries[number], site[0], site[1], policy, guard, moved))

@@ -21,7 +21,7 @@ RETURN_HINT = "add --engine uprobe for this one"
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Something that runs before the instruction at *address*.
+    """Something that runs before the instruction at *address*, or *after* it.
 
     *number* is that of its *site*; for an exit the number of sites is added. *conditional*: only if the jump there is
     taken.
@@ -31,16 +31,17 @@ class Hook:
     number: int
     address: int
     conditional: bool = False
+    after: bool = False
 
     @property
     def is_exit(self) -> bool:
         """Tell whether it is an exit of the site's function."""
-        return self.number != self.site
+        return self.number != self.site and not self.after
 
 
 def programs_of(plan: Plan) -> list[int | None]:
     """Return by the number of a site what runs there (COUNT_ONLY: it is counted), None for nothing; then the same for
-    the exits of each site's function."""
+    the exits of each site's function, or for what comes behind its instruction."""
     found: list[int | None] = [None] * (2 * len(plan.sites))
     for attachment in plan.attachments:
         program = attachment.program
@@ -60,6 +61,8 @@ def hooks_of(plan: Plan, programs: Sequence[int | None], site: int, address: int
     program = programs[site + len(plan.sites)]
     if program is None:
         return hooks
+    if plan.natives[program].after:
+        return [*hooks, Hook(site, site + len(plan.sites), address, after=True)]
     from kprobes.arch.x86_64.decode import Flow
     from kprobes.arch.x86_64.leaving import exits_of
 

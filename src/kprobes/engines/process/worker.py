@@ -31,10 +31,11 @@ from kprobes.engines.process.handlers import Handlers
 from kprobes.engines.process.hooks import programs_of
 from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
 from kprobes.engines.process.listing import format_listing, rows_of
+from kprobes.engines.process.loader import find_rendezvous
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, ProcessMemory, Room, find_room, free_rooms
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
-from kprobes.engines.process.pending import Pending
+from kprobes.engines.process.pending import LOOK_BESIDES_S, Pending
 from kprobes.engines.process.registry import MAX_AREAS, Identity, Registry, format_journal, format_registry
 from kprobes.engines.process.release import (
     VFORK_S,
@@ -42,6 +43,7 @@ from kprobes.engines.process.release import (
     check_free,
     clean,
     free,
+    free_if_left,
     leftovers,
     restore,
     wait_until_left,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Plan
 
 JOURNAL_EACH = 3  # writes of one jump, at most
+LATE_JUMPS = 8  # of a site whose object is yet to come: it may be mapped several times, and has exits
 PATIENCE_S = 0.3  # a controller that was killed dies within a moment
 # Bytes left free for the program's own next mappings: more each time that one of those took the place chosen for ours.
 MARGINS = (0, 64 << 20, 256 << 20, 512 << 20, 1 << 30)
@@ -123,6 +126,7 @@ class Worker:
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
         self._listing_is_old = False
+        self._rendezvous = 0
         self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
         # Made early: the longer a clock has measured when it is asked, the better.
         self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
@@ -140,6 +144,8 @@ class Worker:
             self._handlers = Handlers(self.plan.natives, places, self._threads_known.mode)
             self.area = area
             self._build(found.arrangement, found.settled)
+            if self._pending.all:
+                self._watch_loader()
             self._write_registry()
             self._arm(self.detours.patches)
         except BaseException:
@@ -171,7 +177,9 @@ class Worker:
             arrangement, settled = self._settle(wanted, mappings, rooms, size)
             jumps = [jump for _, area_jumps in settled for jump in area_jumps]
             self._check_shadow_stack(jumps)
-            area = Area(layout_for(self.plan, JOURNAL_EACH * (len(jumps) + 2 * len(self._pending.all)) + MAX_AREAS))
+            area = Area(
+                layout_for(self.plan, JOURNAL_EACH * (len(jumps) + LATE_JUMPS * len(self._pending.all)) + MAX_AREAS)
+            )
             try:
                 pages = merged_pages([code for code, _ in settled]) or [_any_page(rooms)]
                 self._threads_known = self._map(area, pages)
@@ -223,9 +231,16 @@ class Worker:
             raise TargetError("nothing is attached")
         return self.area
 
-    def _note_armed(self, numbers: Iterable[int], objects: Objects, patches: Sequence[Patch]) -> None:
+    def _note_armed(
+        self,
+        numbers: Iterable[int],
+        objects: Objects,
+        patches: Sequence[Patch],
+        pieces: Sequence[tuple[int, int]] = (),
+    ) -> None:
         mine = self._pending.all & set(numbers)
-        self._pending.note_armed((one for n in mine for one in objects.locate(n, self.plan.sites[n])), patches)
+        located = (one for n in mine for one in objects.locate(n, self.plan.sites[n]))
+        self._pending.note_armed(located, patches, pieces)
 
     def _settle(
         self, wanted: Sequence[int], mappings: Sequence[Mapping], rooms: Sequence[Room], handlers_size: int
@@ -235,7 +250,7 @@ class Worker:
         while True:
             found = arrange(self.plan, wanted, Objects(self.target.pid, mappings), self.memory, rooms, crowded=crowded)
             try:
-                return found, settle(with_victims(found.jumps), found.sites, rooms, handlers_size=handlers_size)
+                return found, settle(with_victims(found.jumps), found.bodies(), rooms, handlers_size=handlers_size)
             except CrowdedError as error:
                 if error.addresses <= crowded:
                     raise UnsupportedError("no free memory for detours in reach of the code") from None
@@ -320,7 +335,22 @@ class Worker:
         if traps:
             self.stops.keep(threads, traps)
             alone = self.owner.pid != os.getpid()
-            self.breakpoints = Breakpoints(threads, traps, self.detours.patches, self._ended, alone=alone)
+            patches = self.detours.patches
+            self.breakpoints = Breakpoints(
+                threads, traps, patches, self._ended, alone=alone, rendezvous=self._rendezvous
+            )
+
+    def _watch_loader(self) -> None:
+        """Put a breakpoint where the loader tells that objects come and go; look again and again where it can't be."""
+        mappings = self.stops.mappings()
+        shadow = procfs.read_status(self.target.pid, self.memory.pid).shadow_stack
+        found = find_rendezvous(self.memory, procfs.read_auxiliary(self.memory.pid), mappings)
+        if found is None or shadow or any(one.address <= found.address < one.end for one in self.detours.patches):
+            return
+        self._rendezvous = found.address
+        self.detours.patches.append(found)
+        self.detours.traps[found.address] = found.address
+        self._pending.look_every_s = LOOK_BESIDES_S
 
     def set_enabled(self, sites: Set[int], enabled: bool) -> None:
         """Put the jumps of *sites* in place, or take them away; their counters and detours stay.
@@ -374,7 +404,10 @@ class Worker:
         more = self.breakpoints is not None and self.breakpoints.serve()
         if self._listing_is_old and self.attached:
             self._write_listing()
-        if self.attached and self._pending.is_due():
+        called = self.breakpoints is not None and self.breakpoints.loader_called
+        if self.breakpoints is not None:
+            self.breakpoints.loader_called = False
+        if self.attached and (self._pending.is_due() or called):
             self._look_again()
         return not self.stops.reap() or more
 
@@ -412,26 +445,54 @@ class Worker:
             self.detours.patches += back
             self._write_registry()
             self._arm(back)
-        objects = Objects(self.target.pid, mappings)
-        come = [number for number in self._pending.waiting if objects.is_mapped(self.plan.sites[number])]
+        self._forget_old_places()
+        come = self._come(mappings)
         if come:
             try:
-                self._arm_more(come, mappings, objects)
+                self._arm_more(come, mappings)
             except (KprobesError, OSError) as error:
                 self._pending.give_up(come)
-                self._listing_is_old = True
                 self.outcome.armed += [Armed(number, 0, "", str(error)) for number in come]
+                self._listing_is_old = True
 
-    def _arm_more(self, numbers: Sequence[int], mappings: Sequence[Mapping], objects: Objects) -> None:
-        rooms = free_rooms(mappings)
-        arrangement, settled = self._settle(numbers, mappings, rooms, self._handlers.size)
-        self._check_shadow_stack([jump for _, area_jumps in settled for jump in area_jumps])
-        with self.stops.stopped() as threads, self.stops.calls(threads) as (calls, _):
-            map_more_code(calls, self._area(), merged_pages([code for code, _ in settled]))
+    def _come(self, mappings: Sequence[Mapping]) -> list[int]:
+        objects = Objects(self.target.pid, mappings)
+        return [number for number in self._pending.waiting if objects.is_mapped(self.plan.sites[number])]
+
+    def _forget_old_places(self) -> None:
+        """Free the code for places where objects have been long ago."""
+        pieces = sorted(self._pending.forget_oldest())
+        if not pieces:
+            return
+        area, before = self._area(), list(self._area().code)
+        area.code[:] = [piece for piece in before if piece not in pieces]
+        self._write_registry()  # it must never name memory that isn't ours any more
+        if free_if_left(self.stops, pieces):
+            self.detours.drop(pieces)
+            return
+        area.code[:] = before
+        self._write_registry()
+        self._pending.keep(pieces)
+
+    def _arm_more(self, numbers: Sequence[int], mappings: Sequence[Mapping]) -> None:
+        area = self._area()
+        for margin in MARGINS:
+            rooms = free_rooms(mappings, margin=margin)
+            arrangement, settled = self._settle(numbers, mappings, rooms, self._handlers.size)
+            self._check_shadow_stack([jump for _, area_jumps in settled for jump in area_jumps])
+            pieces = merged_pages([code for code, _ in settled])
+            try:
+                with self.stops.stopped() as threads, self.stops.calls(threads) as (calls, _):
+                    map_more_code(calls, area, pieces)
+                break
+            except SyscallError as error:
+                if error.errno != errno.EEXIST or margin == MARGINS[-1]:
+                    raise
+                mappings = self.stops.mappings()
         patches = self._build(arrangement, settled)
         self._write_registry()
         self._arm(patches)
-        self._note_armed(numbers, objects, patches)
+        self._note_armed(numbers, Objects(self.target.pid, mappings), patches, pieces)
         come = frozenset(numbers)
         self.outcome.armed = [one for one in self.outcome.armed if one.number not in come] + arrangement.armed
         self._listing_is_old = True

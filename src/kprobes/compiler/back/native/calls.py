@@ -3,7 +3,7 @@
 The map `calls.*` is a table in memory that is the process's own: sets of `CALL_WAYS` slots of u64 key and value. A call
 is known by its frame, the stack pointer at its entry, which is the same at each of its exits; where a handler has
 several sites the site is mixed in, since after a tail call two functions leave from one frame. A slot is taken by
-exchanging its key, 0 while free.
+exchanging its key, 0 while free. A handler of one instruction is kept the same way from before it to behind it.
 
 No return address is touched: an exception, longjmp or a switch of stacks just leaves a record behind. It is recognised
 when the same frame is entered again; then that earlier call, which was counted as a hit when it began, becomes a missed
@@ -51,6 +51,8 @@ def _set_of(part: NativePart) -> tuple[str, str]:
     """Return this call's frame and the address of its set."""
     text = part.text
     frame = part.register("sp")
+    if part.is_after:  # what the instruction itself did to it
+        frame = text.let(f"sub i64 {frame}, %moved")
     if part.native.sites > 1:
         frame = text.let(f"add i64 {frame}, {text.let(f'mul i64 {part.site}, {_MIX}')}")
     sets = _sets(part)

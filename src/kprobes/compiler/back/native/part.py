@@ -47,6 +47,11 @@ class NativePart(Part):
         return self.function.part == "exit" and self.handler.entry is not None
 
     @property
+    def is_after(self) -> bool:
+        """Tell whether this part runs behind the probed instruction."""
+        return self.native.after and self.function.part == "exit"
+
+    @property
     def is_paired(self) -> bool:
         """Tell whether the handler has both parts."""
         return self.handler.entry is not None and self.handler.exit is not None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kprobes.model.layout import MapLayout
 
 _UNROLLED = 64  # bytes; LLVM calls memset and memcpy for more where it has no vector registers
+PARAMETERS = "ptr %regs, i64 %site, ptr %block, i64 %moved"
 _STACK = 4096  # a handler runs on the probed program's stack, of which little may be left
 
 
@@ -55,7 +56,7 @@ def lower_to_text(handler: ir.Handler, function: ir.Function, target: NativeTarg
     module = ModuleText(NATIVE_TRIPLE, NATIVE_LAYOUT)
     module.unrolled = _UNROLLED
     name = f"{handler.name}.{function.part}"
-    text = module.function(name, SECTION, "ptr %regs, i64 %site, ptr %block", ATTRIBUTES)
+    text = module.function(name, SECTION, PARAMETERS, ATTRIBUTES)
     part = NativePart(handler, function, target, text)
     _lower_part(part)
     return part, module.finish()
@@ -76,6 +77,7 @@ def _program(part: NativePart, text: str) -> NativeProgram:
         skips=part.skips,
         omits=part.omits,
         part="return" if part.is_return else part.function.part,
+        after=part.is_after,
         clobbers=tuple(sorted(clobbered(linked.code[: linked.text_end]))),
     )
 

@@ -15,6 +15,7 @@ class NativeTarget:
     counters (see `model.shared.counted_sites`). *number* tells the plan's handlers apart.
 
     *ring_bytes* is the size of each thread's ring, *calls* bounds the calls in flight of a return probe.
+    *after*: the exit part runs behind the probed instruction.
     """
 
     sites: int
@@ -22,3 +23,4 @@ class NativeTarget:
     number: int = 0
     ring_bytes: int = DEFAULT_RING_BYTES
     calls: int = CALLS
+    after: bool = False
