@@ -134,8 +134,8 @@ class Guard:
 class Call:
     """The call of a handler: *handler*'s address and *context*, its second argument; the first is the pt_regs.
 
-    *site*: what pt_regs says the instruction pointer is. *moved*: for a handler behind an instruction, by how many bytes
-    that has moved the stack pointer; it is the fourth argument then.
+    *site*: what pt_regs says the instruction pointer is. *moved*: behind an instruction, by how many bytes
+    that has moved the stack pointer: the fourth argument then.
     """
 
     handler: int
