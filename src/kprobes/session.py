@@ -152,7 +152,21 @@ class Session:
 
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
-        return self._decoder.decode(self._attached.poll(timeout_s))
+        spans = self._spans(timeout_s)
+        if spans is None:
+            return self._decoder.decode(self._attached.poll(timeout_s))
+        events: list[Event] = []
+        for span in spans:
+            events += self._decoder.decode_raw(span)
+        return events
+
+    def _spans(self, timeout_s: float) -> list[bytes] | None:
+        """Return what is there as it lies in the rings; None where the engine can't tell."""
+        poll_raw = getattr(self._attached, "poll_raw", None)
+        if poll_raw is None:
+            return None
+        found = poll_raw(timeout_s)
+        return found if isinstance(found, list) else [found.data]
 
     def tables(self, timeout_s: float = POLL_S, *, text: bool = False) -> list[Any]:
         """Return the events that are there as Arrow tables, waiting up to *timeout_s* for the first: the way to take
@@ -165,13 +179,11 @@ class Session:
         if drain is not None:
             maker = self._decoder.tables(text=text)
             return [table for table in drain(timeout_s, maker.of_span) if table.num_rows]
-        poll_raw = getattr(self._attached, "poll_raw", None)
-        if poll_raw is None:
+        spans = self._spans(timeout_s)
+        if spans is None:
             records = self._attached.poll(timeout_s)
             return [self._decoder.to_arrow(records, text=text)] if records else []
-        found = poll_raw(timeout_s)
-        pieces = found if isinstance(found, list) else [found.data]
-        return [self._decoder.to_arrow_raw(piece, text=text) for piece in pieces if piece]
+        return [self._decoder.to_arrow_raw(span, text=text) for span in spans if span]
 
     def events(self, timeout_s: float | None = None, *, limit: int | None = None) -> Iterator[Event]:
         """Yield events as they come, those that `wait` kept first.

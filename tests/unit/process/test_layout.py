@@ -37,7 +37,13 @@ def test_parts_follow_each_other_on_pages(sites: int, entries: int, blocks: int,
     assert places == sorted(places)
     assert all(place % PAGE == 0 for place in places)
     assert layout.counter(sites, 3) <= layout.stride
-    assert layout.size - layout.rings_at == layout.rings * layout.ring_stride
+    assert len(layout.ring_places) == layout.rings
+    ends = [layout.rings_at]
+    for start, size in layout.ring_places:
+        assert start == ends[-1]
+        assert size in (ring, 4 * ring)
+        ends.append(start + 2 * PAGE + size)
+    assert layout.size == ends[-1]
 
 
 def test_rings_are_there_only_for_plans_with_handlers_and_events() -> None:

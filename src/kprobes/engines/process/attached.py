@@ -59,7 +59,7 @@ class ProcessAttached:
         at = self._layout
         self._rings: Rings | None = None
         if at.rings:
-            self._rings = Rings(self._view, at.rings_at, at.ring_stride, at.rings, at.ring_size)
+            self._rings = Rings(self._view, at.ring_places)
         self._world = self._open_world()
         self._rest = select.poll()
         self._rest.register(watch, select.POLLIN)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PAGE = 4096
 MAX_BLOCKS = 256
 MAX_RINGS = 32
+# The first threads that come get more room: 16 MiB hold 25 ms of ten million events a second.
+WIDE_RINGS = range(1, 5)
+WIDER = 4
 MIN_RING, MAX_RING = 1 << 16, 1 << 23
 LISTED_SITE = 512  # bytes that the listing has for each site; pages that aren't written cost nothing
 
@@ -98,7 +101,8 @@ def is_keyed(layout: MapLayout) -> bool:
 class SharedLayout:
     """Offsets in the memfd for *sites* sites; *regions* are the sizes of the maps' regions, in the plan's order.
 
-    *ring_size* is the data of each ring, a power of two; there are as many rings as blocks, or none where it is 0.
+    *ring_size* is the data of a ring, a power of two; those of `WIDE_RINGS` have `WIDER` times as much. There are as
+    many rings as blocks, or none where it is 0.
     *private* bytes belong to the process alone and are mapped behind its owner table. *listing_size*: of the listing.
     """
 
@@ -146,9 +150,14 @@ class SharedLayout:
         return self.blocks if self.ring_size else 0
 
     @property
-    def ring_stride(self) -> int:
-        """Return the bytes from one ring to the next: consumer page, producer page, data."""
-        return 2 * PAGE + self.ring_size
+    def ring_places(self) -> tuple[tuple[int, int], ...]:
+        """Return (offset, size of the data) of each ring: consumer page, producer page, data."""
+        places, at = [], self.rings_at
+        for number in range(self.rings):
+            size = self.ring_size * (WIDER if number in WIDE_RINGS else 1)
+            places.append((at, size))
+            at += 2 * PAGE + size
+        return tuple(places)
 
     @property
     def size(self) -> int:
@@ -158,7 +167,8 @@ class SharedLayout:
     @property
     def listing_at(self) -> int:
         """Return the offset of the listing."""
-        return self.rings_at + self.rings * self.ring_stride
+        places = self.ring_places
+        return sum(places[-1], 2 * PAGE) if places else self.rings_at
 
     def region_at(self, number: int) -> int:
         """Return the offset of the region of map *number*."""

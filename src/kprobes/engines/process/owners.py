@@ -100,10 +100,9 @@ def give_blocks(threads: StoppedThreads, memory: ProcessMemory, area: Area) -> i
 def _fill_rings(area: Area) -> None:
     """Tell each block where its ring is, also those that are yet to be claimed."""
     layout = area.layout
-    for number in range(layout.rings):
+    for number, (ring, size) in enumerate(layout.ring_places):
         at = layout.blocks_at + number * layout.stride
-        ring = area.base + layout.rings_at + number * layout.ring_stride
-        struct.pack_into("<QQ", area.shared, at + BLOCK_RING, ring, layout.ring_size)
+        struct.pack_into("<QQ", area.shared, at + BLOCK_RING, area.base + ring, size)
         struct.pack_into("<Q", area.shared, at + BLOCK_NUMBER, number)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     Found = TypeVar("Found")
@@ -116,11 +116,11 @@ def split(raw: bytes) -> list[bytes]:
 
 
 class Rings:
-    """All rings of one session."""
+    """All rings of one session; *places* are the (offset, size) of each."""
 
-    def __init__(self, view: mmap.mmap, start: int, stride: int, count: int, size: int) -> None:
+    def __init__(self, view: mmap.mmap, places: Iterable[tuple[int, int]]) -> None:
         self._whole = memoryview(view)
-        self._rings = [Ring(self._whole, start + number * stride, size) for number in range(count)]
+        self._rings = [Ring(self._whole, start, size) for start, size in places]
 
     @property
     def damaged(self) -> int:
