@@ -55,6 +55,11 @@ def add_target_options(parser: Parser) -> None:
         default="auto",
         help="for processes: our own engine (nanoseconds a hit, needs ptrace) or the kernel's uprobes",
     )
+    group.add_argument(
+        "--exact-faults",
+        action="store_true",
+        help="let signal handlers of the process see the true address of a probed instruction that faults",
+    )
     group.add_argument("--kernel", metavar="KERNEL", help="the same as --vm=KERNEL")
     group.add_argument(
         "--copy", action="append", default=[], metavar="FILE", help="copy FILE into the guest's / before CMD runs there"
@@ -124,7 +129,7 @@ def process_of(arguments: Namespace) -> Target:
 
     if arguments.pid is not None and arguments.command:
         raise UsageError("-p names a running process, -- starts one", hint="give one of them")
-    return process(arguments.pid or 0, arguments.command)
+    return process(arguments.pid or 0, arguments.command, exact_faults=arguments.exact_faults)
 
 
 def _refused(message: str) -> Exception:

@@ -58,8 +58,8 @@ class Machine:
         return machine
 
 
-def process(pid: int = 0, argv: Sequence[str] = ()) -> Target:
-    """Return the target that is the running process *pid*, or the program *argv* to be started."""
+def process(pid: int = 0, argv: Sequence[str] = (), *, exact_faults: bool = False) -> Target:
+    """Return the target that is the running process *pid*, or the program *argv* to be started; see `Process`."""
     from kprobes.engines.process.target import Process
 
-    return Process.spawn(list(argv)) if argv else Process(pid)
+    return Process.spawn(list(argv), exact_faults=exact_faults) if argv else Process(pid, exact_faults=exact_faults)

@@ -18,10 +18,10 @@ TURNS = 10
 PLAIN = [30, 10, 10, 500, 10, 70]  # rax rdx rcx r8 r9 r10
 
 
-def place(program: Path, label: str) -> str:
+def place(program: Path, label: str, function: str = "steps") -> str:
     listed = subprocess.run(["nm", program], capture_output=True, text=True, check=True).stdout
     known = {fields[2]: int(fields[0], 16) for fields in map(str.split, listed.splitlines()) if len(fields) == 3}
-    return f"steps+{known[label] - known['steps']:#x}"
+    return f"{function}+{known[label] - known[function]:#x}"
 
 
 def output(tmp_path: Path) -> list[int]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64 import tactics
 from kprobes.arch.x86_64.decode import skip_endbr
-from kprobes.arch.x86_64.patch import BREAKPOINT_BYTE, Patch, Tactic, reach_of
+from kprobes.arch.x86_64.patch import BREAKPOINT_BYTE, IN_PROCESS, Patch, Tactic, reach_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -183,10 +183,11 @@ def plan_sites(
     room: tuple[range, ...] | None = None,
     exclude: frozenset[str] = frozenset(),
     emulate_calls: bool = True,
+    stay: frozenset[int] = frozenset(),
 ) -> dict[int, SitePlan]:
     """Return how each of *addresses* can be armed, planned together; by the address that was asked for.
 
-    *room*, *exclude*, *emulate_calls*: as in `Arming`.
+    *room*, *exclude*, *emulate_calls*: as in `Arming`. Those of *stay* get a breakpoint.
 
     Sites that are close to each other share one patch. When sites are added or taken away later, plan all sites of the
     functions concerned again.
@@ -194,6 +195,8 @@ def plan_sites(
     wanted = sorted(set(addresses))
     if len(wanted) >= _MANY:
         image.known_targets()
-    arming = Arming(image, room, exclude, frozenset(wanted), emulate_calls)
-    effective = {address: arming.add(address).address for address in wanted}
+    arming = Arming(image, room, exclude | frozenset(IN_PROCESS), frozenset(wanted), emulate_calls)
+    effective = {address: arming.add(address).address for address in sorted(stay)}
+    arming.exclude = exclude
+    effective |= {address: arming.add(address).address for address in wanted if address not in stay}
     return {address: arming.plans[site] for address, site in effective.items()}

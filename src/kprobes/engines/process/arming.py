@@ -67,6 +67,7 @@ class Arrangement:
     taken: set[int] = field(default_factory=set)
     closely: bool = False
     omits: bool = False
+    exact: bool = False
     crowded: Set[int] = frozenset()
 
     def bodies(self) -> dict[int, list[int]]:
@@ -141,11 +142,12 @@ def arrange(
     rooms: Sequence[Room],
     *,
     crowded: Set[int] = frozenset(),
+    exact: bool = False,
 ) -> Arrangement:
     """Plan the sites numbered *wanted*; *rooms* are where detours may go.
 
     Jumps from the addresses *crowded* have been found to lead where there is no room: a site of a glob is left out
-    then, any other gets a breakpoint there.
+    then, any other gets a breakpoint there. *exact*: no instruction that may fault moves together with others.
 
     Raises:
         UnprobeableError: a site can't be armed; the reason is the first one's.
@@ -154,7 +156,7 @@ def arrange(
     for number in wanted:
         for located in objects.locate(number, plan.sites[number]):
             by_mapping.setdefault(located.mapping.start, []).append(located)
-    result = Arrangement(crowded=crowded, closely=bool(plan.natives) and len(plan.sites) <= CLOSELY)
+    result = Arrangement(crowded=crowded, exact=exact, closely=bool(plan.natives) and len(plan.sites) <= CLOSELY)
     result.omits = any(program.omits for program in plan.natives)
     known = {code.path: code for code in plan.objects}
     ranges = tuple(range(room.start, room.end) for room in rooms)
@@ -189,7 +191,13 @@ def _arrange_mapping(
             by_site[located.number] = hooks_of(plan, programs, located.number, located.address, image)
         except UnprobeableError as error:
             _leave_out(plan, located, error.reason, result)
-    plans = plan_sites(image, [hook.address for one in by_site.values() for hook in one], room=rooms, exclude=exclude)
+    addresses = [hook.address for one in by_site.values() for hook in one]
+    plans = plan_sites(image, addresses, room=rooms, exclude=exclude)
+    if result.exact:
+        stay = frozenset[int]()
+        while inexact := frozenset(address for address in addresses if not _is_exact(plans[address])) - stay:
+            stay |= inexact
+            plans = plan_sites(image, addresses, room=rooms, exclude=exclude, stay=stay)
     jumps: dict[int, Jump] = {}
     for located in group:
         _make_way(plan, located, by_site.get(located.number, []), plans, (image, rooms, result))
@@ -211,6 +219,12 @@ def _arrange_mapping(
         if hooks:
             result.armed.append(_told(located, [plans[hook.address] for hook in hooks], hooks[0].is_exit))
     result.jumps += jumps.values()
+
+
+def _is_exact(found: SitePlan) -> bool:
+    from kprobes.arch.x86_64.faulting import is_exact
+
+    return found.patch is None or is_exact(found.patch)
 
 
 def _refusal_behind(hooks: Sequence[Hook], plans: dict[int, SitePlan]) -> str:

@@ -38,14 +38,14 @@ class ProcessAttached:
     that could not be restored at detach because somebody else had changed them.
     """
 
-    def __init__(self, plan: Plan, hand: Hand, watch: int, pid: int) -> None:
+    def __init__(self, plan: Plan, hand: Hand, watch: int, pid: int, *, exact_faults: bool = False) -> None:
         self._plan = plan
         self._hand = hand
         self._watch = watch
         self._attached = True
         self._pid = pid
         found: Outcome
-        found, process, file = hand.call("attach", plan)
+        found, process, file = hand.call("attach", plan, exact_faults)
         self.pauses_ms: tuple[float, ...] = tuple(found.pauses_ms)
         self.armed: tuple[Armed, ...] = tuple(found.armed)
         self.mode: str = found.mode

@@ -34,6 +34,7 @@ class ProcessEngine:
         self._hand: Hand | None = None
         self._owner = myself()
         self._waiting = False
+        self._exact_faults = process.exact_faults
         self.exit_status: int | None = None
         if process.argv:
             hand = Hand(lambda: TargetService(None, self._owner, forked=True))
@@ -83,7 +84,7 @@ class ProcessEngine:
             forked = not self._in_thread
             self._hand = Hand(lambda: TargetService(self.identity, self._owner, forked=forked), here=not forked)
         self._waiting = False
-        return ProcessAttached(plan, self._hand, self._watch, self.pid)
+        return ProcessAttached(plan, self._hand, self._watch, self.pid, exact_faults=self._exact_faults)
 
     def run(self) -> None:
         """Let a program that was started run, if nothing has been attached to it."""

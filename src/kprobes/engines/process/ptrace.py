@@ -26,6 +26,7 @@ PTRACE_SINGLESTEP = 9
 PTRACE_SETOPTIONS = 0x4200
 PTRACE_GETEVENTMSG = 0x4201
 PTRACE_GETSIGINFO = 0x4202
+PTRACE_SETSIGINFO = 0x4203
 PTRACE_SEIZE = 0x4206
 PTRACE_INTERRUPT = 0x4207
 PTRACE_LISTEN = 0x4208
@@ -211,6 +212,15 @@ def signal_code(tid: int) -> int:
     info = (ctypes.c_int32 * 32)()
     _request("reading the signal of", PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(info))
     return info[2]
+
+
+def replace_fault_address(tid: int, old: int, new: int) -> None:
+    """Let `si_addr` of the signal that *tid* is stopped for be *new* where it is *old*."""
+    info = (ctypes.c_uint64 * 16)()
+    _request("reading the signal of", PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(info))
+    if info[2] == old:
+        info[2] = new
+        _request("changing the signal of", PTRACE_SETSIGINFO, tid, 0, ctypes.addressof(info))
 
 
 def rseq(tid: int) -> RseqConfiguration | None:

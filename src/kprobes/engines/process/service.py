@@ -69,7 +69,7 @@ class TargetService:
         self._target = Identity(self._child, procfs.read_start_time(self._child))
         return self._target.pid, self._target.start_time
 
-    def attach(self, plan: Plan) -> tuple[Outcome, int, int]:
+    def attach(self, plan: Plan, exact_faults: bool = False) -> tuple[Outcome, int, int]:
         """Attach *plan*; return what came of it, with (process, descriptor) by which the memfd can be opened."""
         if self._target is None:
             raise TargetError("there is no target")
@@ -77,7 +77,7 @@ class TargetService:
             raise TargetError(f"process {self._target.pid} is probed by this session already")
         held = self._child if self._status is None and not self._running else 0
         with _ending(self._target):
-            worker = Worker(self._target, plan, self._owner, held=held, ended=self._note_end)
+            worker = Worker(self._target, plan, self._owner, held=held, ended=self._note_end, exact_faults=exact_faults)
             try:
                 outcome = worker.attach()
             except BaseException:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kprobes.engines.process.memory import ProcessMemory
+    from kprobes.engines.process.patch import Resume
     from kprobes.engines.process.procfs import Mapping as Memory
     from kprobes.engines.process.registry import Identity
 
@@ -65,9 +66,12 @@ class Stops:
             if threads.lingering:
                 self._lingering.append(threads)
 
-    def keep(self, threads: StoppedThreads, traps: Mapping[int, int]) -> None:
-        """Keep the stopped *threads* ours when they run, so that the breakpoints *traps* can be served."""
-        threads.traps = traps
+    def keep(self, threads: StoppedThreads, traps: Mapping[int, int], copies: Mapping[int, Resume]) -> None:
+        """Keep the stopped *threads* ours when they run, so that the breakpoints *traps* can be served.
+
+        Faults at the addresses *copies* are told as of what these stand for.
+        """
+        threads.traps, threads.copies = traps, copies
         self.kept = threads
         if threads.let_go != LetGo.HELD:
             threads.let_go = LetGo.TRACED
@@ -75,7 +79,7 @@ class Stops:
     def set_free(self, threads: StoppedThreads) -> None:
         """Let the stopped *threads* run free from now on."""
         threads.let_go = LetGo.FREE
-        threads.traps = {}
+        threads.traps, threads.copies = {}, {}
         self.kept = None
 
     def run(self) -> None:
@@ -83,8 +87,9 @@ class Stops:
         if self.kept is None or self.kept.let_go != LetGo.HELD:
             return
         threads = self.kept
-        threads.let_go = LetGo.TRACED if threads.traps else LetGo.FREE
-        if not threads.traps:
+        traced = bool(threads.traps or threads.copies)
+        threads.let_go = LetGo.TRACED if traced else LetGo.FREE
+        if not traced:
             self.kept = None
         threads.release()
 

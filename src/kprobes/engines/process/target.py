@@ -29,20 +29,27 @@ _TRACER_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process by its id, or a program to start: `Process(1234)`, `Process.spawn(["./server", "-p", "80"])`."""
+    """A process by its id, or a program to start: `Process(1234)`, `Process.spawn(["./server", "-p", "80"])`.
+
+    *exact_faults*: where a probed instruction faults, the program's signal handler sees its address rather than that of
+    our copy. All threads stay traced for it, which makes their signals slower.
+    """
 
     pid: int = 0
     argv: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] | None = None
+    exact_faults: bool = False
 
     @classmethod
-    def spawn(cls, argv: list[str] | tuple[str, ...], *, env: dict[str, str] | None = None) -> Process:
+    def spawn(
+        cls, argv: list[str] | tuple[str, ...], *, env: dict[str, str] | None = None, exact_faults: bool = False
+    ) -> Process:
         """Return a target that is started by us; its probes are in place before its first instruction.
 
         Its shared objects are mapped by then, their initialisers have not run where the loader leaves that to the
         program's own start.
         """
-        return cls(0, tuple(argv), None if env is None else tuple(env.items()))
+        return cls(0, tuple(argv), None if env is None else tuple(env.items()), exact_faults)
 
     def open(self) -> ProcessEngine:
         """Return the process engine.

@@ -26,6 +26,7 @@ from kprobes.errors import SyscallError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kprobes.engines.process.patch import Resume
     from kprobes.engines.process.ptrace import Registers
 
 STOP_TIMEOUT_S = 5.0
@@ -65,6 +66,10 @@ class TakenError(TargetError):
         )
 
 
+# Signals by which the processor's own faults are told.
+FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP})
+
+
 class LetGo:
     """What `release` does with the threads: let them run free, keep them as they are, or let them run as ours."""
 
@@ -98,6 +103,7 @@ class StoppedThreads:
         self.running: set[int] = set()
         self.strangers: set[int] = set()
         self.traps: Mapping[int, int] = {}
+        self.copies: Mapping[int, Resume] = {}
         self.owners: dict[int, int] = {}
         self.stopped_at = 0.0
         self._pending: dict[int, float] = {}
@@ -297,7 +303,20 @@ class StoppedThreads:
                 values.ip -= 1
                 ptrace.set_registers(tid, values)
                 passed = 0
+        if self.copies and passed in FAULTS:
+            self._put_right(tid)
         ptrace.resume(tid, passed)
+
+    def _put_right(self, tid: int) -> None:
+        """Let a fault of an instruction's copy be one of the instruction itself, before the program hears of it."""
+        values = ptrace.registers(tid)
+        original = self.copies.get(values.ip)
+        if original is None or ptrace.signal_code(tid) <= 0:
+            return
+        ptrace.replace_fault_address(tid, values.ip, original.address)
+        values.ip = original.address
+        values.sp += original.pop
+        ptrace.set_registers(tid, values)
 
     def _look_asleep(self, tid: int) -> None:
         """Accept *tid* as standing still if it waits in vfork for a child on the same memory."""

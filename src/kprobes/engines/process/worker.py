@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence, Set
 
     from kprobes.arch.x86_64.patch import Patch as Jump
-    from kprobes.engines.process.arming import Arrangement
+    from kprobes.engines.process.arming import Arrangement, Located
     from kprobes.engines.process.detours import CodeArea
     from kprobes.engines.process.memory import Room
     from kprobes.engines.process.procfs import Mapping
@@ -99,7 +99,8 @@ class Worker:
     """Attaches *plan* to the process *target* and detaches it; *owner* is the controller.
 
     *held* is the only thread of a program that has just been started: it stays stopped until it is attached. *ended*
-    is told the wait status of what ends while breakpoints are served.
+    is told the wait status of what ends while breakpoints are served. *exact_faults*: threads stay traced, so that a
+    fault of an instruction's copy is told as one of the instruction itself.
 
     Raises:
         SyscallError: the memory of the process can't be opened.
@@ -113,6 +114,7 @@ class Worker:
         *,
         held: int = 0,
         ended: Callable[[int, int], None] = lambda _tid, _status: None,
+        exact_faults: bool = False,
     ) -> None:
         self.target = target
         self.plan = plan
@@ -125,6 +127,7 @@ class Worker:
         self.attached = False
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
+        self._exact_faults = exact_faults
         self._listing_is_old = False
         self._rendezvous = 0
         self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
@@ -137,29 +140,47 @@ class Worker:
         Raises:
             UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
         """
-        found = self._find_place()
-        area = found.area
-        try:
-            places = self._place_maps(area)
-            self._handlers = Handlers(self.plan.natives, places, self._threads_known.mode)
-            self.area = area
-            self._build(found.arrangement, found.settled)
-            if self._pending.all:
-                self._watch_loader()
-            self._write_registry()
-            self._arm(self.detours.patches)
-        except BaseException:
-            with contextlib.suppress(TargetError, SyscallError):
-                self._unmap(area)
-            raise
+        while True:
+            found = self._find_place()
+            try:
+                self._set_up(found)
+                break
+            except BaseException as error:
+                with contextlib.suppress(TargetError, SyscallError):
+                    self._unmap(found.area)
+                if not (isinstance(error, TargetError) and self._has_gone(found)):
+                    raise
+                found.area.close()
+                self.detours, self._rendezvous = Detours(), 0
         self.attached = True
         self._note_armed(found.wanted, found.objects, self.detours.patches)
         self.outcome.armed = found.arrangement.armed
         self.outcome.mode = self._threads_known.mode
-        self.outcome.layout = area.layout
+        self.outcome.layout = found.area.layout
         self.outcome.pauses_ms = self.stops.pauses_ms
         self.stops.run()
         return self.outcome
+
+    def _set_up(self, found: _Found) -> None:
+        """Write all that was *found* to be needed, and the jumps in the end."""
+        self._handlers = Handlers(self.plan.natives, self._place_maps(found.area), self._threads_known.mode)
+        self.area = found.area
+        self._build(found.arrangement, found.settled)
+        if self._pending.all:
+            self._watch_loader()
+        self._write_registry()
+        self._arm(self.detours.patches)
+
+    def _has_gone(self, found: _Found) -> bool:
+        """Tell whether an object that may come and go has gone since it was *found*."""
+        now = Objects(self.target.pid, self.stops.mappings())
+        wanted = self._pending.all & set(found.wanted)
+        return any(self._located(found.objects, {number}) != self._located(now, {number}) for number in wanted)
+
+    def _located(self, objects: Objects, numbers: Iterable[int]) -> list[Located]:
+        """Return where the sites *numbers* are, those that are nowhere left out."""
+        sites = [(number, self.plan.sites[number]) for number in numbers]
+        return [one for number, site in sites if objects.is_mapped(site) for one in objects.locate(number, site)]
 
     def _find_place(self) -> _Found:
         """Plan the sites whose code is there, and map our memory.
@@ -238,8 +259,7 @@ class Worker:
         patches: Sequence[Patch],
         pieces: Sequence[tuple[int, int]] = (),
     ) -> None:
-        mine = self._pending.all & set(numbers)
-        located = (one for n in mine for one in objects.locate(n, self.plan.sites[n]))
+        located = self._located(objects, self._pending.all & set(numbers))
         self._pending.note_armed(located, patches, pieces)
 
     def _settle(
@@ -248,7 +268,9 @@ class Worker:
         """Decide how each site is armed and where its detour stands; again where it turns out to be too crowded."""
         crowded: set[int] = set()
         while True:
-            found = arrange(self.plan, wanted, Objects(self.target.pid, mappings), self.memory, rooms, crowded=crowded)
+            objects = Objects(self.target.pid, mappings)
+            exact = self._exact_faults
+            found = arrange(self.plan, wanted, objects, self.memory, rooms, crowded=crowded, exact=exact)
             try:
                 return found, settle(with_victims(found.jumps), found.bodies(), rooms, handlers_size=handlers_size)
             except CrowdedError as error:
@@ -332,8 +354,8 @@ class Worker:
 
     def _keep_for_breakpoints(self, threads: StoppedThreads) -> None:
         traps = self.detours.traps
-        if traps:
-            self.stops.keep(threads, traps)
+        if traps or self._exact_faults:
+            self.stops.keep(threads, traps, self.detours.resume)
             alone = self.owner.pid != os.getpid()
             patches = self.detours.patches
             self.breakpoints = Breakpoints(
@@ -433,6 +455,8 @@ class Worker:
 
     def _look_again(self) -> None:
         """Arm the sites whose object has come, forget those whose object has gone."""
+        import kprobes.arch.x86_64.sites  # noqa: F401 - in time: the thread that has the next object loaded waits
+
         mappings = self.stops.mappings()
         if not self.stops.is_ours(mappings):
             return
@@ -451,8 +475,7 @@ class Worker:
             try:
                 self._arm_more(come, mappings)
             except (KprobesError, OSError) as error:
-                self._pending.give_up(come)
-                self.outcome.armed += [Armed(number, 0, "", str(error)) for number in come]
+                self.outcome.armed += [Armed(n, 0, "", str(error)) for n in self._pending.note_failure(come)]
                 self._listing_is_old = True
 
     def _come(self, mappings: Sequence[Mapping]) -> list[int]:
@@ -489,9 +512,16 @@ class Worker:
                 if error.errno != errno.EEXIST or margin == MARGINS[-1]:
                     raise
                 mappings = self.stops.mappings()
-        patches = self._build(arrangement, settled)
-        self._write_registry()
-        self._arm(patches)
+        before = len(self.detours.patches)
+        try:
+            patches = self._build(arrangement, settled)
+            self._write_registry()
+            self._arm(patches)
+        except BaseException:
+            del self.detours.patches[before:]
+            self._pending.keep(pieces)
+            self._write_registry()
+            raise
         self._note_armed(numbers, Objects(self.target.pid, mappings), patches, pieces)
         come = frozenset(numbers)
         self.outcome.armed = [one for one in self.outcome.armed if one.number not in come] + arrangement.armed
