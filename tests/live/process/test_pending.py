@@ -15,6 +15,9 @@ from kprobes.model.plan import Plan
 
 pytestmark = pytest.mark.process
 
+ROUNDS = 60
+CALLS, SUM = 10, 42  # of a round, those of the library's constructor and destructor included
+
 
 def pending(plan: Plan) -> Plan:
     return replace(plan, probes=tuple(replace(probe, is_pending=True) for probe in plan.probes))
@@ -71,3 +74,60 @@ def test_a_library_that_never_comes_does_no_harm(build: Callable[..., Path]) -> 
             output, _ = process.communicate(b"\n", timeout=60)
             assert output == b"calls 40000\n"
             assert counts(plan, found) == {"work": 40_000, "absent": 0}
+
+
+@pytest.mark.parametrize("where", ["same", "move"])
+@pytest.mark.parametrize("ways", [(), ("breakpoint",)])
+def test_no_call_is_missed_from_the_first_constructor_to_the_last_destructor(
+    build: Callable[..., Path], ways: tuple[str, ...], where: str
+) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("plugins.c")
+    plan = pending(plan_for(library, {"inside"}, ways=ways))
+    with started(program, str(library), str(ROUNDS), where) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with attached(Process(process.pid), plan) as (_, found):
+            output, _ = process.communicate(b"\n", timeout=100)
+            calls = ROUNDS * CALLS
+            assert (output, process.returncode) == (b"sum %d\ncalls %d\n" % (ROUNDS * SUM, calls), 0)
+            assert counts(plan, found)["inside"] == calls
+
+
+def test_of_a_program_that_is_started_no_call_is_missed(build: Callable[..., Path], tmp_path: Path) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("plugins.c")
+    plan, out = pending(plan_for(library, {"inside"})), tmp_path / "out"
+    target = Process.spawn([str(program), str(library), "10"])
+    with redirected(out, tmp_path / "err"), attached(target, plan) as (engine, found):
+        assert engine.wait(60)
+        assert out.read_bytes() == b"ready\nsum 420\ncalls 100\n"
+        assert counts(plan, found)["inside"] == 100
+
+
+@pytest.mark.parametrize("flags", [(), ("-static",)])
+def test_code_that_comes_without_the_loader_is_found_after_a_while(
+    build: Callable[..., Path], flags: tuple[str, ...]
+) -> None:
+    library, program = build("inside.c", "-shared", "-fPIC"), build("mapper.c", *flags)
+    plan = pending(plan_for(library, {"inside"}))
+    with started(program, str(library), hex(plan.sites[0].address)) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with attached(Process(process.pid), plan) as (_, found):
+            output, _ = process.communicate(b"\n", timeout=60)
+            assert (output, process.returncode) == (b"n 29700\n", 0)
+            assert counts(plan, found)["inside"] == 300
+
+
+def test_nothing_of_the_loaders_stays_changed(build: Callable[..., Path]) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("plugins.c")
+    plan = pending(plan_for(library, {"inside"}))
+    with started(program, str(library), "50") as process:
+        assert process.stdout
+        process.stdout.readline()
+        loader = next(Path(one.path) for one in read_maps(process.pid) if "/ld-linux" in one.path)
+        code = code_of(process.pid, loader)
+        with attached(Process(process.pid), plan):
+            assert code_of(process.pid, loader) != code
+        assert code_of(process.pid, loader) == code
+        output, _ = process.communicate(b"\n", timeout=60)
+        assert (output, process.returncode) == (b"sum 2100\ncalls 500\n", 0)

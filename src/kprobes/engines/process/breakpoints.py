@@ -4,14 +4,18 @@ The thread that runs into the int3 stops; it is sent to the site's detour, which
 instruction, and leads back: the same code as behind a jump, so a hit costs two switches to the hand and no single step.
 
 While there are breakpoints every thread stays traced (a breakpoint without a tracer kills), new ones become so by
-themselves. A forked child has the int3 bytes in its copy of the code: they are taken out before it runs, so it goes on
-with the jumps only. A vfork child runs in the target's memory and is served until it executes a program.
+themselves. The loader's rendezvous (see `loader.py`) is another breakpoint, of an empty function: whoever comes to it
+is sent back to its caller, and waits there until the objects that have come are seen to.
+
+A forked child has the int3 bytes in its copy of the code: they are taken out before it runs, so it goes on with the
+jumps only. A vfork child runs in the target's memory and is served until it executes a program.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import struct
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs, ptrace
@@ -23,6 +27,7 @@ from kprobes.errors import SyscallError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kprobes.engines.process.ptrace import Registers
     from kprobes.engines.process.registry import Patch
     from kprobes.engines.process.threads import StoppedThreads
 
@@ -32,7 +37,8 @@ AT_ONCE = 1000  # stops served before the controller is listened to again
 class Breakpoints:
     """Serves the breakpoints *traps* (address -> detour) of *threads*, which are traced and run.
 
-    *patches* are the breakpoints' bytes. *ended* is told the wait status of each thread or child that ended. *alone*:
+    *patches* are the breakpoints' bytes. *rendezvous* is the one of *traps* that is the loader's (0: there is none);
+    `loader_called` is set when it is hit. *ended* is told the wait status of each thread or child that ended. *alone*:
     this process has no children but those traced, so that it may wait for any.
     """
 
@@ -44,12 +50,15 @@ class Breakpoints:
         ended: Callable[[int, int], None],
         *,
         alone: bool,
+        rendezvous: int = 0,
     ) -> None:
         self._threads = threads
         self._traps = traps
         self._patches = [patch for patch in patches if patch.address in traps]
         self._ended = ended
         self.alone = alone
+        self.loader_called = False
+        self._rendezvous = rendezvous
 
     def serve(self) -> bool:
         """Serve the stops that are there; tell whether there may be more."""
@@ -61,6 +70,8 @@ class Breakpoints:
                 return False
             with contextlib.suppress(TraceeGoneError):
                 self._serve_one(*found)
+            if self.loader_called:
+                break
         return True
 
     def _serve_known(self) -> bool:
@@ -73,6 +84,8 @@ class Breakpoints:
                     if status is not None:
                         quiet = False
                         self._serve_one(tid, status)
+                    if self.loader_called:
+                        return True
                 except TraceeGoneError:
                     self._threads.running.discard(tid)
                     self._threads.strangers.discard(tid)
@@ -104,10 +117,23 @@ class Breakpoints:
         detour = self._traps.get(values.ip - 1)
         if detour is None or ptrace.signal_code(tid) != SI_KERNEL:
             return False
+        if values.ip - 1 == self._rendezvous:
+            self._send_back(tid, values)
+            return True
         values.ip = detour
         ptrace.set_registers(tid, values)
         ptrace.resume(tid)
         return True
+
+    def _send_back(self, tid: int, values: Registers) -> None:
+        """Let *tid* return from the empty function, and stop it before it does anything else."""
+        with ProcessMemory(tid) as memory:
+            (values.ip,) = struct.unpack("<Q", memory.read(values.sp, 8))
+        values.sp += 8
+        ptrace.set_registers(tid, values)
+        ptrace.interrupt(tid)
+        ptrace.resume(tid)
+        self.loader_called = True
 
     def _welcome(self, tid: int, status: int) -> None:
         """See to a thread or child that has become ours by itself and stands at its beginning."""

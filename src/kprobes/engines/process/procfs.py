@@ -107,6 +107,12 @@ def read_maps(pid: int) -> list[Mapping]:
     return parse_maps(_read(f"/proc/{pid}/maps"))
 
 
+def read_auxiliary(pid: int) -> bytes:
+    """Return the auxiliary vector that the kernel gave the program of *pid*, as (key, value) pairs of 8 bytes each."""
+    with open(f"/proc/{pid}/auxv", "rb") as file:  # noqa: PTH123
+        return file.read()
+
+
 def read_status(pid: int, tid: int = 0) -> Status:
     """Return the status of *pid*, or of its thread *tid*."""
     return parse_status(_read(f"/proc/{pid}/task/{tid}/status" if tid else f"/proc/{pid}/status"))

@@ -117,6 +117,18 @@ def free(stops: Stops, code: Sequence[tuple[int, int]], others: Sequence[tuple[i
         patience.rest()
 
 
+def free_if_left(stops: Stops, code: Sequence[tuple[int, int]]) -> bool:
+    """Unmap *code*, (start, size) each, if no thread is in it; tell whether it was."""
+    with stops.stopped() as threads:
+        mappings = stops.mappings()
+        if _inside(places(threads, stops.memory, mappings), code) or not stops.is_ours(mappings):
+            return False
+        with stops.calls(threads) as (calls, _):
+            for start, size in code:
+                calls.call("unmapping", inject.SYS_MUNMAP, start, size)
+        return True
+
+
 def wait_until_left(stops: Stops, code: Sequence[tuple[int, int]]) -> bool:
     """Wait until no thread is in *code*, (start, size) each; tell whether that came to be."""
     patience = Patience()

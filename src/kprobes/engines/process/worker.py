@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
 
+TRIES = 10
 JOURNAL_EACH = 3  # writes of one jump, at most
 LATE_JUMPS = 8  # of a site whose object is yet to come: it may be mapped several times, and has exits
 PATIENCE_S = 0.3  # a controller that was killed dies within a moment
@@ -140,7 +141,7 @@ class Worker:
         Raises:
             UnprobeableError, UnsupportedError, TargetError, SyscallError: nothing has changed then.
         """
-        while True:
+        for tries_left in reversed(range(TRIES)):
             found = self._find_place()
             try:
                 self._set_up(found)
@@ -148,7 +149,7 @@ class Worker:
             except BaseException as error:
                 with contextlib.suppress(TargetError, SyscallError):
                     self._unmap(found.area)
-                if not (isinstance(error, TargetError) and self._has_gone(found)):
+                if not (tries_left and isinstance(error, TargetError) and self._has_gone(found)):
                     raise
                 found.area.close()
                 self.detours, self._rendezvous = Detours(), 0
@@ -195,7 +196,13 @@ class Worker:
             wanted = [number for number in range(len(self.plan.sites)) if number not in absent]
             rooms = free_rooms(mappings, margin=margin)
             size = Handlers(self.plan.natives, {}, "").size
-            arrangement, settled = self._settle(wanted, mappings, rooms, size)
+            try:
+                arrangement, settled = self._settle(wanted, mappings, rooms, size)
+            except TargetError:
+                if not self._pending.all or margin == MARGINS[-1]:
+                    raise
+                mappings = self.stops.mappings()  # an object has gone while its code was looked at
+                continue
             jumps = [jump for _, area_jumps in settled for jump in area_jumps]
             self._check_shadow_stack(jumps)
             area = Area(

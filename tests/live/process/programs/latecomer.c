@@ -10,11 +10,11 @@ int main(int argc, char **argv)
     for (round = 0; round < 3; round++) {
         void *library = dlopen(argv[1], RTLD_NOW);
         long (*inside)(long) = (long (*)(long))dlsym(library, "inside");
-        usleep(400000);
+        usleep(100000);
         for (i = 0; i < 1000; i++)
             n += inside(i);
         dlclose(library);
-        usleep(200000);
+        usleep(50000);
     }
     printf("n %ld\n", n);
     return 0;
