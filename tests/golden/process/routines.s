@@ -9,6 +9,7 @@
 .set RING, 40
 .set RING_SIZE, 48
 .set PENDING, 56
+.set NUMBER, 64
 .set HITS, 128
 .set ORIG_AX, 0x78
 .set STALE, 0x100000
@@ -73,8 +74,10 @@ claim:
  lock xadd [rdx], rax
  cmp eax, [rip+count]
  jae poison
+ mov ecx, eax
  imul rax, [rip+stride]
  add rax, [rip+first]
+ mov [rax+NUMBER], rcx
  mov [rax], r11
  mov ecx, [rip+tid]
  test ecx, ecx

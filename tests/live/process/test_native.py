@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,15 @@ def test_events_tell_who_and_when(build: Callable[..., Path], tmp_path: Path) ->
         assert len({event.f for event in events}) > 1
 
 
+def test_cycles_count_at_a_constant_rate(build: Callable[..., Path], tmp_path: Path) -> None:
+    text = "def h():\n    emit(c=cycles(), t=now(), d=cycles())\n"
+    with probing(build("fault.c"), tmp_path, handler(text, "answer")) as session:
+        events = all_events(session)
+        assert len(events) == 7
+        assert all(event.c < event.d for event in events)
+        assert all(before.d < after.c for before, after in pairwise(events))
+
+
 def test_what_only_the_kernel_knows_is_refused_where_it_is_asked_for(
     build: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -215,3 +225,11 @@ def test_threads_add_and_send_exactly(build: Callable[..., Path], tmp_path: Path
         for thread in by:
             numbers = [event.number for event in events if event.who == thread]
             assert numbers == sorted(numbers)
+
+
+def test_threads_add_exactly_without_events_too(build: Callable[..., Path], tmp_path: Path) -> None:
+    plain, sizes = Count("plain"), Histogram("sizes")
+    text = "def h():\n    plain.add()\n    sizes.add(arg(1))\n"
+    probe = handler(text, "work", plain=plain, sizes=sizes)
+    with probing(build("threads.c"), tmp_path, probe, arguments=("4", "200000")) as session:
+        assert session.stats[0].hits == session[plain] == session[sizes].total == 800_000  # type: ignore[attr-defined]

@@ -103,7 +103,6 @@ def _fill_rings(area: Area) -> None:
     for number, (ring, size) in enumerate(layout.ring_places):
         at = layout.blocks_at + number * layout.stride
         struct.pack_into("<QQ", area.shared, at + BLOCK_RING, area.base + ring, size)
-        struct.pack_into("<Q", area.shared, at + BLOCK_NUMBER, number)
 
 
 def _free_entry(table: bytearray, base: int) -> int:
@@ -118,6 +117,7 @@ def _free_entry(table: bytearray, base: int) -> int:
 def _fill_block(area: Area, number: int, pid: int, tid: int, base: int) -> None:
     at = area.layout.blocks_at + number * area.layout.stride
     struct.pack_into("<QII", area.shared, at + BLOCK_OWNER, base, tid, pid)
+    struct.pack_into("<Q", area.shared, at + BLOCK_NUMBER, number)
     try:
         comm = procfs.read_comm(pid, tid)
     except OSError:
