@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kprobes import Count, Histogram, arg, comm, emit, now, pid, tid, uprobe, uretprobe
+from kprobes import Count, Histogram, arg, comm, cycles, emit, now, pid, tid, uprobe, uretprobe
 from kprobes.engines.process.target import Process
 from kprobes.model.probe import Probe
 from kprobes.session import attach_to, within_of
@@ -116,6 +116,13 @@ def timed() -> None:
     took.add(now() - begun)
 
 
+@uretprobe("work")
+def timed_by_cycles() -> None:
+    begun = cycles()
+    yield
+    took.add(cycles() - begun)
+
+
 @uprobe("work")
 def sent() -> None:
     emit(time=now(), pid=pid(), tid=tid(), a=arg(1), b=arg(2), comm=comm())
@@ -208,6 +215,7 @@ def main() -> int:
             ("handler: Histogram of arg(1)", sampled, 1, one),
             ("handler: Count, mid-function", inside, 1, one),
             ("entry + return, latency in ns", timed, 1, one),
+            ("entry + return, latency in cycles", timed_by_cycles, 1, one),
         ]
         for label, probe, threads, base in rows:
             print(f"{label:32s} {probed(program, probe, threads) - base:7.2f} ns added", flush=True)

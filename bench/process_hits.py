@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Figure
 from bench.lab import PROGRAMS, Lab, has, in_turns
-from bench.process_hit import counted, events_a_second, inside, timed
+from bench.process_hit import counted, events_a_second, inside, timed, timed_by_cycles
 from kprobes.engines.kernel.engine import KernelEngine
 from kprobes.engines.process.target import Process
 from kprobes.model.within import Within
@@ -147,6 +147,8 @@ def run(lab: Lab) -> Iterator[Figure]:
     yield Figure(two, least("count 2"), least("uprobe 2"), against="kernel uprobe", most=4 * NS, absolute=True)
     middle = "hit in a process: count in mid-function"
     yield Figure(middle, least("inside"), least("uprobe inside"), against="kernel uprobe", most=10 * NS, absolute=True)
+    cycles = "hit in a process: entry + return, histogram in cycles"
+    yield Figure(cycles, least("cycles"), most=30 * NS, absolute=True)
     pair = "hit in a process: entry + return, histogram in ns"
     yield Figure(pair, least("pair"), least("uprobe pair"), against="kernel uprobes", most=70 * NS, absolute=True)
     yield Figure("  the same", least("pair"), least("frida both"), against="Frida, callbacks in C")
@@ -170,6 +172,7 @@ def _ways() -> dict[str, Way]:
         "count 2": Way(by_us(counted), threads=2),
         "inside": Way(by_us(inside)),
         "pair": Way(by_us(timed)),
+        "cycles": Way(by_us(timed_by_cycles)),
     }
     if not os.geteuid():
         ways["uprobe"] = Way(by_kernel(counted), TRAPPED)

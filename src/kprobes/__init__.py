@@ -28,8 +28,8 @@ _HOMES = {
     "kprobes.decorators": "kprobe kretprobe uprobe uretprobe tracepoint",
     "kprobes.model.mapspec": "Count Histogram HashMap Stack String Symbol Unsigned UserStack",
     "kprobes.model.words": (
-        "arg cast cgroup comm cpu current deref emit function gid log now pid random regs retval return_from_function "
-        "skip stack string symbol task tid uid user_stack user_string"
+        "arg cast cgroup comm cpu current cycles deref emit function gid log now pid random regs retval "
+        "return_from_function skip stack string symbol task tid uid user_stack user_string"
     ),
     "kprobes.session": "Session attach kallsyms_lookup_name",
     "kprobes.engines.targets": "Kernel Machine",
@@ -60,6 +60,7 @@ __all__ = [
     "comm",
     "cpu",
     "current",
+    "cycles",
     "deref",
     "emit",
     "function",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
         comm,
         cpu,
         current,
+        cycles,
         deref,
         emit,
         function,

@@ -226,3 +226,9 @@ def test_random_handlers_agree(seed):
     assert ours.counters == theirs.counters, text
     assert ours.records == theirs.records, text
     assert ours.maps == theirs.maps, text
+
+
+def test_the_time_stamp_counter_is_refused_with_a_hint():
+    with pytest.raises(CompileError, match=r"cycles\(\) can't be had through a") as caught:
+        lower(compile_text("def h():\n    emit(c=cycles())\n"), raw_target())
+    assert "now()" in caught.value.hint

@@ -308,6 +308,7 @@ def _require_unsafe(ctx: Context, node: ast.AST, what: str) -> None:
 
 ROWS: dict[str, Row] = {
     "now": _world("now", U64),
+    "cycles": _world("cycles", U64),
     "pid": _world("pid", U32),
     "tid": _world("tid", U32),
     "uid": _world("uid", U32),

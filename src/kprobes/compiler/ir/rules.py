@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from kprobes.model.layout import EventLayout, Field, MapLayout
 
-BUILTINS = frozenset({"now", "pid", "tid", "uid", "gid", "cpu", "cgroup", "stack", "user_stack", "random", "task"})
+BUILTINS = frozenset(
+    {"now", "cycles", "pid", "tid", "uid", "gid", "cpu", "cgroup", "stack", "user_stack", "random", "task"}
+)
 TEXT_BUILTINS = frozenset({"comm"})
 
 

@@ -37,6 +37,10 @@ def builtin(part: Part, node: Builtin) -> None:
         value = call(part.text, "get_stackid", part.context, part.map(STACKS), str(_STACKS[node.name]))
     elif node.name in _NUMBERS:
         value = _number(part, *_NUMBERS[node.name])
+    elif node.name == "cycles":
+        raise part.unsupported(
+            "cycles()", node.place, "take now(); or probe a process by our own engine, without --engine"
+        )
     else:
         raise InternalError(f"{part.handler.name}: no builtin is called {node.name!r}")
     part.bind(node.to, convert(part.text, U64, node.to.type, value))

@@ -84,9 +84,13 @@ def builtin(part: NativePart, node: Builtin) -> None:
     part.bind(node.to, convert(part.text, U64, node.to.type, make(part)))
 
 
+def _cycles(part: NativePart) -> str:
+    return part.text.let('call i64 asm sideeffect "rdtsc; shlq $$32, %rdx; orq %rdx, %rax", "={ax},~{rdx},~{flags}"()')
+
+
 def _now(part: NativePart) -> str:
     text = part.text
-    ticks = text.let('call i64 asm sideeffect "rdtsc; shlq $$32, %rdx; orq %rdx, %rax", "={ax},~{rdx},~{flags}"()')
+    ticks = _cycles(part)
     slot = text.offset(part.world(0), text.load(64, part.world(CLOCK)))
     begin, base, scale = (text.load(64, text.offset(slot, offset)) for offset in (0, 8, 16))
     passed = text.let(f"sext i64 {text.let(f'sub i64 {ticks}, {begin}')} to i128")
@@ -151,6 +155,7 @@ def _random(part: NativePart) -> str:
 
 _NUMBERS: dict[str, Callable[[NativePart], str]] = {
     "now": _now,
+    "cycles": _cycles,
     "pid": _pid,
     "tid": _tid,
     "cpu": _cpu,
