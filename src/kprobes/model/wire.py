@@ -5,6 +5,9 @@
 The head is `{"type": name, "data": [...], "blobs": [length, ...]}`. A dataclass is the list of its fields in order, a
 tuple is a list, bytes are the number of a blob. The fields' annotations are the schema, so nothing is pickled and
 whatever doesn't fit is refused.
+
+A tuple of many dataclasses whose fields are all plain (sites come by the thousand, and an emulated CPU reads them) is
+`{"columns": [...]}`: for each field the list of its values, `{"all": value}`, or the number of an equal column before.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from kprobes.model import features, layout, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     Reader = Callable[[object], object]
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 MAGIC = b"KPW1"
 LENGTH = struct.Struct("<I")
 PLAIN: dict[str, type] = {"int": int, "str": str, "bool": bool}
+# From so many things of one kind on they are sent by columns.
+MANY = 16
 _PLAIN_TYPES: dict[type, tuple[type, ...] | None] = {}
 
 TYPES: dict[str, type] = {
@@ -101,9 +106,27 @@ def _flatten(value: object, blobs: list[bytes]) -> object:
         blobs.append(value)
         return len(blobs) - 1
     if isinstance(value, tuple | list):
-        return [_flatten(part, blobs) for part in value]
+        columns = _to_columns(value) if len(value) >= MANY else None
+        return columns or [_flatten(part, blobs) for part in value]
     slots = _fields_of(type(value))
     return [_flatten(getattr(value, name), blobs) for name in slots] if slots is not None else value
+
+
+def _to_columns(values: Sequence[object]) -> dict[str, list[object]] | None:
+    """Return *values* by columns; None where they aren't all plain things of one kind, or all equal (nothing would tell
+    how many)."""
+    kind = type(values[0])
+    if _fields_of(kind) is None or _plain_types(kind) is None or set(map(type, values)) != {kind}:
+        return None
+    columns = [(plain, [getattr(one, name) for one in values]) for name, plain in kind.__annotations__.items()]
+    said: list[object] = []
+    for number, (plain, column) in enumerate(columns):
+        before = columns.index((plain, column))
+        if column.count(column[0]) == len(column):
+            said.append({"all": column[0]})
+        else:
+            said.append(column if before == number else before)
+    return {"columns": said} if list in map(type, said) else None
 
 
 def _fields_of(kind: type) -> dict[str, str] | None:
@@ -148,7 +171,6 @@ class _Decoder:
         names = kind.__annotations__
         if not isinstance(data, list) or len(data) != len(names):
             raise FormatError(f"an encoded {kind.__name__} has the wrong number of fields")
-        # Sites come by the thousand, and an emulated CPU reads them: no call for each of their fields.
         if tuple(map(type, data)) == _plain_types(kind):
             return kind(*data)
         return kind(*[self._reader(text)(part) for text, part in zip(names.values(), data, strict=True)])
@@ -176,8 +198,7 @@ class _Decoder:
     def _tuple_reader(self, types: list[str]) -> Reader:
         """Return the reader of `tuple[X, ...]`, or of a tuple with a type for each place."""
         if types[-1] == "...":
-            element = self._reader(types[0])
-            return lambda data: tuple(map(element, _expect(list, data)))
+            return self._list_reader(types[0])
         readers = [self._reader(kind) for kind in types]
 
         def read(data: object) -> object:
@@ -185,6 +206,21 @@ class _Decoder:
             if len(parts) != len(readers):
                 raise FormatError(f"an encoded tuple has {len(parts)} parts, not {len(readers)}")
             return tuple(reader(part) for reader, part in zip(readers, parts, strict=True))
+
+        return read
+
+    def _list_reader(self, annotation: str) -> Reader:
+        """Return the reader of a tuple of any length; plain things are checked at once, or by columns."""
+        element = self._reader(annotation)
+        plain, kind = PLAIN.get(annotation), TYPES.get(annotation)
+
+        def read(data: object) -> object:
+            if kind is not None and type(data) is dict:
+                return _from_columns(kind, data)
+            parts = _expect(list, data)
+            if plain is not None and set(map(type, parts)) == {plain}:
+                return tuple(parts)
+            return tuple(map(element, parts))
 
         return read
 
@@ -201,6 +237,34 @@ def _plain_types(kind: type) -> tuple[type, ...] | None:
         types = [PLAIN.get(annotation) for annotation in kind.__annotations__.values()]
         _PLAIN_TYPES[kind] = None if None in types else tuple([one for one in types if one])
     return _PLAIN_TYPES[kind]
+
+
+def _from_columns(kind: type, data: dict[str, object]) -> tuple[object, ...]:
+    """Return the instances of *kind* that `_to_columns` wrote; no step is Python's own for each of them.
+
+    A slot's descriptor sets the field of a frozen instance, as unpickling would.
+
+    Raises:
+        FormatError: a column is missing, too short, or of another type.
+    """
+    plain, names = _plain_types(kind), list(kind.__annotations__)
+    said = data.get("columns")
+    if plain is None or not isinstance(said, list) or len(said) != len(names):
+        raise FormatError(f"encoded columns of {kind.__name__} are malformed")
+    count = max([len(column) for column in said if isinstance(column, list)], default=0)
+    columns: list[list[object]] = []
+    for column, expected in zip(said, plain, strict=True):
+        if type(column) is int and 0 <= column < len(columns):
+            column = columns[column]
+        elif type(column) is dict:
+            column = [column.get("all")] * count
+        if not isinstance(column, list) or len(column) != count or not set(map(type, column)) <= {expected}:
+            raise FormatError(f"an encoded column of {kind.__name__} does not fit")
+        columns.append(column)
+    made: tuple[object, ...] = tuple([object.__new__(kind) for _ in range(count)])
+    for name, column in zip(names, columns, strict=True):
+        any(map(getattr(kind, name).__set__, made, column))  # each call gives None: `any` runs the map to its end
+    return made
 
 
 def _split_types(text: str) -> list[str]:

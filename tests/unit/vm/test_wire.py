@@ -47,6 +47,42 @@ def test_a_plan_comes_back_equal():
     assert wire.plan_from_bytes(wire.plan_to_bytes(PLAN)) == PLAN
 
 
+MANY = replace(
+    PLAN,
+    attachments=(Attachment(0, tuple(range(100))),),
+    sites=tuple(Site(0, f"vfs_{one}", address=one) for one in range(3 * wire.MANY)),
+)
+
+
+def test_a_plan_of_many_sites_comes_back_equal():
+    again = wire.plan_from_bytes(wire.plan_to_bytes(MANY))
+    assert again == MANY
+    with pytest.raises(AttributeError):
+        again.sites[0].name = "other"
+
+
+def test_many_equal_sites_come_back_equal():
+    equal = replace(MANY, sites=MANY.sites[:1] * 50)
+    assert wire.plan_from_bytes(wire.plan_to_bytes(equal)) == equal
+
+
+@pytest.mark.parametrize(
+    "columns", [None, [], [[0] * 20] * 8, [[0] * 20] * 9, [0] * 9, [{"all": 0}, ["a"], ["b", "c"]]]
+)
+def test_columns_that_do_not_fit_are_refused(columns):
+    with pytest.raises(FormatError):
+        wire._from_columns(Site, {"columns": columns})
+
+
+@pytest.mark.parametrize("field", ["address", "name"])
+@pytest.mark.parametrize("value", [None, 1.5, True, []])
+def test_one_site_among_many_that_does_not_fit_is_refused(field, value):
+    sites = list(MANY.sites)
+    sites[30] = replace(sites[30], **{field: value})
+    with pytest.raises(FormatError):
+        wire.plan_from_bytes(wire.plan_to_bytes(replace(MANY, sites=tuple(sites))))
+
+
 def test_features_come_back_with_their_three_values():
     answers = Features("k", "6.12", 2, True, False, None, True, None, True, False, "/sys/kernel/tracing")
     assert wire.from_bytes(wire.to_bytes(answers), Features) == answers

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kprobes.engines.kernel.kretprobe_events import KretprobeEvents
     from kprobes.model.plan import Attachment, Plan
 
+_UNBOUND = Binding()
 _UPROBES = frozenset({Way.UPROBE, Way.URETPROBE})
 
 
@@ -109,7 +110,8 @@ class Programs:
         way = self._plan.programs[attachment.program].way
         if way in MULTI_WAYS:
             loaded = self._load(attachment.program, Binding())
-            self._hold(loaded, attachment.sites, [links.attach_kprobe_multi(self._places(loaded, attachment, None))])
+            link = links.attach_kprobe_multi(loaded.fd, way, self._plan.sites, attachment.sites)
+            self._hold(loaded, attachment.sites, [link])
         elif way in _UPROBES:
             self._attach_uprobes(attachment)
         else:
@@ -138,16 +140,15 @@ class Programs:
         planned = self._plan.programs[program]
         site = number if planned.cookie == "site" else 0
         if planned.way not in BTF_WAYS:
-            return Binding(site)
+            return Binding(site) if site else _UNBOUND
         target = self._plan.sites[number]
         return Binding(site, target.btf_id, self._kernel.btf.module(target.module))
 
-    def _places(self, loaded: Loaded, attachment: Attachment, numbers: Sequence[int] | None) -> list[Place]:
-        """Return the places of *numbers* (None: all of the attachment's)."""
+    def _places(self, loaded: Loaded, attachment: Attachment, numbers: Sequence[int]) -> list[Place]:
+        """Return the places of *numbers*, which are sites of the attachment."""
         cookie = self._plan.programs[loaded.program].cookie == "cookie"
         return [
-            Place(number, self._plan.sites[number], loaded.way, loaded.fd, cookie, attachment.pid)
-            for number in (attachment.sites if numbers is None else numbers)
+            Place(number, self._plan.sites[number], loaded.way, loaded.fd, cookie, attachment.pid) for number in numbers
         ]
 
     def _attach_place(self, place: Place, maxactive: int) -> int:

@@ -9,12 +9,13 @@ from kprobes.engines.kernel.limits import allow_descriptors
 from kprobes.engines.kernel.maps import KernelMap, parse_stack
 from kprobes.engines.kernel.ring import EMPTY, Ring
 from kprobes.errors import InternalError
+from kprobes.model.plan import MULTI_WAYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.engines.kernel.attach import Kernel
     from kprobes.engines.kernel.ring import Span
-    from kprobes.model.plan import LinkStats, Plan
+    from kprobes.model.plan import Attachment, LinkStats, Plan
 
 # How long to leave a record alone that a handler has reserved and not committed yet.
 _BUSY_PAUSE_S = 0.0002
@@ -30,7 +31,7 @@ class KernelAttached:
         self._stacks: KernelMap | None = None
         self._programs: Programs | None = None
         self._last_stats: list[LinkStats] | None = None
-        allow_descriptors(sum(len(attachment.sites) for attachment in plan.attachments))
+        allow_descriptors(sum([_links(plan, attachment) for attachment in plan.attachments]))
         try:
             for layout in plan.maps:
                 self._add_map(KernelMap(layout))
@@ -107,3 +108,8 @@ class KernelAttached:
             made.close()
         self._maps.clear()
         self._stacks = None
+
+
+def _links(plan: Plan, attachment: Attachment) -> int:
+    """Return how many descriptors hold *attachment* at most."""
+    return 1 if plan.programs[attachment.program].way in MULTI_WAYS else len(attachment.sites)

@@ -26,9 +26,12 @@ from kprobes.model.plan import RETURN_WAYS, Way
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from kprobes.errors import KprobesError
     from kprobes.model.plan import Site
+
+    P = TypeVar("P")
 
 _PMUS = "/sys/bus/event_source/devices/"
 _NO_LINK = (errno.EINVAL, errno.EOPNOTSUPP, syscall.ENOTSUPP, errno.E2BIG)
@@ -188,27 +191,27 @@ def attach_raw_tracepoint(place: Place) -> int:
     return link
 
 
-def attach_kprobe_multi(places: Sequence[Place]) -> int:
-    """Attach one program to all *places* by one link; return it. If one is refused, the error names it."""
+def attach_kprobe_multi(program: int, way: str, sites: Sequence[Site], numbers: Sequence[int]) -> int:
+    """Attach one program to the sites *numbers* of *sites* by one link; return it. If one is refused, the error names
+    it."""
 
-    def attempt(part: Sequence[Place]) -> int:
-        flags = syscall.RETURN_FLAG if part[0].way == Way.KRETPROBE_MULTI else 0
-        cookies = [place.number for place in part]
-        addresses = [place.site.address for place in part]
+    def attempt(part: Sequence[int]) -> int:
+        flags = syscall.RETURN_FLAG if way == Way.KRETPROBE_MULTI else 0
+        addresses = [sites[number].address for number in part]
         if all(addresses):
-            return syscall.link_kprobe_multi(part[0].program, addresses, cookies, flags)
-        return syscall.link_kprobe_multi(part[0].program, [place.site.symbol for place in part], cookies, flags)
+            return syscall.link_kprobe_multi(program, addresses, part, flags)
+        return syscall.link_kprobe_multi(program, [sites[number].symbol for number in part], part, flags)
 
-    link = attempt(places)
+    link = attempt(numbers)
     if -link in (errno.EOPNOTSUPP, syscall.ENOTSUPP):
-        raise UnsupportedError(f"this kernel has no {places[0].way} (CONFIG_FPROBE is off)")
+        raise UnsupportedError(f"this kernel has no {way} (CONFIG_FPROBE is off)")
     if link < 0:
-        worst, number = find_refused(places, attempt, -link)
-        raise kernel_refusal(worst.site, worst.way, number)
+        worst, error = find_refused(numbers, attempt, -link)
+        raise kernel_refusal(sites[worst], way, error)
     return link
 
 
-def find_refused(places: Sequence[Place], attempt: Callable[[Sequence[Place]], int], number: int) -> tuple[Place, int]:
+def find_refused(places: Sequence[P], attempt: Callable[[Sequence[P]], int], number: int) -> tuple[P, int]:
     """Return a place that is refused by itself, and its errno, where *attempt* at all *places* failed with *number*.
 
     *attempt* returns a link, which is closed, or minus the errno. Halves the places, so it takes some 10 attempts for
