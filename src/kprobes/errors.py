@@ -90,6 +90,7 @@ class SymbolNotFoundError(KprobesError, LookupError):
         super().__init__(f"no {thing} {name!r}{place}", hint=hint or near)
         self.name = name
         self.nearest = nearest
+        self.thing = thing
 
 
 class AmbiguousSymbolError(KprobesError, LookupError):

@@ -89,7 +89,7 @@ def limited_to(plan: Plan, pid: int) -> Plan:
 
 def file_stamps(plan: Plan) -> str:
     """Return a text that changes when a file that *plan* probes does."""
-    paths = dict.fromkeys(site.path for site in plan.sites if site.path)
+    paths = dict.fromkeys([*(site.path for site in plan.sites if site.path), *(one.path for one in plan.unwinding)])
     return " ".join(_stamp(path) for path in paths)
 
 
@@ -126,14 +126,15 @@ def _name(probes: Sequence[Probe], target: Sequence[str], within: Within) -> str
 
 
 def _surroundings(within: Within) -> bytes:
-    """Return what names of files mean: what the process has mapped, or the program and the loader's cache."""
+    """Return what names of files mean: what the process has mapped, and the program and the loader's cache."""
+    machine = f"{within.program} {_stamp('/etc/ld.so.cache')} {os.environ.get('PATH')} {os.getcwd()}".encode()  # noqa: PTH109
     if within.pid > 0 and not within.program:
         try:
             with open(f"/proc/{within.pid}/maps", "rb") as file:  # noqa: PTH123
-                return b"\n".join(sorted({line.split(None, 5)[-1] for line in file if b"/" in line}))
+                return machine + b"\n".join(sorted({line.split(None, 5)[-1] for line in file if b"/" in line}))
         except OSError:
             return os.urandom(8)
-    return f"{within.program} {_stamp('/etc/ld.so.cache')} {os.environ.get('PATH')} {os.getcwd()}".encode()  # noqa: PTH109
+    return machine
 
 
 def _features(probes: Sequence[Probe], facts: Facts) -> list[str]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from kprobes.errors import UsageError
+import os
+
+from kprobes.errors import SymbolNotFoundError, UsageError
 from kprobes.frozen import replace
 from kprobes.planner.group import Group
-from kprobes.symbols.file import resolve_anywhere
+from kprobes.symbols.elf import ElfFile
+from kprobes.symbols.file import resolve_anywhere, resolve_file
 from kprobes.symbols.objects import MachineObjects, ProcessObjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within
+    from kprobes.symbols.file import FileResolution
     from kprobes.symbols.objects import Objects
 
 
-def group_files(probe: Probe, within: Within) -> tuple[list[Group], list[str]]:
+def group_files(probe: Probe, within: Within, *, later: bool = False) -> tuple[list[Group], list[str]]:
     """Return the groups of a uprobe or uretprobe, and notes on what was left out.
 
     Names are looked up in the process where one is given, else on this machine, with the program to be run as the
-    main one.
+    main one. *later*: a library that the process has not loaded is one that it may load later.
 
     Raises:
         SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, UsageError, FormatError
@@ -27,9 +31,16 @@ def group_files(probe: Probe, within: Within) -> tuple[list[Group], list[str]]:
     objects: Objects = (
         ProcessObjects(within.pid) if within.pid > 0 and not within.program else MachineObjects(within.program)
     )
-    sites, notes = [], []
+    sites, notes, is_pending = [], [], False
     for place in probe.places:
-        resolution = resolve_anywhere(place, objects)
+        try:
+            resolution = resolve_anywhere(place, objects)
+        except SymbolNotFoundError as missing:
+            if not later or missing.thing != "program or library":
+                raise
+            resolution = _yet_to_come(place, within.pid, missing)
+            is_pending = True
+            notes.append(f"{place}: {resolution.found[0].object.name} is not loaded yet: it is probed as soon as it is")
         sites += [replace(one.site, size=one.size) for one in resolution.found]
         if resolution.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in resolution.skipped)
@@ -38,4 +49,32 @@ def group_files(probe: Probe, within: Within) -> tuple[list[Group], list[str]]:
         if probe.kind == "uretprobe" and site.offset:
             raise UsageError(f"a return probe sits at a function's entry, {site.name} does not")
     at_entry = all(not site.offset and site.symbol for site in sites)
-    return [Group(probe, tuple(sites), None, at_entry=at_entry)], notes
+    return [Group(probe, tuple(sites), None, at_entry=at_entry, is_pending=is_pending)], notes
+
+
+def _yet_to_come(place: str, pid: int, missing: SymbolNotFoundError) -> FileResolution:
+    """Resolve *place* in a library of this machine that the process *pid* would find under the same path.
+
+    Raises:
+        SymbolNotFoundError: there is none (*missing* then), or none of that name in it.
+    """
+    try:
+        found = resolve_file(place, MachineObjects())
+    except SymbolNotFoundError as other:
+        raise missing if other.thing == missing.thing else other from None
+    path = os.path.realpath(found.found[0].object.path)
+    with ElfFile(path) as elf:
+        is_library = elf.kind == "shared"
+    if not is_library or not _is_same(path, f"/proc/{pid}/root{path}"):
+        raise missing
+    return replace(
+        found,
+        found=tuple(replace(one, site=replace(one.site, path=os.path.realpath(one.site.path))) for one in found.found),
+    )
+
+
+def _is_same(first: str, second: str) -> bool:
+    try:
+        return os.path.samefile(first, second)  # noqa: PTH121 - pathlib costs start-up time
+    except OSError:
+        return False

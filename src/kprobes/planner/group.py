@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Sites that share a handler: all of one prototype, or of none that matters."""
+    """Sites that share a handler: all of one prototype, or of none that matters.
+
+    *is_pending*: some of their files may be mapped later.
+    """
 
     probe: Probe
     sites: tuple[Site, ...]
@@ -22,3 +25,4 @@ class Group:
     traceable: bool = False
     at_entry: bool = True
     record: tuple[RecordField, ...] = ()
+    is_pending: bool = False

@@ -3,10 +3,10 @@ handlers as native code."""
 
 from __future__ import annotations
 
-from kprobes.errors import UnsupportedError, UsageError
+from kprobes.errors import FormatError, UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
-from kprobes.model.plan import COUNT_ONLY, Attachment, NativeProgram, Plan, PlannedProbe
+from kprobes.model.plan import COUNT_ONLY, Attachment, NativeProgram, Plan, PlannedProbe, Unwinding
 from kprobes.model.probe import RETURN_KINDS, AutoHandler
 from kprobes.planner.files import group_files
 from kprobes.symbols.code import load_code
@@ -63,7 +63,7 @@ class _Builder:
             raise UnsupportedError(
                 f"a {probe.kind} is no probe of a process", hint="leave -p out for the kernel's functions"
             )
-        groups, notes = group_files(probe, self._within)
+        groups, notes = group_files(probe, self._within, later=True)
         self._asked.append(probe)
         self._notes += notes
         for group in groups:
@@ -76,6 +76,7 @@ class _Builder:
         """Compile the handlers and return the plan."""
         handlers = [self._handler(group) for group in self._groups]
         natives, attachments, probes = self._lower(handlers)
+        unwinding = self._unwinding()
         paths = dict.fromkeys(site.path for site in self._sites if site.path)
         stats = MapLayout("stats", "stats", 4, SITE_COUNTER_BYTES * len(self._sites), 1, shards=1)
         return Plan(
@@ -88,7 +89,27 @@ class _Builder:
             notes=tuple(self._notes),
             natives=tuple(natives),
             objects=tuple(load_code(path) for path in paths),
+            unwinding=unwinding,
         )
+
+    def _unwinding(self) -> tuple[Unwinding, ...]:
+        """Return how to unwind all that is mapped now, if a handler takes stacks; make room for it in the map."""
+        layout = next((one for one in self._maps.values() if one.kind == "unwind"), None)
+        if layout is None:
+            return ()
+        from kprobes.symbols.objects import ProcessObjects
+        from kprobes.symbols.unwind import unwind_rows
+
+        found = []
+        for one in ProcessObjects(self._within.pid).all():
+            try:
+                rows = unwind_rows(one.path)
+            except FormatError:
+                continue  # its frames are found by their pointers, if they have them
+            found.append(Unwinding(one.path, rows))
+        size = layout.value_size + sum(len(one.rows) for one in found)
+        self._maps[layout.name] = replace(layout, value_size=size)
+        return tuple(found)
 
     def _handler(self, group: Group) -> Handler | None:
         """Compile the handler of *group* to IR; None where hits are only counted."""
@@ -138,7 +159,9 @@ class _Builder:
             sites, maxactive = self._numbers[number], group.probe.maxactive
             asked = next(place for place, one in enumerate(self._asked) if one is group.probe)
             ways = (group.probe.way or "jump",)
-            probes.append(PlannedProbe(group.probe.kind, _title(group), ways, len(sites) > 1, asked=asked))
+            probes.append(
+                PlannedProbe(group.probe.kind, _title(group), ways, len(sites) > 1, group.is_pending, asked=asked)
+            )
             if handler is None:
                 attachments.append(Attachment(COUNT_ONLY, sites, maxactive))
                 continue

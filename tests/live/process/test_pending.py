@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -131,3 +134,15 @@ def test_nothing_of_the_loaders_stays_changed(build: Callable[..., Path]) -> Non
         assert code_of(process.pid, loader) == code
         output, _ = process.communicate(b"\n", timeout=60)
         assert (output, process.returncode) == (b"sum 2100\ncalls 500\n", 0)
+
+
+def test_a_command_names_a_library_that_is_yet_to_be_loaded(build: Callable[..., Path]) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("plugins.c")
+    command = [Path(sys.executable).parent / "kprobes", "count", f"{library}:inside", "--", program, library, "20"]
+    done = subprocess.run(command, input=b"\n", capture_output=True, timeout=60, check=True)
+    assert re.search(rb"^200 hits ", done.stderr, re.MULTILINE)
+    assert b"is not loaded yet" in done.stderr
+    command[2] = "libnosuch:inside"
+    done = subprocess.run(command, input=b"\n", capture_output=True, timeout=60, check=False)
+    assert done.returncode
+    assert b"no program or library 'libnosuch'" in done.stderr
