@@ -21,6 +21,10 @@ PORTS = 8
 # by words: an emulated `rep movsb` goes byte by byte (writing files is three times as fast without).
 CPU = "max,-cx16,-erms,-fsrm"
 
+# One thread takes turns with the CPUs. With a thread for each, QEMU before 8.1 may keep a translation of code that
+# another CPU rewrites at that moment: an int3 that the kernel has long replaced is met, and the guest dies of it.
+TCG = "tcg,thread=single"
+
 # nokaslr: the addresses of symbols are the same each time and can be kept. no_timer_check and tsc=reliable: an emulated
 # timer needs no calibration. The two initcalls load the certificates that sign modules (the channel's go without) and
 # test a random number generator for 0.16 s. rcu_expedited: each link that is closed waits for RCU several times, and
@@ -60,7 +64,7 @@ def machine_command(kernel: KernelImage, initramfs: Path, shape: GuestShape, mem
         PROGRAM,
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-object", f"{backing},share={'on' if memory.shared else 'off'}"),
-        *("-machine", "pc,memory-backend=memory", "-accel", "tcg,thread=multi"),
+        *("-machine", "pc,memory-backend=memory", "-accel", TCG),
         *("-cpu", CPU, "-smp", str(shape.cpus), "-m", str(shape.memory_mb)),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-kernel", kernel.boot, "-initrd", str(initramfs), "-append", KERNEL_WORDS),
