@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Plan, Site, SiteStats
     from kprobes.model.probe import Probe
-    from kprobes.symbols.frames import KernelFrames
+    from kprobes.symbols.frames import KernelFrames, UserFrames
 
 # Events that `wait` keeps for a later `events()`; the oldest go first and are counted.
 KEPT_EVENTS = 1_000_000
 # The shorter the sooner Ctrl-C, -n and a workload's end are seen; each poll wakes up at the first record anyway.
 POLL_S = 0.1
+REMEMBER_S = 0.5
 # So many sites that are armed by a breakpoint are told one by one.
 SHOWN_ARMINGS = 5
 # What a stack shows of the way in itself.
@@ -88,16 +89,24 @@ def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Sess
     Raises:
         KprobesError: as `attach`; the engine stays the caller's then.
     """
-    return Session(engine, *_attach(engine, probes, within), probes)
+    return Session(engine, *_attach(engine, probes, within), probes=probes)
 
 
-def _attach(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
+def _attach(
+    engine: Engine, probes: tuple[Probe, ...], within: Within
+) -> tuple[Plan, Attached, KernelFrames | UserFrames | None]:
     if within.native:
         from kprobes.planner.cache import cached_process_plan
 
         plan = cached_process_plan(probes, within)
-        return plan, engine.attach(plan)
-    return _attach_in_kernel(engine, probes, within)
+        frames = None
+        if plan.unwinding:
+            from kprobes.symbols.frames import UserFrames
+
+            frames = UserFrames(within.pid)
+            frames.remember()  # a short program has ended when the first stack is read
+        return plan, engine.attach(plan), frames
+    return *_attach_in_kernel(engine, probes, within), None
 
 
 def _attach_in_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
@@ -124,7 +133,15 @@ class Session:
     """Probes in place. Iterate `events()`, `wait()`, read `session[map]` and `stats`; close detaches. A context
     manager."""
 
-    def __init__(self, engine: Engine, plan: Plan, attached: Attached, probes: Sequence[Probe] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        attached: Attached,
+        frames: KernelFrames | UserFrames | None = None,
+        *,
+        probes: Sequence[Probe] = (),
+    ) -> None:
         self.plan = plan
         self.dropped = 0
         self._engine = engine
@@ -133,7 +150,9 @@ class Session:
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] | None = None
         self._closed = False
-        self._frames: KernelFrames | None = None
+        self._frames = frames
+        self._remembers = bool(plan.unwinding)
+        self._remember_at = time.monotonic() + REMEMBER_S
         self._final: list[ProbeStats] | None = None
         self._disabled: frozenset[int] = frozenset()
 
@@ -150,8 +169,15 @@ class Session:
         """Return the engine; that of a guest can also `run` commands there."""
         return self._engine
 
+    def _remember_mappings(self) -> None:
+        """Keep what a process has mapped, every now and then, so that its stacks have names when it has ended."""
+        if self._remembers and time.monotonic() >= self._remember_at:
+            getattr(self._frames, "remember", int)()
+            self._remember_at = time.monotonic() + REMEMBER_S
+
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
+        self._remember_mappings()
         spans = self._spans(timeout_s)
         if spans is None:
             return self._decoder.decode(self._attached.poll(timeout_s))
@@ -322,9 +348,9 @@ class Session:
 
         The frames of the probe itself, which stand on top, are left out; an empty list means that the stack is gone.
         """
-        from kprobes.symbols.frames import KernelFrames
-
         if self._frames is None:
+            from kprobes.symbols.frames import KernelFrames
+
             self._frames = KernelFrames(self._engine.facts().kallsyms())
         names = self._frames.names(self._attached.read_stack(stack_id))
         return list(dropwhile(lambda name: name.startswith(PROBE_FRAMES), names))
@@ -346,6 +372,7 @@ class Session:
                 self._attached.close()
             finally:
                 self._engine.close()
+                getattr(self._frames, "close", int)()
 
     def _read_stats(self) -> list[ProbeStats]:
         layout = next(layout for layout in self.plan.maps if layout.kind == "stats")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kprobes.model.probe import AutoHandler, HandlerSource, Probe
 
 ANY_KERNEL = "default"
-KERNEL_WORDS = ("stack", "cgroup", "task")  # `stack(` ends `user_stack(` too
+KERNEL_WORDS = ("cgroup", "task")
 USER_KINDS = frozenset({"uprobe", "uretprobe"})
 
 
@@ -120,7 +120,7 @@ def probes_natively(arguments: Namespace, probes: Sequence[Probe]) -> bool:
 def _needs_kernel(handler: HandlerSource | AutoHandler | None) -> bool:
     """Return whether a handler asks for what only the kernel knows."""
     text = getattr(handler, "text", "")
-    return bool(getattr(handler, "stack", False)) or any(f"{word}(" in text for word in KERNEL_WORDS)
+    return any(f"{word}(" in text for word in KERNEL_WORDS)
 
 
 def process_of(arguments: Namespace) -> Target:

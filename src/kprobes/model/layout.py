@@ -78,6 +78,8 @@ class MapLayout:
       `scratch`             working memory, per CPU, of a program whose stack is too small.
       `ring`                the ring buffer; *max_entries* is its size in bytes, a power of two.
       `stacks`              stack id -> u64[value_size / 8] addresses.
+      `traces`              the same as a table: the addresses are the key, the number of the slot is the id.
+      `unwind`              how frames are found, and working memory for it (see `model.shared`).
       `constants`           read-only bytes of the code in *initial*; one array entry.
     """
 

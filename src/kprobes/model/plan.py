@@ -172,6 +172,14 @@ class CodeObject:
     entries: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Unwinding:
+    """How frames of the code of the file *path* are found: *rows* as `symbols.unwind` makes them."""
+
+    path: str
+    rows: bytes
+
+
 COUNT_ONLY = -1
 
 
@@ -228,6 +236,7 @@ class Plan:
     version: int = PLAN_VERSION
     natives: tuple[NativeProgram, ...] = ()
     objects: tuple[CodeObject, ...] = ()
+    unwinding: tuple[Unwinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

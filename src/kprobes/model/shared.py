@@ -49,6 +49,18 @@ CLOCK_SLOTS = (64, 96, 128, 160)  # each u64 ticks, u64 nanoseconds, u64 nanosec
 RANGES = 256  # (u64 start, u64 end) of memory that stays mapped for as long as the process runs
 MAX_RANGES = 128
 
+# The unwind region: a header (u64 number of objects), the objects, then working memory for each block, then rows (see
+# `symbols.unwind`), by file offset. An object: u64 start and end of its code, u64 address minus file offset, u64 where
+# its rows begin in the region, u64 their number.
+UNWIND_OBJECTS = 64
+UNWIND_OBJECT = 48
+MAX_UNWIND_OBJECTS = 64
+UNWIND_SCRATCH = PAGE
+SCRATCH_SIZE = 2 * PAGE  # a page of the stack, then the addresses
+UNWIND_ROWS = UNWIND_SCRATCH + MAX_BLOCKS * SCRATCH_SIZE
+STACK_DEPTH = 127
+UNWIND_STOP, UNWIND_SIGNAL, UNWIND_UNKNOWN = 0xFFFF, 0xFFFE, 0xFFFD
+
 TABLE_HEADER = 64
 TABLE_USED = 8
 SLOT_HASH = 4

@@ -41,6 +41,7 @@ KINDS: tuple[type, ...] = (
     plan.NativeProgram,
     plan.NativeRelocation,
     plan.CodeObject,
+    plan.Unwinding,
 )
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 

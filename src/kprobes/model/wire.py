@@ -46,6 +46,7 @@ TYPES: dict[str, type] = {
         plan.NativeRelocation,
         plan.NativeProgram,
         plan.CodeObject,
+        plan.Unwinding,
         plan.SourceLine,
         plan.Program,
         plan.Attachment,

@@ -38,14 +38,31 @@ class CodeRange:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameEntry:
+    """The unwinding of *size* bytes of code from *start* on: the instructions of the CIE, then its own, and what they
+    factor out. *of_signals*: it returns from signal handlers."""
+
+    start: int
+    size: int
+    common_code: bytes
+    code: bytes
+    code_factor: int
+    data_factor: int
+    of_signals: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Common:
     """What entries share, from their CIE: how they tell *addresses* and landing *pads*, whether they have augmentation
-    data, and whether they are *of_signals*: of code that returns from signal handlers."""
+    data, and whether they are *of_signals*: of code that returns from signal handlers. *code* are its instructions."""
 
     addresses: int
     pads: int
     augmented: bool
     of_signals: bool
+    code_factor: int
+    data_factor: int
+    code: bytes = b""
 
 
 class Reader:
@@ -119,8 +136,38 @@ def code_ranges(elf: ElfFile) -> list[CodeRange]:
     return [found[start] for start in sorted(found)]
 
 
+def frame_entries(elf: ElfFile) -> Iterator[FrameEntry]:
+    """Yield the entries of the unwind tables of *elf*; none without tables.
+
+    Raises:
+        FormatError: the tables are malformed.
+    """
+    section = elf.section(".eh_frame")
+    if section is None or section.size > SIZE_LIMIT:
+        return
+    data = elf.section_data(section)
+    for reader, common, end in _entries(data, section.address):
+        start = reader.encoded(common.addresses & ~_INDIRECT)
+        size = reader.encoded(common.addresses & 0x0F)
+        if common.augmented:
+            more = reader.uleb()
+            reader.at += more
+        code = data[reader.at : end]
+        if start and size and elf.is_code(start):
+            factors = common.code_factor, common.data_factor
+            yield FrameEntry(start, size, common.code, code, *factors, common.of_signals)
+
+
 def parse_eh_frame(data: bytes, address: int) -> Iterator[CodeRange]:
     """Return the ranges in the section *data* that lies at *address*."""
+    for reader, common, _ in _entries(data, address):
+        found = _parse_entry(reader, common)
+        if found is not None:
+            yield found
+
+
+def _entries(data: bytes, address: int) -> Iterator[tuple[Reader, _Common, int]]:
+    """Yield a reader at the begin of each FDE, with its CIE and where it ends."""
     commons: dict[int, _Common] = {}
     at = 0
     while at + 4 <= len(data):
@@ -137,14 +184,13 @@ def parse_eh_frame(data: bytes, address: int) -> Iterator[CodeRange]:
         if back:
             common = body - back
             if common not in commons:
-                commons[common] = _parse_common(Reader(data, address, common + 4))
-            found = _parse_entry(reader, commons[common])
-            if found is not None:
-                yield found
+                commons[common] = _parse_common(Reader(data, address, common + 4), common)
+            yield reader, commons[common], end
         at = end
 
 
-def _parse_common(reader: Reader) -> _Common:
+def _parse_common(reader: Reader, begin: int) -> _Common:
+    (length,) = struct.unpack_from("<I", reader.data, begin)
     if reader.fixed("<I") != 0:
         raise FormatError("an entry of an unwind table refers to what is no CIE")
     version = reader.fixed("<B")
@@ -154,12 +200,13 @@ def _parse_common(reader: Reader) -> _Common:
     augmentation, reader.at = reader.data[reader.at : end], end + 1
     if augmentation.startswith(b"eh"):
         raise FormatError("the unwind table is of GCC 2")
-    reader.uleb()
-    reader.sleb()
+    code_factor, data_factor = reader.uleb(), reader.sleb()
     reader.fixed("<B") if version == 1 else reader.uleb()
     addresses, pads = _ABSOLUTE, _OMITTED
+    code_at = reader.at
     if augmentation.startswith(b"z"):
-        reader.uleb()
+        size = reader.uleb()
+        code_at = reader.at + size
         for letter in augmentation[1:]:
             if letter == ord("R"):
                 addresses = reader.fixed("<B")
@@ -167,7 +214,9 @@ def _parse_common(reader: Reader) -> _Common:
                 pads = reader.fixed("<B")
             elif letter == ord("P"):
                 reader.encoded(reader.fixed("<B"))
-    return _Common(addresses, pads, augmentation.startswith(b"z"), b"S" in augmentation)
+    code = reader.data[code_at : begin + 4 + length]
+    augmented, of_signals = augmentation.startswith(b"z"), b"S" in augmentation
+    return _Common(addresses, pads, augmented, of_signals, code_factor, data_factor, code)
 
 
 def _parse_entry(reader: Reader, common: _Common) -> CodeRange | None:

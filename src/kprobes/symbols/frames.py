@@ -81,6 +81,22 @@ class UserFrames:
                 found[0].elf.close()
         self._symbols.clear()
 
+    def remember(self) -> None:
+        """Note what is mapped now, and open its files: they have no other name once the process is gone."""
+        from kprobes.errors import TargetError
+        from kprobes.symbols.maps import load_maps
+
+        try:
+            mappings = load_maps(self.pid)
+        except TargetError:
+            return
+        if len(mappings) != len(self._mappings):
+            self._mappings = mappings
+            self._starts = [mapping.start for mapping in mappings]
+        for mapping in mappings:
+            if mapping.is_code:
+                self._symbols_of(mapping)
+
     def name(self, address: int) -> str:
         """Return `symbol+0x10 (libc.so.6)`, `0x1234 (libc.so.6)` where it is in no function, or the address alone."""
         if address not in self._known:

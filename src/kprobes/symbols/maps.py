@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from kprobes.errors import FormatError, TargetError
@@ -80,11 +81,21 @@ def load_maps(pid: int) -> list[Mapping]:
 def file_of(pid: int, mapping: Mapping) -> str:
     """Return a path by which the file of *mapping* can be opened from here, whatever the root of *pid* is.
 
-    The path through the process's own root; through its mapping where the file was deleted (needs CAP_SYS_ADMIN).
+    The path itself where it means the same file here; else that through the process's own root; through its mapping
+    where the file was deleted (needs CAP_SYS_ADMIN).
     """
     if mapping.deleted:
         return f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-    return f"/proc/{pid}/root{mapping.path}"
+    inside = f"/proc/{pid}/root{mapping.path}"
+    return mapping.path if _is_same(mapping.path, inside) else inside
+
+
+def _is_same(first: str, second: str) -> bool:
+    try:
+        one, other = os.stat(first), os.stat(second)  # noqa: PTH116 - pathlib costs start-up time
+    except OSError:
+        return False
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def load_bias(elf: ElfFile, mappings: Sequence[Mapping]) -> int | None:

@@ -163,7 +163,7 @@ def test_what_only_the_kernel_knows_is_refused_where_it_is_asked_for(
 ) -> None:
     with (
         pytest.raises(CompileError, match="inside of a process"),
-        probing(build("fault.c"), tmp_path, handler("def h():\n    emit(s=stack())\n", "answer")),
+        probing(build("fault.c"), tmp_path, handler("def h():\n    emit(s=cgroup())\n", "answer")),
     ):
         pass
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process.layout import CLAIM_COUNTER, SharedLayout
 from kprobes.engines.process.ring import Rings, split
 from kprobes.engines.process.tables import read_region
+from kprobes.engines.process.unwinding import read_trace
 from kprobes.errors import SyscallError, TargetError
 from kprobes.model.layout import SITE_COUNTERS
 from kprobes.model.plan import LinkStats
@@ -155,8 +156,11 @@ class ProcessAttached:
                 return [(b"", struct.pack(f"<{len(values)}Q", *values).ljust(layout.value_size, b"\0"))]
         raise TargetError(f"there is no map {name!r}")
 
-    def read_stack(self, stack_id: int) -> tuple[int, ...]:  # noqa: ARG002
-        """Return nothing: no stacks are recorded."""
+    def read_stack(self, stack_id: int) -> tuple[int, ...]:
+        """Return the addresses of a stack, innermost first; empty where there is none."""
+        for number, layout in enumerate(self._plan.maps):
+            if layout.kind == "traces":
+                return read_trace(self._mapped(), self._layout.region_at(number), layout, stack_id)
         return ()
 
     def link_stats(self) -> list[LinkStats]:

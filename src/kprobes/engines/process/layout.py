@@ -94,7 +94,7 @@ def region_size(layout: MapLayout) -> int:
 
 def is_keyed(layout: MapLayout) -> bool:
     """Tell whether a map is a table of slots rather than one value."""
-    return layout.kind in {"hash", "calls"} or bool(layout.key)
+    return layout.kind in {"hash", "calls", "traces"} or bool(layout.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ from kprobes.engines.process.release import (
 )
 from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
+from kprobes.engines.process.unwinding import fill_unwinding
 from kprobes.engines.process.world import Clock, World
 from kprobes.errors import InternalError, KprobesError, SyscallError, TargetError, UnsafeSiteError, UnsupportedError
 from kprobes.model.layout import align_up
@@ -318,6 +319,9 @@ class Worker:
                 continue
             if one.kind == "world":
                 World(area.shared, at, self._clock or Clock()).fill(self.target.pid, self.stops.mappings())
+            elif one.kind == "unwind":
+                objects = Objects(self.target.pid, self.stops.mappings())
+                fill_unwinding(area.shared, at, one.value_size, self.plan.unwinding, objects)
             elif is_keyed(one):
                 struct.pack_into("<Q", area.shared, at, slots_of(one))
             else:

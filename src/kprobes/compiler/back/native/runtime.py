@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from kprobes.model.shared import (
     BLOCK_PID,
     BLOCK_SELF,
+    MAX_BLOCKS,
     PAGE,
     RANGES,
     SLOT_CLAIMED,
@@ -53,7 +54,8 @@ def system_call(number: int, *arguments: str) -> str:
     return f'call i64 asm sideeffect "syscall", {_ASM}({listed})'
 
 
-def _function(module: ModuleText, name: str, result: str, parameters: str, body: str, *, inline: bool = False) -> str:
+def function(module: ModuleText, name: str, result: str, parameters: str, body: str, *, inline: bool = False) -> str:
+    """Include an internal function in *module*, once, and return how it is called."""
     how = "alwaysinline " if inline else "noinline "
     text = f'define internal {result} @{name}({parameters}) {how}{ATTRIBUTES}section "{SECTION}" {{\n{body}\n}}'
     return module.include(name, text)
@@ -90,7 +92,7 @@ keep:
   br label %end
 end:
   ret i64 %found"""
-    return _function(module, name, "i64", "ptr %block", body)
+    return function(module, name, "i64", "ptr %block", body)
 
 
 def copy_bytes(module: ModuleText) -> str:
@@ -122,7 +124,7 @@ byte:
   br label %bytes
 end:
   ret void"""
-    return _function(module, "kp.copy", "void", "ptr %to, ptr %from, i64 %size", body)
+    return function(module, "kp.copy", "void", "ptr %to, ptr %from, i64 %size", body)
 
 
 def zero_bytes(module: ModuleText) -> str:
@@ -140,7 +142,7 @@ byte:
   br label %loop
 end:
   ret void"""
-    return _function(module, "kp.zero", "void", "ptr %to, i64 %size", body)
+    return function(module, "kp.zero", "void", "ptr %to, i64 %size", body)
 
 
 def read(module: ModuleText) -> str:
@@ -215,7 +217,7 @@ ok:
 fail:
   call void {zero}(ptr %to, i64 %size)
   ret i64 -1"""
-    return _function(module, "kp.read", "i64", "ptr %to, i64 %from, i64 %size, i64 %sp, ptr %block", body)
+    return function(module, "kp.read", "i64", "ptr %to, i64 %from, i64 %size, i64 %sp, ptr %block", body)
 
 
 def read_text(module: ModuleText) -> str:
@@ -261,7 +263,29 @@ found:
 fail:
   call void {zero}(ptr %to, i64 %size)
   ret i64 -1"""
-    return _function(module, "kp.read_text", "i64", "ptr %to, i64 %from, i64 %size, i64 %sp, ptr %block", body)
+    return function(module, "kp.read_text", "i64", "ptr %to, i64 %from, i64 %size, i64 %sp, ptr %block", body)
+
+
+def find_word(module: ModuleText) -> str:
+    """Return the function (first, word, stride) -> the first of `MAX_BLOCKS` places that holds the word, or null."""
+    body = f"""start:
+  br label %loop
+loop:
+  %n = phi i64 [ 0, %start ], [ %m, %another ]
+  %offset = mul i64 %n, %stride
+  %place = getelementptr i8, ptr %first, i64 %offset
+  %value = load volatile i64, ptr %place, align 8
+  %is = icmp eq i64 %value, %word
+  br i1 %is, label %found, label %another
+another:
+  %m = add i64 %n, 1
+  %more = icmp ult i64 %m, {MAX_BLOCKS}
+  br i1 %more, label %loop, label %none
+found:
+  ret ptr %place
+none:
+  ret ptr null"""
+    return function(module, "kp.find_word", "ptr", "ptr %first, i64 %word, i64 %stride", body)
 
 
 def hash_key(module: ModuleText) -> str:
@@ -287,7 +311,7 @@ end:
   %top = lshr i64 %last, 32
   %all = xor i64 %last, %top
   ret i64 %all"""
-    return _function(module, "kp.hash", "i64", "ptr %key, i64 %words", body)
+    return function(module, "kp.hash", "i64", "ptr %key, i64 %words", body)
 
 
 def matches(module: ModuleText) -> str:
@@ -334,7 +358,7 @@ yes:
   ret i1 true
 no:
   ret i1 false"""
-    return _function(module, "kp.matches", "i1", "ptr %slot, i32 %hash, ptr %key, i64 %words", body)
+    return function(module, "kp.matches", "i1", "ptr %slot, i32 %hash, ptr %key, i64 %words", body)
 
 
 def find(module: ModuleText) -> str:
@@ -365,7 +389,7 @@ found:
   ret ptr %slot
 none:
   ret ptr null"""
-    return _function(module, "kp.find", "ptr", "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask", body)
+    return function(module, "kp.find", "ptr", "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask", body)
 
 
 def claim(module: ModuleText) -> str:
@@ -440,7 +464,7 @@ undo:
   atomicrmw sub ptr %up, i64 1 monotonic, align 8
   ret ptr null"""
     parameters = "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask, i64 %most, ptr %value"
-    return _function(module, "kp.claim", "ptr", parameters, body)
+    return function(module, "kp.claim", "ptr", parameters, body)
 
 
 def forget(module: ModuleText) -> str:
@@ -461,4 +485,4 @@ yes:
 no:
   ret i1 false"""
     parameters = "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask"
-    return _function(module, "kp.forget", "i1", parameters, body)
+    return function(module, "kp.forget", "i1", parameters, body)

@@ -8,6 +8,7 @@ from kprobes.arch.x86_64 import registers as x86_64
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.native import runtime
 from kprobes.compiler.back.native.reads import read
+from kprobes.compiler.back.native.stacks import stack
 from kprobes.compiler.ir.nodes import U64
 from kprobes.errors import InternalError
 from kprobes.model.shared import (
@@ -160,6 +161,8 @@ _NUMBERS: dict[str, Callable[[NativePart], str]] = {
     "tid": _tid,
     "cpu": _cpu,
     "random": _random,
+    "stack": stack,
+    "user_stack": stack,
     "uid": lambda part: _wide(part, part.world(WORLD_UID)),
     "gid": lambda part: _wide(part, part.world(WORLD_GID)),
 }
