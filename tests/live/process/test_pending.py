@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,3 +149,49 @@ def test_a_command_names_a_library_that_is_yet_to_be_loaded(build: Callable[...,
     done = subprocess.run(command, input=b"\n", capture_output=True, timeout=60, check=False)
     assert done.returncode
     assert b"no program or library 'libnosuch'" in done.stderr
+
+
+def test_children_load_the_library_too_and_live(build: Callable[..., Path]) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("family.c")
+    plan = pending(plan_for(library, {"inside"}))
+    with started(program, str(library), "20") as process:
+        assert process.stdout
+        process.stdout.readline()
+        with attached(Process(process.pid), plan) as (_, found):
+            output, _ = process.communicate(b"\n", timeout=60)
+            assert (output, process.returncode) == (b"well 40\ncalls 20\n", 0)
+            hits = counts(plan, found)["inside"]
+            assert 20 * 4 <= hits <= 2 * 20 * 4  # a child that was forked while it was loaded has the jump
+
+
+def test_after_the_controller_is_killed_the_library_comes_and_goes_as_before(build: Callable[..., Path]) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("plugins.c")
+    plan = pending(plan_for(library, {"inside"}))
+    with started(program, str(library), "3000") as process:
+        assert process.stdout
+        assert process.stdin
+        process.stdout.readline()
+        child = os.fork()
+        if not child:
+            try:
+                with attached(Process(process.pid), plan):
+                    process.stdin.write(b"\n")
+                    process.stdin.flush()
+                    time.sleep(60)
+            finally:
+                os._exit(1)
+        wait_until(lambda: any("kprobes" in one.path for one in read_maps(process.pid)))
+        time.sleep(0.3)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        wait_until(lambda: all("kprobes" not in one.path for one in read_maps(process.pid)))
+        assert process.poll() is None
+        output, _ = process.communicate(timeout=60)
+        assert (output, process.returncode) == (b"sum 126000\ncalls 30000\n", 0)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
