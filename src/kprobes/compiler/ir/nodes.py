@@ -265,9 +265,9 @@ class CompareTexts:
 class Builtin:
     """`to = name(arguments)`: an integer of the world.
 
-    `now` (ns, monotonic), `cycles` (time stamp counter), `pid` (thread group), `tid`, `uid`, `gid`, `cpu`, `cgroup`, `stack`, `user_stack` (id or
-    negative
-    errno; i64), `random` (u32), `task` (address of the task_struct), `ppid` is no builtin: read it from `task`.
+    `now` (ns, monotonic), `cycles` (time stamp counter), `pid` (thread group), `tid`, `uid`, `gid`, `cpu`, `cgroup`,
+    `stack`, `user_stack` (id or negative errno; i64), `random` (u32), `task` (address of the task_struct). `ppid` is no
+    builtin: read it from `task`.
     """
 
     place: Place

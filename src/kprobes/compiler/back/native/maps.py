@@ -15,6 +15,7 @@ from kprobes.model.shared import table_of
 if TYPE_CHECKING:
     from kprobes.compiler.back.native.part import NativePart
     from kprobes.compiler.ir.nodes import (
+        IntType,
         MapAdd,
         MapBump,
         MapDelete,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         Operand,
         Value,
     )
-    from kprobes.model.layout import MapLayout
+    from kprobes.model.layout import Buckets, MapLayout
 
 _LINE = 64  # bytes between the shares of a Count
 
@@ -81,6 +82,18 @@ def _add_under(part: NativePart, layout: MapLayout, key: tuple[Operand, ...], am
     part.text.start(end)
 
 
+def _bucket(part: NativePart, buckets: Buckets, kind: IntType, sample: str) -> str:
+    """As `bucket`; the highest bit is one instruction here."""
+    if buckets.scale != "log2":
+        return bucket(part.text, buckets, kind, sample)
+    text = part.text
+    count = text.module.declare("llvm.ctlz.i64", "i64 {}(i64, i1)")
+    above = text.let(f"sub i64 65, {text.let(f'call i64 {count}(i64 {sample}, i1 true)')}")
+    low = text.let(f"zext i1 {text.let(f'icmp eq i64 {sample}, 0')} to i64")
+    positive = text.let(f"icmp {'sgt' if kind.signed else 'ne'} i64 {sample}, 0")
+    return text.let(f"select i1 {positive}, i64 {above}, i64 {low}")
+
+
 def map_sample(part: NativePart, node: MapSample) -> None:
     """Add to a Histogram."""
     layout = part.layout(node.map)
@@ -92,11 +105,11 @@ def map_sample(part: NativePart, node: MapSample) -> None:
     if layout.key:
         key = _key(part, layout, node.key)
         value, end = _claimed(part, layout, key)
-        number = bucket(part.text, layout.buckets, kind, sample)
+        number = _bucket(part, layout.buckets, kind, sample)
         part.add(part.text.offset(value, part.text.let(f"shl i64 {number}, 3")), weight)
         part.text.start(end)
         return
-    number = bucket(part.text, layout.buckets, kind, sample)
+    number = _bucket(part, layout.buckets, kind, sample)
     share = part.text.offset(part.map_value(node.map), part.share(8 * layout.buckets.total))
     part.add_own(part.text.offset(share, part.text.let(f"shl i64 {number}, 3")), weight)
 
