@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kprobes.compiler.back.text import ModuleText
 
 UNWIND, STACKS = ".unwind", ".stacks"
-MOST_STACKS = 4096
+MOST_STACKS = 16384
 NO_ROOM = -28  # ENOSPC
 # In the ucontext that a signal handler returns by: rbp, rsp, rip.
 _SIGNAL_BP, _SIGNAL_SP, _SIGNAL_IP = 120, 160, 168
