@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kprobes.model.plan import CodeObject, Plan, Site
 
 
+STAYS = "it may fault, and a jump would move its neighbours with it"
 NO_ROOM = "no free memory where its jump leads"
 CLOSELY = 500  # sites, at some 0.1 ms each
 
@@ -198,6 +199,7 @@ def _arrange_mapping(
         while inexact := frozenset(address for address in addresses if not _is_exact(plans[address])) - stay:
             stay |= inexact
             plans = plan_sites(image, addresses, room=rooms, exclude=exclude, stay=stay)
+        plans |= {address: replace(plans[address], reason=STAYS) for address in stay if plans[address].patch}
     jumps: dict[int, Jump] = {}
     for located in group:
         _make_way(plan, located, by_site.get(located.number, []), plans, (image, rooms, result))
