@@ -115,10 +115,18 @@ class Programs:
         elif way in _UPROBES:
             self._attach_uprobes(attachment)
         else:
-            for number in attachment.sites:
+            self._attach_each(attachment)
+
+    def _attach_each(self, attachment: Attachment) -> None:
+        """Attach site by site. A program that is the same for all of them is looked up once: there may be hundreds."""
+        planned = self._plan.programs[attachment.program]
+        own = planned.cookie == "site" or planned.way in BTF_WAYS
+        for turn, number in enumerate(attachment.sites):
+            if own or not turn:
                 loaded = self._load(attachment.program, self._binding(attachment.program, number))
-                (place,) = self._places(loaded, attachment, [number])
-                self._hold(loaded, [number], [self._attach_place(place, attachment.maxactive)])
+            (place,) = self._places(loaded, attachment, (number,))
+            loaded.sites.append(number)
+            loaded.held.append(self._attach_place(place, attachment.maxactive))
 
     def _hold(self, loaded: Loaded, sites: Sequence[int], held: list[int]) -> None:
         loaded.sites += sites

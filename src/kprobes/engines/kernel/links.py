@@ -101,12 +101,12 @@ class Events:
         pmu = self.pmu("kprobe")
         config = 1 << pmu.return_bit if way in RETURN_WAYS else 0
         if site.address:
-            event = PerfEvent(pmu.type, config, 0, site.address + site.offset, cpu=self._cpu)
+            event = PerfEvent(pmu.type, config, 0, site.address + site.offset, -1, self._cpu)
             result = syscall.perf_event_open(event)
         else:
             symbol = f"{site.module}:{site.symbol}" if site.module else site.symbol
             name = syscall.buffer(symbol.encode() + b"\0")
-            event = PerfEvent(pmu.type, config, syscall.address_of(name), site.offset, cpu=self._cpu)
+            event = PerfEvent(pmu.type, config, syscall.address_of(name), site.offset, -1, self._cpu)
             result = syscall.perf_event_open(event)
         if result < 0:
             raise kernel_refusal(site, way, -result)
