@@ -127,6 +127,20 @@ def test_processes_that_cannot_be_probed_are_refused_with_the_reason() -> None:
         Process.spawn(["/etc/passwd"]).open()
 
 
+def test_a_32_bit_process_is_refused(build: Callable[..., Path]) -> None:
+    program = build("narrow.c", "-m32", "-nostdlib", "-static", "-ffreestanding", "-fno-pic", "-no-pie")
+    with subprocess.Popen([program]) as process:
+        try:
+            with pytest.raises(UnsupportedError, match="32-bit code") as refused:
+                Process(process.pid).open()
+            assert refused.value.hint
+            assert process.poll() is None
+        finally:
+            process.kill()
+    with pytest.raises(UnsupportedError, match="32-bit code"):
+        Process.spawn([str(program)]).open().close()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_process_of_another_user_is_refused_with_the_way_out(build: Callable[..., Path]) -> None:
     program = build("threads.c")

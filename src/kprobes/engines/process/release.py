@@ -55,8 +55,8 @@ class Patience:
     def is_over(self, threads: StoppedThreads, blocking: Iterable[Place] = ()) -> bool:
         """Tell whether to give up on those at *blocking*."""
         self._tries += 1
-        registers = [threads.registers.get(place.tid) for place in blocking]
-        runs = any(values is not None and values.orig_ax >= 1 << 63 for values in registers)
+        able = {place.tid for place in blocking} - threads.in_group_stop
+        runs = any(tid in able and values.orig_ax >= 1 << 63 for tid, values in threads.registers.items())
         passed = time.monotonic() - self._begun
         return passed > RUNNING_S or not (runs or passed < self._sleeping_s or self._tries < LEAST_TRIES)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process import ptrace
 from kprobes.engines.process.memory import ProcessMemory
 from kprobes.engines.process.ptrace import TraceeGoneError
+from kprobes.engines.process.target import check_architecture
 from kprobes.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def spawn(argv: Sequence[str], environment: dict[str, str] | None) -> int:
 
     Raises:
         UsageError: there is no such program, or it can't be executed (exit code as a shell would have it).
+        UnsupportedError: it isn't 64-bit x86 code.
         TargetError: it ended before it began.
     """
     failed_here, failed_there = os.pipe()
@@ -45,10 +47,13 @@ def spawn(argv: Sequence[str], environment: dict[str, str] | None) -> int:
         ptrace.seize(pid, ptrace.OPTION_EXEC | ptrace.OPTION_SYSGOOD)
         os.write(ready_here, b"\n")
         _run_to_exec(pid, argv, failed_here)
+        check_architecture(pid)
         _run_to_entry(pid)
     except BaseException:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.waitpid(pid, 0)
         raise
     finally:
         os.close(ready_here)

@@ -89,7 +89,7 @@ def identify(pid: int) -> Identity:
         )
     lead = procfs.live_thread(pid)
     check_access(lead, status)
-    _check_architecture(lead)
+    check_architecture(lead)
     return Identity(pid, start_time)
 
 
@@ -205,7 +205,13 @@ def _has_ptrace_capability() -> bool:
     return False
 
 
-def _check_architecture(pid: int) -> None:
+def check_architecture(pid: int) -> None:
+    """Make sure that the process *pid* runs 64-bit x86 code.
+
+    Raises:
+        UnsupportedError: it doesn't.
+        TargetError: that can't be told.
+    """
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:  # noqa: PTH123
             head = file.read(20)

@@ -87,8 +87,9 @@ class StoppedThreads:
 
     `registers` maps the ids of the stopped threads to their registers; `asleep` those of threads that wait for a vfork
     child to (sp, ip). `lingering` are threads that could not be let go because they sleep: call `reap` now and then.
-    `running` are threads that are ours and run (LetGo.TRACED). `strangers` are threads and forked children that
-    became ours by themselves and are yet to be seen to.
+    `running` are threads that are ours and run (LetGo.TRACED). `in_group_stop` are those that would not run if they
+    were let go (SIGSTOP and the like). `strangers` are threads and forked children that became ours by themselves and
+    are yet to be seen to.
 
     *held* is a thread that is ours and stopped already. `traps` are the addresses of breakpoints: a thread that stops
     for one is backed up to it.
@@ -107,7 +108,7 @@ class StoppedThreads:
         self.owners: dict[int, int] = {}
         self.stopped_at = 0.0
         self._pending: dict[int, float] = {}
-        self._in_group_stop: set[int] = set()
+        self.in_group_stop: set[int] = set()
         if held:
             self.owners[held] = pid
             self.registers[held] = ptrace.registers(held)
@@ -286,9 +287,9 @@ class StoppedThreads:
     def note_group_stop(self, tid: int, status: int) -> bool:
         """Remember whether an event stop of *tid* is a group stop (SIGSTOP and the like), and tell."""
         if os.WSTOPSIG(status) == signal.SIGTRAP:
-            self._in_group_stop.discard(tid)
+            self.in_group_stop.discard(tid)
             return False
-        self._in_group_stop.add(tid)
+        self.in_group_stop.add(tid)
         return True
 
     def pass_on(self, tid: int, status: int) -> None:
@@ -369,7 +370,7 @@ class StoppedThreads:
 
     def go_on(self, tid: int) -> None:
         """Let *tid* run from an event stop, or stay in its group stop."""
-        if tid in self._in_group_stop:
+        if tid in self.in_group_stop:
             ptrace.listen(tid)
         else:
             ptrace.resume(tid)
