@@ -218,6 +218,21 @@ def test_a_refused_instruction_is_refused_for_a_process_without_the_file(engine,
         engine.attach(plan([site(copy, offsets, "locked")], [counter()], pid=victim.pid))
 
 
+@pytest.mark.parametrize("places", [["other"], ["work", "other"]], ids=["alone", "together"])
+@pytest.mark.parametrize("bits", [1, 2], ids=["32-bit", "64-bit"])
+def test_an_avx512_instruction_which_the_kernel_would_break_is_refused(
+    engine, tmp_path, program, offsets, places, bits
+):
+    copy = tmp_path / "copy"
+    content = bytearray(program.read_bytes())
+    evex = bytes.fromhex("62f1fe487fc1")  # vmovdqu64 zmm1, zmm0
+    content[offsets["other"] : offsets["other"] + len(evex)] = evex
+    copy.write_bytes(content)
+    with pytest.raises(UnprobeableError, match=r"other can't be probed: .*AVX-512") as caught:
+        engine.attach(plan([site(copy, offsets, name) for name in places], [by_cookie()]))
+    assert "--engine process" in caught.value.hint
+
+
 def test_all_or_nothing_names_the_refused_site(engine, victim, program, offsets):
     names = ["work", "other", "locked", "deep"]
     before = {path.name for path in Path("/proc/self/fd").iterdir()}

@@ -7,6 +7,10 @@ mapped the file yet, the probes are put on this process first, for a rehearsal.
 
 One link for many places matters most on the way out: taking away perf uprobes costs a grace period each.
 
+An instruction that begins with 0x62 in 64-bit code is one of AVX-512 (EVEX). The kernel does not know that encoding: it
+takes the next opcode for one of the old ones, may accept it (seen on 6.18), and lets the program go on with damaged
+memory. So such a place is refused here.
+
 Source: kernel/events/uprobes.c (install_breakpoint, prepare_uprobe), Linux 6.18.
 """
 
@@ -18,8 +22,9 @@ import os
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.files import read_text
 from kprobes.engines.kernel.links import find_refused
-from kprobes.engines.kernel.refusals import file_refusal
+from kprobes.engines.kernel.refusals import file_refusal, place_of
 from kprobes.engines.kernel.syscall import FileProbes
+from kprobes.errors import UnprobeableError
 from kprobes.frozen import replace
 from kprobes.model.plan import Way
 
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.engines.kernel.links import Events, Place
+
+_ELF64 = b"\x7fELF\x02"
+_EVEX = 0x62
 
 
 class MappedFile:
@@ -54,6 +62,24 @@ class MappedFile:
         if self._memory is not None:
             self._memory.close()
 
+    def check(self, places: Sequence[Place]) -> None:
+        """Look at the instructions of *places* where the file is one of 64-bit code.
+
+        Raises:
+            UnprobeableError: the kernel would accept one of them and damage the program.
+        """
+        memory = self._memory
+        if memory is None or memory[:5] != _ELF64:
+            return
+        for place in places:
+            offset = place.site.address + place.site.offset
+            if offset < len(memory) and memory[offset] == _EVEX:
+                raise UnprobeableError(
+                    place_of(place.site),
+                    "the kernel's uprobes break the AVX-512 instruction there",
+                    hint="--engine process can probe it",
+                )
+
 
 def maps_file(maps: str, path: str) -> bool:
     """Return whether *maps*, the text of a /proc/PID/maps, has the file *path* mapped executable."""
@@ -72,7 +98,8 @@ def maps_file(maps: str, path: str) -> bool:
 def attach_singly(events: Events, place: Place) -> int:
     """Attach the program of *place* through perf; return what holds it there."""
     path, pid = place.site.path, place.pid
-    with MappedFile(path):
+    with MappedFile(path) as file:
+        file.check((place,))
         if pid >= 0 and not maps_file(read_text(f"/proc/{pid}/maps"), path):
             os.close(events.open_uprobe(place.site, place.way, os.getpid()))
         return events.attach(events.open_uprobe(place.site, place.way, pid), place)
@@ -85,7 +112,8 @@ def attach_together(places: Sequence[Place]) -> int:
         UnprobeableError: a place is refused; the error names it.
     """
     path, pid = places[0].site.path, places[0].pid
-    with MappedFile(path):
+    with MappedFile(path) as file:
+        file.check(places)
         if pid >= 0 and not maps_file(read_text(f"/proc/{pid}/maps"), path):
             os.close(_link([replace(place, pid=os.getpid()) for place in places]))
         return _link(places)
