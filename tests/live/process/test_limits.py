@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -278,3 +280,15 @@ def test_refusals_have_a_hint() -> None:
         assert hint
     assert issubclass(PrivilegeError, PermissionError)
     assert issubclass(UnsupportedError, TargetError)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a set-user-ID program")
+def test_a_set_user_id_program_that_is_executed_has_its_rights_and_no_probes(build: Callable[..., Path]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        climb, whoami = (Path(shutil.copy(build(name), directory)) for name in ("climb.c", "whoami.c"))
+        whoami.chmod(0o4755)
+        user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        command = [*user, sys.executable, COUNT_ONCE, climb, "work", whoami]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "counted 1000\nruns as 0\n", done.stderr

@@ -149,7 +149,11 @@ def leave_terminal() -> None:
     """Leave the controller's session and streams; a program started before keeps both."""
     with contextlib.suppress(OSError):
         os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+    except OSError:  # in some containers it isn't there for everybody: the end of a pipe that nobody reads will do
+        unread, null = os.pipe()
+        os.close(unread)
     for stream in range(STANDARD_STREAMS):
         os.dup2(null, stream)
     os.close(null)
@@ -163,6 +167,9 @@ def _serve(make: Callable[[], Service], incoming: int, outgoing: int, wake: int 
             service = make()
         except KprobesError as error:
             _answer_all(error, incoming, outgoing)
+            return
+        except OSError as error:
+            _answer_all(InternalError(f"starting the helper process: {error}"), incoming, outgoing)
             return
         while _serve_one(service, incoming, outgoing, wake):
             pass
