@@ -1,5 +1,5 @@
 # `make demo` and `make test` install what they need and run; everything else builds on `.venv`.
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 demo:
 	@scripts/setup run
@@ -8,6 +8,11 @@ demo:
 test:
 	@scripts/setup test
 	.venv/bin/python -m pytest
+
+# As many attachments and killed controllers as a release deserves; some minutes.
+soak:
+	@scripts/setup test
+	KPROBES_CHURN_ROUNDS=1000 KPROBES_KILLS=200 .venv/bin/python -m pytest --timeout 1200 tests/live/process/test_churn.py
 
 lint:
 	@scripts/setup test

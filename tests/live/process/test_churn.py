@@ -1,6 +1,6 @@
 """Attach and detach, over and over, of a function that four threads and a timer's signals are calling all the time.
 
-Few rounds by default; KPROBES_CHURN_ROUNDS=1000 and KPROBES_KILLS=200 run as many as a release deserves.
+Few rounds by default; `make soak` runs as many as a release deserves (KPROBES_CHURN_ROUNDS, KPROBES_KILLS).
 """
 
 from __future__ import annotations

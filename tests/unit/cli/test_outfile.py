@@ -14,7 +14,7 @@ def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("before")
     with pytest.raises(UnicodeError), replacing(str(path)) as stream:
-        stream.write("half" + 1 * b"\xff".decode())
+        stream.write("half" + b"\xff".decode())
     assert path.read_text() == "before"
     with replacing(str(path)) as stream:
         stream.write("after")
