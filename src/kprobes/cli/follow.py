@@ -67,7 +67,8 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
         native = probes_natively(arguments, probes)
         engine = (process_of(arguments) if native else target_of(arguments)).open()
         try:
-            workload = start_workload(engine, arguments, native=native)
+            only_files = all(probe.kind in ("uprobe", "uretprobe") for probe in probes)
+            workload = start_workload(engine, arguments, native=native, only_files=only_files)
             session = attach_to(engine, *probes, within=workload.within)
         except BaseException:
             engine.close()

@@ -46,8 +46,15 @@ if TYPE_CHECKING:
         ) -> None: ...
 
 
-def start_workload(engine: Engine, arguments: Namespace, *, native: bool = False) -> Workload:
+# What a forked command says first: its exec will stop it, or it waits to be told to exec.
+_STOPS, _WAITS = b"s", b"w"
+_SIGKILL = 9
+
+
+def start_workload(engine: Engine, arguments: Namespace, *, native: bool = False, only_files: bool = False) -> Workload:
     """Return the workload that the options ask for, not yet running.
+
+    *only_files*: all probes are of files, so what the command's process does before its exec is no concern of them.
 
     Raises:
         UsageError: `-p` and `-- CMD` at once.
@@ -67,7 +74,7 @@ def start_workload(engine: Engine, arguments: Namespace, *, native: bool = False
 
         return GuestWorkload(cast("Machine", engine), arguments.command, arguments.copy)
     if arguments.command:
-        return Child(arguments.command)
+        return Child(arguments.command, at_exec=only_files)
     return Nothing(-1 if arguments.pid is None else arguments.pid)
 
 
@@ -101,25 +108,32 @@ class Nothing:
 
 
 class Child:
-    """A command of this machine. It is forked at once and held before its exec, so that probes can name its pid
-    first."""
+    """A command of this machine. It is forked at once and held, so that probes can name its pid first: before its exec,
+    or with *at_exec* right after it, where that is permitted."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, at_exec: bool = False) -> None:
         self._command = list(command)
         gate, self._gate = os.pipe()
         self._failure, failure = os.pipe()
         self.status = 0
         self.ended = False
+        if at_exec:
+            from kprobes.cli import exec_stop  # what the child needs of it is there when it is forked
         self.pid = os.fork()
-        from shutil import which  # only here: shutil loads every compressor that there is
-
-        self.within = Within(self.pid, which(self._command[0]) or self._command[0])
         if self.pid == 0:
             os.close(self._gate)
             os.close(self._failure)
-            _exec_when_released(gate, failure, self._command)
+            stops = at_exec and exec_stop.ask_to_be_stopped()
+            os.write(failure, _STOPS if stops else _WAITS)
+            _become(-1 if stops else gate, failure, self._command)
         os.close(gate)
         os.close(failure)
+        from shutil import which  # only here: shutil loads every compressor that there is
+
+        self.within = Within(self.pid, which(self._command[0]) or self._command[0])
+        self._stopped = os.read(self._failure, 1) == _STOPS
+        if self._stopped:
+            self._run_to_exec()
 
     def release(self) -> None:
         """Let the command begin.
@@ -127,9 +141,30 @@ class Child:
         Raises:
             TargetError: it can't be run.
         """
-        os.write(self._gate, b"x")
+        if self._stopped:
+            from kprobes.cli.exec_stop import let_go
+
+            let_go(self.pid)
+            self._stopped = False
+        else:
+            os.write(self._gate, b"x")
+            self._check_start()
         os.close(self._gate)
         self._gate = -1
+
+    def _run_to_exec(self) -> None:
+        from kprobes.cli.exec_stop import run_to_exec
+
+        if run_to_exec(self.pid) is not None:
+            self.ended = True
+            try:
+                self._check_start()
+            finally:
+                os.close(self._failure)
+                os.close(self._gate)
+            raise TargetError(f"{self._command[0]!r} ended before it began")
+
+    def _check_start(self) -> None:
         number = os.read(self._failure, 4)
         if number:
             reason = os.strerror(int.from_bytes(number, "little"))
@@ -157,6 +192,8 @@ class Child:
         os.close(self._failure)
         if self._gate >= 0:  # never released: the closed gate tells it to go
             os.close(self._gate)
+        if self._stopped:
+            os.kill(self.pid, _SIGKILL)
         if not self.ended:
             self._reap(0)
 
@@ -168,11 +205,11 @@ class Child:
             self.status = code if code >= 0 else 128 - code
 
 
-def _exec_when_released(gate: int, failure: int, command: list[str]) -> None:
-    """In the child: wait for the gate, then become *command*; tell errno through *failure*, which exec closes."""
+def _become(gate: int, failure: int, command: list[str]) -> None:
+    """In the child: wait for the gate, if there is one, then become *command*; tell errno through *failure*, which
+    exec closes."""
     try:
-        if os.read(gate, 1):
-            os.close(gate)
+        if gate < 0 or os.read(gate, 1):
             os.execvp(command[0], command)  # noqa: S606 - the user asked for this very program
     except OSError as error:
         os.write(failure, (error.errno or 1).to_bytes(4, "little"))
