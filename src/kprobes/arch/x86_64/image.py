@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # What linkers and assemblers fill gaps with: int3, and nops of every length.
 _PADDING = re.compile(rb"(?:\xcc|[\x66\x2e]*(?:\x90|\x0f\x1f(?:\x00|\x40.|\x44..|\x80.{4}|\x84.{5})))*", re.DOTALL)
 _FAR_BRANCH = re.compile(rb"\xe9|\x0f[\x80-\x8f]")
+_GOES_ON = Flow.NEXT
 _SHORT_REACH = 128 + 2
 _TABLE_LIMIT = 4096
 
@@ -46,7 +47,8 @@ class Function:
 
     *index*: position in *instructions* by address. *entered*: the addresses in it at which control may arrive from
     elsewhere. *opaque*: it jumps by a table that can't be found, so there may be more of these. *pads*: runs of
-    padding inside it, (start, end) each, that nothing runs.
+    padding inside it, (start, end) each, that nothing runs. *leaps*: those of the instructions that don't just go on to
+    the next. *has_tables*: its indirect jumps go by tables, as far as can be seen.
     """
 
     start: int
@@ -56,6 +58,8 @@ class Function:
     entered: frozenset[int]
     opaque: bool
     pads: tuple[tuple[int, int], ...]
+    leaps: tuple[Instruction, ...]
+    has_tables: bool
 
 
 class Image:
@@ -93,6 +97,8 @@ class Image:
         ]
         self._known = {*self.starts, *entries}
         self._functions: dict[int, Function] = {}
+        self._jumps: dict[int, list[int]] = {}
+        self.exits: dict[int, tuple[Instruction, ...]] = {}  # by a function's start, see `leaving`
         self._targets: set[int] | None = None
         self._far_targets: set[int] | None = None
 
@@ -182,25 +188,28 @@ class Image:
         known = self.known_targets()
         entered = known.intersection(range(start, end))
         pads: list[tuple[int, int]] = []
-        for item in instructions:
+        leaps = tuple([item for item in instructions if item.flow is not _GOES_ON])
+        for item in leaps:
             if not item.falls_through:
                 pad_end = min(self.padding_end(item.end), end) if item.end < end else item.end
                 entered.add(pad_end)
                 if pad_end > item.end:
                     pads.append((item.end, pad_end))
-        opaque = False
-        if any(item.flow == Flow.JUMP_INDIRECT for item in instructions):
+        opaque = has_tables = False
+        if any(item.flow == Flow.JUMP_INDIRECT for item in leaps):
             table_targets, opaque = self._follow_tables(code, start, index)
+            has_tables = opaque or bool(table_targets)
             entered |= table_targets
-        return Function(start, end, instructions, index, frozenset(entered), opaque, tuple(pads))
+        return Function(start, end, instructions, index, frozenset(entered), opaque, tuple(pads), leaps, has_tables)
 
-    def has_tables(self, function: Function) -> bool:
-        """Tell whether the indirect jumps of *function* go by tables, as far as can be seen."""
-        if not any(item.flow == Flow.JUMP_INDIRECT for item in function.instructions):
-            return False
-        code = self.bytes_at(function.start, function.end - function.start)
-        targets, opaque = self._follow_tables(code, function.start, function.index)
-        return bool(targets) or opaque
+    def jumps_into(self, function: Function, start: int, end: int) -> bool:
+        """Tell whether a direct jump or branch of *function* goes to an address from *start* to before *end*."""
+        targets = self._jumps.get(function.start)
+        if targets is None:
+            jumps = (item.target for item in function.leaps if item.flow in (Flow.JUMP, Flow.BRANCH))
+            targets = self._jumps[function.start] = sorted(target for target in jumps if target is not None)
+        place = bisect_left(targets, start)
+        return place < len(targets) and targets[place] < end
 
     def _follow_tables(self, code: bytes, start: int, index: Collection[int]) -> tuple[set[int], bool]:
         """Return where in the function its jump tables lead, and whether there are tables that can't be found.
@@ -229,9 +238,10 @@ class Image:
         Each ends before the first entry that leads out of the object.
         """
         raw = self._read(base, _WORD * _TABLE_LIMIT) if self._read else b""
-        offsets = struct.unpack_from(f"<{min(len(raw) // 4, _TABLE_LIMIT)}i", raw)
-        addresses = struct.unpack_from(f"<{len(raw) // _WORD}Q", raw)
-        return takewhile(self._holds, (base + offset for offset in offsets)), takewhile(self._holds, addresses)
+        raw = raw[: len(raw) & -_WORD]
+        offsets = struct.iter_unpack("<i", raw[: 4 * _TABLE_LIMIT])
+        addresses = (address for (address,) in struct.iter_unpack("<Q", raw))
+        return takewhile(self._holds, (base + offset for (offset,) in offsets)), takewhile(self._holds, addresses)
 
     def _holds(self, address: int) -> bool:
         return self.base <= address < self.end

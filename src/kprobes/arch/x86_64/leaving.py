@@ -22,15 +22,21 @@ def exits_of(image: Image, address: int) -> tuple[Instruction, ...]:
     function = image.function(address)
     if function is None:
         return ()
+    known = image.exits.get(function.start)
+    if known is None:
+        known = image.exits[function.start] = _find_exits(image, function)
+    return known
+
+
+def _find_exits(image: Image, function: Function) -> tuple[Instruction, ...]:
     parts = {function.start: function}
     pending = [function]
     found: list[Instruction] = []
     while pending:
         part = pending.pop()
-        is_switched = image.has_tables(part)
-        for item in exits(part.instructions, part.start, part.end):
+        for item in exits(part.leaps, part.start, part.end):
             if item.flow == Flow.JUMP_INDIRECT:
-                found += [] if is_switched else [item]
+                found += [] if part.has_tables else [item]
                 continue
             if item.target is None:
                 found.append(item)
@@ -38,7 +44,7 @@ def exits_of(image: Image, address: int) -> tuple[Instruction, ...]:
             if any(one.start <= item.target < one.end for one in parts.values()):
                 continue
             elsewhere = image.function(item.target)
-            if elsewhere is not None and len(parts) < _FARTHEST and _goes_back(elsewhere, function, item.target):
+            if elsewhere is not None and len(parts) < _FARTHEST and _goes_back(image, elsewhere, function, item.target):
                 parts[elsewhere.start] = elsewhere
                 pending.append(elsewhere)
             else:
@@ -46,8 +52,7 @@ def exits_of(image: Image, address: int) -> tuple[Instruction, ...]:
     return tuple(sorted(found))
 
 
-def _goes_back(part: Function, to: Function, entered: int) -> bool:
+def _goes_back(image: Image, part: Function, to: Function, entered: int) -> bool:
     """Tell whether *part*, entered at an address, is a piece of *to*: it jumps into the middle of it, or is entered in
     its own middle."""
-    jumps = (item.target for item in part.instructions if item.flow in (Flow.JUMP, Flow.BRANCH))
-    return entered != part.start or any(target is not None and to.start < target < to.end for target in jumps)
+    return entered != part.start or image.jumps_into(part, to.start + 1, to.end)

@@ -103,7 +103,7 @@ class Arming:
             return SitePlan(address, Tactic.REFUSED, "not the start of an instruction", error="EILSEQ")
         if function and any(start <= address < end for start, end in function.pads):
             return SitePlan(address, Tactic.REFUSED, "padding, which nothing runs", error="EINVAL")
-        item = tactics.instruction_at(image, address)
+        item = function.instructions[function.index[address]] if function else tactics.instruction_at(image, address)
         if item.refusal:
             return SitePlan(address, Tactic.REFUSED, item.refusal, error="EOPNOTSUPP")
         return None

@@ -86,6 +86,7 @@ class Objects:
         self._pid = pid
         self._code = [mapping for mapping in mappings if mapping.executable]
         self._found: dict[str, list[Mapping]] = {}
+        self.images: dict[int, Image] = {}  # by the mapping's start: what `arrange` has decoded, for its next rounds
 
     def mappings_of(self, path: str) -> list[Mapping]:
         """Return the executable mappings of *path*, which is spelt as the target sees it, or any name of the file."""
@@ -162,26 +163,33 @@ def arrange(
     known = {code.path: code for code in plan.objects}
     ranges = tuple(range(room.start, room.end) for room in rooms)
     for group in by_mapping.values():
-        _arrange_mapping(plan, group, memory, ranges, known.get(plan.sites[group[0].number].path), result)
+        image = objects.images.get(group[0].mapping.start)
+        if image is None:
+            image = _image_of(plan, group, memory, known.get(plan.sites[group[0].number].path))
+            objects.images[group[0].mapping.start] = image
+        _arrange_mapping(plan, group, image, ranges, result)
     return result
 
 
-def _arrange_mapping(
-    plan: Plan, group: Sequence[Located], memory: ProcessMemory, rooms: tuple[range, ...],
-    known: CodeObject | None, result: Arrangement,
-) -> None:  # fmt: skip
+def _image_of(plan: Plan, group: Sequence[Located], memory: ProcessMemory, known: CodeObject | None) -> Image:
     from kprobes.arch.x86_64.image import Image
-    from kprobes.arch.x86_64.patch import IN_PROCESS, Tactic
-    from kprobes.arch.x86_64.sites import plan_sites
 
     mapping = group[0].mapping
-    image = Image(
+    return Image(
         mapping.start,
         memory.read(mapping.start, mapping.end - mapping.start),
         _extents(plan, group, known),
         entries=_entries(mapping, known),
         read=memory.read_some,
     )
+
+
+def _arrange_mapping(
+    plan: Plan, group: Sequence[Located], image: Image, rooms: tuple[range, ...], result: Arrangement
+) -> None:
+    from kprobes.arch.x86_64.patch import IN_PROCESS, Tactic
+    from kprobes.arch.x86_64.sites import plan_sites
+
     forced = all(plan.probes[plan.sites[located.number].probe].ways == (Way.BREAKPOINT,) for located in group)
     # A moved call's return address is on the stack already: it would stay there if the call were left out.
     exclude = frozenset(IN_PROCESS if forced else (Tactic.CALL,) if result.omits else ())

@@ -275,8 +275,8 @@ class Worker:
     ) -> tuple[Arrangement, list[tuple[CodeArea, list[Jump]]]]:
         """Decide how each site is armed and where its detour stands; again where it turns out to be too crowded."""
         crowded: set[int] = set()
+        objects = Objects(self.target.pid, mappings)
         while True:
-            objects = Objects(self.target.pid, mappings)
             exact = self._exact_faults
             found = arrange(self.plan, wanted, objects, self.memory, rooms, crowded=crowded, exact=exact)
             try:
