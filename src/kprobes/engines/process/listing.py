@@ -116,8 +116,10 @@ def _parse_line(line: bytes) -> Listed:
     return Listed(place, kind, name, where, way, why, state)
 
 
-def list_process(pid: int) -> list[Probed]:
+def list_process(pid: int, *, tries: int = TRIES) -> list[Probed]:
     """Return what is armed in the process *pid*; nothing of it is stopped or changed.
+
+    A list that is just being written is looked at again, up to *tries* times.
 
     Raises:
         TargetError: there is no such process, or its list was overwritten. PrivilegeError: it may not be looked at.
@@ -132,29 +134,29 @@ def list_process(pid: int) -> list[Probed]:
         mappings = []
     check_access(lead, status)
     with ProcessMemory(lead) as memory:
-        return [_probed(pid, memory, one) for one in leftovers(memory, mappings)]
+        return [_probed(pid, memory, one, tries) for one in leftovers(memory, mappings)]
 
 
-def list_processes() -> Iterator[Probed]:
-    """Yield what is armed in every process that we may look at."""
-    for pid in procfs.process_ids():
+def list_processes(pids: Iterable[int] | None = None) -> Iterator[Probed]:
+    """Yield what is armed in each of *pids*, or in every process, as far as we may look at them."""
+    for pid in procfs.process_ids() if pids is None else pids:
         try:
             if registries(procfs.read_maps(pid)):
-                yield from (one for one in list_process(pid) if one.is_here)
+                yield from (one for one in list_process(pid, tries=1) if one.is_here)
         except (OSError, KprobesError):  # it ended, or isn't ours to look at
             continue
 
 
-def _probed(pid: int, memory: ProcessMemory, found: Leftover) -> Probed:
+def _probed(pid: int, memory: ProcessMemory, found: Leftover, tries: int) -> Probed:
     registry = found.registry
     lives = is_alive(registry.owner)
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         end = min(found.end, found.start + registry.listing_at + min(registry.listing_size, MAX_LISTING))
         start = found.start + registry.listing_at
         try:
             rows = parse_listing(_read(memory, start, end))
         except FormatError as error:
-            if attempt == TRIES - 1 or not lives:
+            if attempt == tries - 1 or not lives:
                 raise TargetError(f"process {pid}: {error}") from None
             time.sleep(RETRY_S)
         else:
