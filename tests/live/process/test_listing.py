@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -94,18 +95,26 @@ def test_disabled_sites_are_marked_and_stop_counting(build: Callable[..., Path])
 
 
 def test_pending_and_gone_objects_are_marked(build: Callable[..., Path]) -> None:
-    library, program = build("inside.c", "-shared", "-fPIC"), build("latecomer.c")
+    library, program = build("inside.c", "-shared", "-fPIC"), build("toggle.c")
     real = plan_for(library, {"inside"})
     plan = replace(real, probes=tuple(replace(probe, is_pending=True) for probe in real.probes))
-    with started(program, str(library)) as process:
-        with attached(Process(process.pid), plan) as (_, found):
-            states = {row.state for row in found.listing()}
-            while State.ARMED not in states:
-                found.poll(0.01)
-                states |= {row.state for row in found.listing()}
-        assert states <= {State.ARMED, State.PENDING, State.GONE}
-        output, _ = process.communicate(timeout=60)
-        assert output == b"n 2997000\n"
+    with started(program, str(library)) as process, attached(Process(process.pid), plan) as (_, found):
+        assert process.stdin
+        assert [(row.state, row.address) for row in found.listing()] == [(State.PENDING, 0)]
+        for state in (State.ARMED, State.GONE, State.ARMED):
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            end = time.monotonic() + 30
+            while found.listing()[0].state != state and time.monotonic() < end:
+                time.sleep(0.005)
+            (row,) = found.listing()
+            assert row.state == state
+            assert row.flags == (("OPTIMIZED",) if state == State.ARMED else ("GONE",))
+        while only(process.pid) != (row,) and time.monotonic() < end:  # it is written after the answer
+            time.sleep(0.005)
+        assert only(process.pid) == (row,)
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(
