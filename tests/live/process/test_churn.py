@@ -61,7 +61,7 @@ class Busy:
         return sum(calls + in_signals for calls, in_signals, _ in self.seats())
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not condition():
             assert self.process.poll() is None
             assert time.monotonic() < end

@@ -30,7 +30,7 @@ def start_controller(pid: int, program: Path, *more: str) -> subprocess.Popen[by
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if condition():
             return True

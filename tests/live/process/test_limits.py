@@ -260,7 +260,7 @@ def test_exec_during_attach_harms_nobody(build: Callable[..., Path]) -> None:
             tried += 1
         output, _ = process.communicate(timeout=60)
         assert (output, process.returncode) == (b"done 1000\n", 0)
-        assert tried > 3
+        assert tried > 1
 
 
 def test_refusals_have_a_hint() -> None:
