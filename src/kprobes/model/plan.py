@@ -164,12 +164,14 @@ class NativeProgram:
 class CodeObject:
     """What an engine must know of an executable file to change its code: *functions* are (start, end) file offsets.
 
-    *entries* are further file offsets at which code may be entered (landing pads, symbols without size).
+    *entries* are further file offsets at which code may be entered (landing pads, symbols without size). *branches* are
+    where direct branches go, as `model.branches` packs them; empty where nobody has looked.
     """
 
     path: str
     functions: tuple[tuple[int, int], ...]
     entries: tuple[int, ...] = ()
+    branches: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def now() -> int:
 
 
 def cycles() -> int:
-    """Return the CPU's time stamp counter: cheaper than `now()`, in ticks of a constant rate. Only inside of a process."""
+    """Return the time stamp counter, cheaper than `now()`: ticks of a constant rate. Only inside of a process."""
     _only_in_handlers("cycles()")
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kprobes.planner.group import Group
 
 SHOWN_ARGUMENTS = 3  # of a function without a prototype
+# So many sites of one file are planned quicker with all branches of its code known.
+MANY_SITES = 256
 KINDS = frozenset({"uprobe", "uretprobe"})
 
 
@@ -77,7 +79,9 @@ class _Builder:
         handlers = [self._handler(group) for group in self._groups]
         natives, attachments, probes = self._lower(handlers)
         unwinding = self._unwinding()
-        paths = dict.fromkeys(site.path for site in self._sites if site.path)
+        paths: dict[str, int] = {}
+        for site in self._sites:
+            paths[site.path] = paths.get(site.path, 0) + 1
         stats = MapLayout("stats", "stats", 4, SITE_COUNTER_BYTES * len(self._sites), 1, shards=1)
         return Plan(
             probes=tuple(probes),
@@ -88,7 +92,7 @@ class _Builder:
             events=tuple(self._events),
             notes=tuple(self._notes),
             natives=tuple(natives),
-            objects=tuple(load_code(path) for path in paths),
+            objects=tuple(load_code(path, branches=count >= MANY_SITES) for path, count in paths.items() if path),
             unwinding=unwinding,
         )
 

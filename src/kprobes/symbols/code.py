@@ -1,7 +1,7 @@
 """What code an ELF file holds, for engines that change it: where functions begin and end, and where else it is entered.
 
 Unwind tables and symbol tables are put together; that takes up to 80 ms for a large library, so the answer is kept on
-disk by build-id.
+disk by build-id. So are the targets of its branches, which take 0.2 µs an instruction.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 from kprobes.model.plan import CodeObject
 from kprobes.symbols.cache import read_cached, write_cached
 from kprobes.symbols.eh_frame import code_ranges, landing_pads
-from kprobes.symbols.elf import ElfFile
+from kprobes.symbols.elf import READ_LIMIT, ElfFile
 from kprobes.symbols.elf_symbols import ElfSymbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _VERSION = 2
+_PAGE = 4096
+_SUM = 4  # bytes of a checksum
 
 
-def load_code(path: str, root: str = "") -> CodeObject:
+def load_code(path: str, root: str = "", *, branches: bool = False) -> CodeObject:
     """Return the functions of the file *path* as file offsets; *root* is put before the paths of debug files.
+
+    With *branches* it is told where they go, which pays for hundreds of sites.
 
     Ranges don't overlap and ascend. *entries* are landing pads, functions without a size, and those that begin inside
     another.
@@ -38,8 +42,32 @@ def load_code(path: str, root: str = "") -> CodeObject:
             kept = _gather(elf, root)
             if name:
                 write_cached(name, (_format_kept(*kept),))
+        packed = _branches(elf) if branches else b""
     functions, entries = kept
-    return CodeObject(path, tuple(zip(functions[::2], functions[1::2], strict=True)), tuple(entries))
+    return CodeObject(path, tuple(zip(functions[::2], functions[1::2], strict=True)), tuple(entries), packed)
+
+
+def _branches(elf: ElfFile) -> bytes:
+    """Return where the branches go in the one executable segment of *elf*; nothing where it has several."""
+    from zlib import crc32
+
+    code = [load for load in elf.loads if load.flags & 1]
+    if len(code) != 1 or code[0].file_size + 2 * _PAGE > READ_LIMIT:
+        return b""
+    name = f"branches-{elf.build_id}-{elf.size:x}" if elf.build_id.isalnum() else ""
+    kept = read_cached(name) if name else None
+    if kept is not None and len(kept) > _SUM and int.from_bytes(kept[:_SUM], "little") == crc32(kept[_SUM:]):
+        return kept[_SUM:]
+    from kprobes.arch.x86_64.decode import branch_targets
+    from kprobes.model.branches import pack_branches
+
+    start = code[0].offset & -_PAGE
+    raw = elf.read(start, min(code[0].offset + code[0].file_size + _PAGE - 1 & -_PAGE, elf.size) - start)
+    raw = raw.ljust(len(raw) + _PAGE - 1 & -_PAGE, b"\0")  # as it is mapped
+    packed = pack_branches(raw, start, branch_targets(raw, start))
+    if name:
+        write_cached(name, (crc32(packed).to_bytes(_SUM, "little"), packed))
+    return packed
 
 
 def _gather(elf: ElfFile, root: str) -> tuple[array[int], array[int]]:

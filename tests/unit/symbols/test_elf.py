@@ -1,4 +1,6 @@
 import contextlib
+import ctypes
+import os
 import shutil
 from pathlib import Path
 
@@ -6,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kprobes.arch.x86_64.decode import branch_targets
+from kprobes.engines.process.procfs import read_maps
 from kprobes.errors import FormatError, KprobesError
+from kprobes.model.branches import unpack_branches
 from kprobes.symbols.code import load_code
 from kprobes.symbols.eh_frame import CodeRange, code_ranges, landing_pads
 from kprobes.symbols.elf import ElfFile
@@ -168,6 +173,22 @@ def test_kept_code_object_is_the_same_and_a_damaged_one_is_made_anew(own_cache):
     assert load_code(LIBRARY) == first
     kept.write_bytes(b"")
     assert load_code(LIBRARY) == first
+
+
+def test_branches_of_a_file_are_those_of_its_code_in_memory_and_of_no_other(own_cache):
+    made = load_code(_libc(), branches=True)
+    (kept,) = own_cache.glob("branches-*")
+    assert load_code(_libc(), branches=True) == made
+    kept.write_bytes(kept.read_bytes()[:-1] + b"\xff")
+    assert load_code(_libc(), branches=True) == made
+    assert load_code(_libc()).branches == b""
+    one = next(one for one in read_maps(os.getpid()) if one.executable and one.path == _libc())
+    code = ctypes.string_at(one.start, one.end - one.start)
+    targets = unpack_branches(made.branches, code, one.offset, one.start)
+    assert targets == {target for target in branch_targets(code, one.start) if one.start <= target < one.end}
+    assert unpack_branches(made.branches, code[:-1] + b"\1", one.offset, one.start) is None
+    assert unpack_branches(made.branches, code, one.offset + 4096, one.start) is None
+    assert unpack_branches(b"", code, one.offset, one.start) is None
 
 
 def test_functions_of_a_code_object_do_not_overlap(own_cache):

@@ -68,7 +68,7 @@ class Image:
     *code* stands at *base*. *functions* are (start, end) extents, in any order; an end that isn't beyond its start
     means up to the next function. *entries* are further addresses at which code may be entered. *read* returns the
     live memory of the process at (address, size), shorter or empty where there is none; without it, jump tables
-    can't be followed.
+    can't be followed. *targets* are those of all direct branches in the code, where they are known already.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Image:
         *,
         entries: Iterable[int] = (),
         read: Callable[[int, int], bytes] | None = None,
+        targets: set[int] | None = None,
     ) -> None:
         self.base = base
         self.code = code
@@ -99,7 +100,7 @@ class Image:
         self._functions: dict[int, Function] = {}
         self._jumps: dict[int, list[int]] = {}
         self.exits: dict[int, tuple[Instruction, ...]] = {}  # by a function's start, see `leaving`
-        self._targets: set[int] | None = None
+        self._targets = None if targets is None else targets | self._known
         self._far_targets: set[int] | None = None
 
     def bytes_at(self, address: int, size: int) -> bytes:

@@ -173,14 +173,17 @@ def arrange(
 
 def _image_of(plan: Plan, group: Sequence[Located], memory: ProcessMemory, known: CodeObject | None) -> Image:
     from kprobes.arch.x86_64.image import Image
+    from kprobes.model.branches import unpack_branches
 
     mapping = group[0].mapping
+    code = memory.read(mapping.start, mapping.end - mapping.start)
     return Image(
         mapping.start,
-        memory.read(mapping.start, mapping.end - mapping.start),
+        code,
         _extents(plan, group, known),
         entries=_entries(mapping, known),
         read=memory.read_some,
+        targets=unpack_branches(known.branches, code, mapping.offset, mapping.start) if known else None,
     )
 
 
