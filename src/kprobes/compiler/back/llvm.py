@@ -8,9 +8,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
-
+from kprobes.compiler.back.light import light_imports
 from kprobes.errors import InternalError
+
+with light_imports():
+    import llvmlite.binding as llvm
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
