@@ -18,7 +18,8 @@ from process_harness import attached, code_of, counts, plan_for, started
 from kprobes.engines.process.engine import detach_process
 from kprobes.engines.process.procfs import read_maps
 from kprobes.engines.process.registry import registries
-from kprobes.engines.process.target import Process
+from kprobes.engines.process.target import Process, identify
+from kprobes.engines.process.worker import Worker, myself
 from kprobes.errors import TargetError
 
 pytestmark = pytest.mark.process
@@ -161,6 +162,22 @@ def test_of_two_controllers_at_the_same_moment_one_is_refused(build: Callable[..
             one.kill()
             one.communicate()
         assert wait_until(lambda: code_of(target.pid, program) == code)
+        target.terminate()
+        assert b"wrong" not in target.communicate(timeout=60)[0]
+
+
+def test_a_process_is_taken_before_its_first_probe_is_in_place(build: Callable[..., Path]) -> None:
+    program = build("threads.c")
+    plan = plan_for(program, {"work"})
+    with started(program, "1") as target:
+        mappings = len(read_maps(target.pid))
+        first = Worker(identify(target.pid), plan, myself())
+        area = first._find_place().area  # half of an attach: the memory is there, the jumps are not
+        with pytest.raises(TargetError, match="is probed already"), attached(Process(target.pid), plan):
+            pass
+        assert first._unmap(area)
+        first.close()
+        assert len(read_maps(target.pid)) == mappings
         target.terminate()
         assert b"wrong" not in target.communicate(timeout=60)[0]
 

@@ -166,7 +166,6 @@ class Worker:
     def _set_up(self, found: _Found) -> None:
         """Write all that was *found* to be needed, and the jumps in the end."""
         self._handlers = Handlers(self.plan.natives, self._place_maps(found.area), self._threads_known.mode)
-        self.area = found.area
         self._build(found.arrangement, found.settled)
         if self._pending.all:
             self._watch_loader()
@@ -302,6 +301,8 @@ class Worker:
             with self.stops.calls(threads) as (calls, tid):
                 map_area(calls, tid, self.memory, area, pages)
             self.stops.proof = Proof(area.base, os.fstat(area.file).st_ino)
+            self.area = area
+            self._write_registry()  # while nobody else can look: whoever comes now sees that the process is ours
             bases = {one: values.fs_base for one, values in threads.registers.items()}
             return choose_mode(bases, self.memory, wiped=area.wiped)
 
