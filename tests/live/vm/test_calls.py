@@ -16,11 +16,6 @@ THREADS = 8
 depth = HashMap("depth", key=int, value=int)
 
 
-def room(guest: Guest, way: str) -> int:
-    """Return the `maxactive` that these tests need: 5.10, which is not preemptible, has room for one call per CPU."""
-    return 64 if guest.kernel == "5.10" and way == "kprobe" else 0
-
-
 def preemptible(guest: Guest) -> bool:
     """Return whether the kernel takes the CPU away from a program of the trampoline, as 7.2 does by default."""
     return guest.kernel == "7.2"
@@ -43,7 +38,7 @@ def recursion_argument(guest: Guest) -> int:
 def test_each_level_of_a_function_that_calls_itself_keeps_its_own_values(guest, way, taken):
     number = recursion_argument(guest)
 
-    @kretprobe("ep_loop_check_proc", way=way, maxactive=room(guest, way))
+    @kretprobe("ep_loop_check_proc", way=way)
     def check():
         level = cast(arg(number), "int")
         outside = depth.get(tid(), 0)
@@ -67,7 +62,7 @@ def test_each_level_of_a_function_that_calls_itself_keeps_its_own_values(guest, 
 @pytest.mark.parametrize(("way", "taken"), PAIRS, ids=["fentry", "kprobe"])
 def test_a_call_that_an_interrupt_nests_on_another_stack_is_told_apart(guest, way, taken):
     # Sending over the loopback delivers at once: the receiver's answer is sent within the sender's call.
-    @kretprobe("__tcp_transmit_skb", way=way, maxactive=room(guest, way))
+    @kretprobe("__tcp_transmit_skb", way=way)
     def transmit(sk, skb):
         if comm() != "calls":
             return
@@ -93,7 +88,7 @@ def test_a_call_that_an_interrupt_nests_on_another_stack_is_told_apart(guest, wa
 def test_threads_that_hammer_one_function_are_not_mixed(guest, way, taken):
     count = 500
 
-    @kretprobe("shmem_file_llseek", way=way, maxactive=room(guest, way))
+    @kretprobe("shmem_file_llseek", way=way)
     def sought(file, offset):
         asked = offset
         who = tid()
@@ -121,7 +116,7 @@ def test_threads_that_hammer_one_function_are_not_mixed(guest, way, taken):
 def test_calls_that_sleep_at_the_same_time_keep_their_own_values(guest, way, taken):
     count = 20
 
-    @kretprobe("vfs_read", way=way, maxactive=room(guest, way))
+    @kretprobe("vfs_read", way=way)
     def read(file):
         if comm() != "calls":
             return
@@ -144,6 +139,15 @@ def test_calls_that_sleep_at_the_same_time_keep_their_own_values(guest, way, tak
     for got in by_pipe.values():
         expected = [got[0] // 100 * 100 + i for i in range(count)]
         assert got == expected or (missed(session) and set(got) < set(expected))
+
+
+def test_calls_that_sleep_find_room_without_being_asked_and_their_misses_are_told(guest):
+    count = 5
+    with guest.attach(Probe("kretprobe", ("do_epoll_wait",), way="kprobe")) as session:
+        guest.call("sleep", THREADS, 60, count)
+        session.detach()
+        (returned,) = session.stats
+    assert (returned.hits, returned.missed) == (THREADS * count, 0)
 
 
 def test_calls_beyond_maxactive_are_counted_as_missed(guest):

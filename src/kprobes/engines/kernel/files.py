@@ -72,6 +72,11 @@ class KernelFiles:
         content = read_bytes(f"{root}/{path}") if root else None
         return None if content is None else content.decode("utf-8", "replace")
 
+    def writable(self, filesystem: str, path: str) -> bool:
+        """Return whether the file *path* in `tracefs` or `debugfs` is there and may be written."""
+        root = self.root(filesystem)
+        return bool(root) and os.access(f"{root}/{path}", os.W_OK)
+
     def close(self) -> None:
         """Undo our own mounts; idempotent."""
         self._roots.clear()

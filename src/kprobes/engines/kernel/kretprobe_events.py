@@ -1,4 +1,5 @@
-"""Return probes with a `maxactive` of their own: only tracefs takes one, a perf event does not.
+"""Return probes with a `maxactive` of their own: only tracefs takes one, a perf event does not. Before Linux 6.7 only
+tracefs tells their misses, too.
 
 A tracefs event outlives its maker, unlike everything else here. So its group says whose it is (the process, by number,
 start time and pid namespace), a small shell waits for our end to take the events away if we can't, and each start takes
@@ -18,6 +19,8 @@ from kprobes.errors import UnsupportedError, UsageError
 from kprobes.model.plan import Way
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kprobes.model.plan import Site
 
 _MOST = 4096  # KRETPROBE_MAXACTIVE_MAX
@@ -91,8 +94,8 @@ class KretprobeEvents:
         for name in leftovers(read_text(f"{root}/kprobe_events"), _namespace()):
             self._write(f"-:{name}")
 
-    def define(self, site: Site, maxactive: int) -> int:
-        """Define a return probe on the function of *site* with room for *maxactive* calls; return its perf id.
+    def define(self, site: Site, maxactive: int) -> tuple[str, int]:
+        """Define a return probe on the function of *site* with room for *maxactive* calls; return name and perf id.
 
         Raises:
             UsageError: more than the kernel takes.
@@ -109,12 +112,12 @@ class KretprobeEvents:
         if code:
             raise kernel_refusal(site, Way.KRETPROBE, code)
         self._names.append(event)
-        return int(read_bytes(f"{self._root}/events/{self._group}/{event}/id") or b"0")
+        return event, int(read_bytes(f"{self._root}/events/{self._group}/{event}/id") or b"0")
 
-    def missed(self) -> int:
-        """Return how many calls our events have missed: kernels before 6.7 tell it nowhere else."""
+    def missed(self, names: Iterable[str]) -> int:
+        """Return how many calls the events *names* have missed: kernels before 6.7 tell it nowhere else."""
         misses = parse_profile(read_text(f"{self._root}/kprobe_profile"))
-        return sum(misses.get(name, 0) for name in self._names)
+        return sum(misses.get(name, 0) for name in names)
 
     def _write(self, line: str) -> int:
         """Append *line* to kprobe_events; return 0 or the errno."""

@@ -14,8 +14,11 @@ import errno
 import os
 
 from kprobes.engines.kernel import syscall
+from kprobes.engines.kernel.counts import link_missed
 from kprobes.engines.kernel.links import any_cpu, read_pmu
 from kprobes.engines.kernel.syscall import (
+    PERF_COUNT_SW_DUMMY,
+    PERF_TYPE_SOFTWARE,
     AttachType,
     FileProbes,
     MapShape,
@@ -25,6 +28,7 @@ from kprobes.engines.kernel.syscall import (
     ProgramType,
 )
 from kprobes.errors import KprobesError, PrivilegeError
+from kprobes.model.plan import Way
 
 # r0 = 0; exit
 _NOTHING = bytes.fromhex("b700000000000000 9500000000000000")
@@ -136,6 +140,24 @@ def has_uprobe_multi() -> bool:
     if link >= 0:
         os.close(link)
     return -link == errno.EBADF
+
+
+def tells_missed() -> bool:
+    """Return whether a link of a kprobe tells its nmissed (since Linux 6.7): `counts.link_missed` says so of any link.
+
+    This one is on a perf event that never happens.
+    """
+    program = load_nothing(ProgramType.PERF_EVENT)
+    if program < 0:
+        return False
+    event = syscall.perf_event_open(PerfEvent(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY, cpu=any_cpu()))
+    link = syscall.link_perf_event(program, event, 0) if event >= 0 else -errno.EINVAL
+    try:
+        return link >= 0 and link_missed(link, Way.KPROBE) >= 0
+    finally:
+        for fd in (link, event, program):
+            if fd >= 0:
+                os.close(fd)
 
 
 def has_fentry() -> bool | None:
