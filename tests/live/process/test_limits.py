@@ -249,7 +249,7 @@ def test_program_that_executes_another_goes_on_without_probes(
 def test_exec_during_attach_harms_nobody(build: Callable[..., Path]) -> None:
     program = build("execs.c")
     plan = plan_for(program, {"work"})
-    with started(program, "150", "2000") as process:
+    with started(program, "300", "2000") as process:
         tried = 0
         while process.poll() is None:
             try:
