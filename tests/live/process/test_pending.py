@@ -65,6 +65,27 @@ def test_what_came_later_is_taken_away_too(build: Callable[..., Path]) -> None:
         assert (output, process.returncode) == (b"n 2997000\n", 0)
 
 
+def test_a_disabled_site_rests_when_its_library_comes_back(build: Callable[..., Path]) -> None:
+    library, program = build("plugin.c", "-shared", "-fPIC"), build("plugins.c")
+    plan = pending(plan_for(library, {"inside"}))
+    with started(program, str(library), "3000", "move") as process:
+        assert process.stdout
+        process.stdout.readline()
+        with attached(Process(process.pid), plan) as (_, found):
+            assert process.stdin
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            wait_until(lambda: counts(plan, found)["inside"] > 50)
+            found.disable(0)
+            rests = counts(plan, found)["inside"]
+            time.sleep(0.4)
+            assert counts(plan, found)["inside"] == rests
+            found.enable(0)
+            wait_until(lambda: counts(plan, found)["inside"] > rests + 50)
+            assert process.poll() is None
+        process.kill()
+
+
 def test_a_library_that_never_comes_does_no_harm(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     real = plan_for(program, {"work"})
@@ -117,11 +138,17 @@ def test_code_that_comes_without_the_loader_is_found_after_a_while(
 ) -> None:
     library, program = build("inside.c", "-shared", "-fPIC"), build("mapper.c", *flags)
     plan = pending(plan_for(library, {"inside"}))
+    content = library.read_bytes()
     with started(program, str(library), hex(plan.sites[0].address)) as process:
+        assert process.stdin
         assert process.stdout
-        process.stdout.readline()
         with attached(Process(process.pid), plan) as (_, found):
-            output, _ = process.communicate(b"\n", timeout=60)
+            for _ in range(3):
+                assert process.stdout.readline() == b"mapped\n"
+                wait_until(lambda: code_of(process.pid, library)[: len(content)] != content)
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+            output, _ = process.communicate(timeout=60)
             assert (output, process.returncode) == (b"n 29700\n", 0)
             assert counts(plan, found)["inside"] == 300
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Set
 
     from kprobes.engines.process.arming import Located
     from kprobes.engines.process.memory import ProcessMemory
@@ -99,13 +99,21 @@ class Pending:
         self.waiting -= set(hopeless)
         return hopeless
 
-    def take_gone(self, memory: ProcessMemory, mappings: Sequence[Mapping]) -> list[Patch]:
-        """Return the patches whose object is no longer where it was; their sites wait again."""
+    def dormant(self) -> list[Patch]:
+        """Return the patches for places where no object is now."""
+        return [patch for placed in self._dormant.values() for patch in placed.patches]
+
+    def take_gone(self, memory: ProcessMemory, mappings: Sequence[Mapping], written: Set[int]) -> list[Patch]:
+        """Return the patches whose object is no longer where it was; their sites wait again.
+
+        *written* are the ids of the patches that are in place, if their object is.
+        """
         there = {Place.of(mapping) for mapping in mappings}
         gone = []
         for place, placed in list(self._armed.items()):
             if place in there and all(
-                memory.read_some(one.address, len(one.written)) == one.written for one in placed.patches[:1]
+                memory.read_some(one.address, len(one.written)) == one.written
+                for one in [patch for patch in placed.patches if id(patch) in written][:1]
             ):
                 continue
             self._dormant[place] = self._armed.pop(place)

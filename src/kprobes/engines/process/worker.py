@@ -56,7 +56,7 @@ from kprobes.errors import InternalError, KprobesError, SyscallError, TargetErro
 from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence, Set
+    from collections.abc import Callable, Iterable, Sequence
 
     from kprobes.arch.x86_64.patch import Patch as Jump
     from kprobes.engines.process.arming import Arrangement, Located
@@ -132,6 +132,7 @@ class Worker:
         self._exact_faults = exact_faults
         self._listing_is_old = False
         self._rendezvous = 0
+        self._disabled: frozenset[int] = frozenset()
         self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
         # Made early: the longer a clock has measured when it is asked, the better.
         self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
@@ -386,7 +387,7 @@ class Worker:
         self.detours.traps[found.address] = found.address
         self._pending.look_every_s = LOOK_BESIDES_S
 
-    def set_enabled(self, sites: Set[int], enabled: bool) -> None:
+    def set_enabled(self, sites: frozenset[int], enabled: bool) -> None:
         """Put the jumps of *sites* in place, or take them away; their counters and detours stay.
 
         Raises:
@@ -397,7 +398,8 @@ class Worker:
             if not group.sites <= sites:
                 other = self.plan.sites[min(group.sites - sites)].name
                 raise UnsupportedError(f"one jump serves it and {other}", hint="enable or disable both together")
-        there = {id(patch) for patch in self.detours.patches}
+        self._disabled = self._disabled - sites if enabled else self._disabled | sites
+        there = {id(patch) for patch in (*self.detours.patches, *(self._pending.dormant() if enabled else ()))}
         patches = [patch for group in groups for patch in group.patches if (id(patch) in there) != enabled]
         if not patches:
             return
@@ -472,11 +474,12 @@ class Worker:
         mappings = self.stops.mappings()
         if not self.stops.is_ours(mappings):
             return
-        gone = {id(patch) for patch in self._pending.take_gone(self.memory, mappings)}
+        there = {id(patch) for patch in self.detours.patches}
+        gone = {id(patch) for patch in self._pending.take_gone(self.memory, mappings, there)}
         if gone:
             self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in gone]
             self._write_registry()
-        back = self._pending.take_back(self.memory, mappings)
+        back = self._wanted(self._pending.take_back(self.memory, mappings))
         if back:
             self.detours.patches += back
             self._write_registry()
@@ -489,6 +492,11 @@ class Worker:
             except (KprobesError, OSError) as error:
                 self.outcome.armed += [Armed(n, 0, "", str(error)) for n in self._pending.note_failure(come)]
                 self._listing_is_old = True
+
+    def _wanted(self, patches: Sequence[Patch]) -> list[Patch]:
+        """Return those of *patches* that serve a site which isn't disabled."""
+        rest = {id(one) for group in self.detours.groups if group.sites <= self._disabled for one in group.patches}
+        return [patch for patch in patches if id(patch) not in rest]
 
     def _come(self, mappings: Sequence[Mapping]) -> list[int]:
         objects = Objects(self.target.pid, mappings)
@@ -527,8 +535,9 @@ class Worker:
         before = len(self.detours.patches)
         try:
             patches = self._build(arrangement, settled)
+            self.detours.patches[before:] = self._wanted(patches)
             self._write_registry()
-            self._arm(patches)
+            self._arm(self.detours.patches[before:])
         except BaseException:
             del self.detours.patches[before:]
             self._pending.keep(pieces)
