@@ -70,7 +70,11 @@ def _run_armed(arguments: Namespace) -> int:
     from kprobes.engines.process.listing import list_process, list_processes
 
     one = arguments.pid is not None
-    for found in list_process(arguments.pid) if one else list_processes():
+    probed = list_process(arguments.pid) if one else list(list_processes())
+    if not probed and arguments.format == "table":
+        where = f"process {arguments.pid}" if one else "any process"
+        sys.stderr.write(f"no probes are in {where}\n")
+    for found in probed:
         rows = [row for row in found.sites if not arguments.glob or _is_meant(row, arguments.glob)]
         if arguments.format == "json":
             for row in rows:
@@ -79,7 +83,8 @@ def _run_armed(arguments: Namespace) -> int:
         for row in rows:
             sys.stdout.write(f"{format_listed(row)}\n")
         sys.stdout.flush()
-        sys.stderr.write(f"{_owner(found)}\n")
+        more = "; there are more than the list has room for" if found.is_cut else ""
+        sys.stderr.write(f"{_owner(found)}{more}\n")
     return 0
 
 

@@ -42,6 +42,7 @@ class Probed:
     """The probes in the process *pid*: who put them there, whether he still *lives*, and what is armed.
 
     *is_here*: it is the target itself, or a child with a copy of its code; not one that merely shares the memory.
+    *is_cut*: there are more sites than the list had room for.
     """
 
     pid: int
@@ -49,6 +50,7 @@ class Probed:
     lives: bool
     sites: tuple[Listed, ...]
     is_here: bool = True
+    is_cut: bool = False
 
 
 def rows_of(plan: Plan, armed: Sequence[Armed], off: Set[int], waiting: Set[int]) -> list[Listed]:
@@ -81,8 +83,11 @@ def format_listing(rows: Iterable[Listed], room: int) -> bytes:
     lines = bytearray()
     left = room - HEADER.size - len(_CUT)
     for row in rows:
-        fields = (f"{row.address:x}", row.kind, row.state, row.way, row.name, row.object, row.why)
-        line = "\t".join(" ".join(field.split()) for field in fields).encode("utf-8", "surrogateescape") + b"\n"
+        text = f"{row.address:x}\t{row.kind}\t{row.state}\t{row.way}\t{row.name}\t{row.object}\t{row.why}\n"
+        if text.count("\t") != FIELDS - 1 or text.count("\n") != 1:  # a file may be called anything
+            fields = (f"{row.address:x}", row.kind, row.state, row.way, row.name, row.object, row.why)
+            text = "\t".join(" ".join(field.split()) for field in fields) + "\n"
+        line = text.encode("utf-8", "surrogateescape")
         if len(lines) + len(line) > left:
             lines += _CUT
             break
@@ -154,14 +159,15 @@ def _probed(pid: int, memory: ProcessMemory, found: Leftover, tries: int) -> Pro
         end = min(found.end, found.start + registry.listing_at + min(registry.listing_size, MAX_LISTING))
         start = found.start + registry.listing_at
         try:
-            rows = parse_listing(_read(memory, start, end))
+            content = _read(memory, start, end)
+            rows = parse_listing(content)
         except FormatError as error:
             if attempt == tries - 1 or not lives:
                 raise TargetError(f"process {pid}: {error}") from None
             time.sleep(RETRY_S)
         else:
             here = registry.target.pid == pid or _carries(memory, found)
-            return Probed(pid, registry.owner, lives, rows, here)
+            return Probed(pid, registry.owner, lives, rows, here, content.endswith(_CUT))
     raise TargetError(f"process {pid}: there is no list of probes")
 
 
