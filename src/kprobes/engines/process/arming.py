@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process.hooks import hooks_of, programs_of
 from kprobes.engines.process.stubs import Live
 from kprobes.errors import UnprobeableError
+from kprobes.frozen import dataclass as frozen_dataclass
 from kprobes.model.plan import Way
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Located:
     mapping: Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_dataclass(frozen=True, slots=True)
 class Armed:
     """How site *number* is armed: the *way* of `model.plan.Way` and *why*; *address* may lie behind an ENDBR64."""
 

@@ -159,10 +159,9 @@ def settle(
     """
     areas: list[tuple[CodeArea, list[Jump]]] = []
     free = list(rooms)
-    wide = [jump for jump in jumps if _is_wide(jump)]
-    narrow = sorted(
-        (jump for jump in jumps if not _is_wide(jump)), key=lambda one: reach_of(one).end - reach_of(one).start
-    )
+    windows = [(_window(jump), jump) for jump in jumps]
+    wide = [jump for window, jump in windows if window >= WIDE]
+    narrow = [jump for window, jump in sorted(windows, key=lambda one: one[0]) if window < WIDE]
     for group in _groups(wide, narrow):
         detours = sum(longest(jump, sites, handled=bool(handlers_size)) for jump in group.jumps)
         size = align_up(ROUTINES_SIZE + (0 if areas else handlers_size) + detours, PAGE)
@@ -199,10 +198,6 @@ def _window(jump: Jump) -> int:
     return reach.end - reach.start
 
 
-def _is_wide(jump: Jump) -> bool:
-    return _window(jump) >= WIDE
-
-
 def _no_room(address: int) -> UnsupportedError:
     return UnsupportedError(
         f"no free memory for detours in reach of {address:#x}", hint="the program fills the addresses around its code"
@@ -213,14 +208,15 @@ def _groups(wide: Sequence[Jump], narrow: Sequence[Jump]) -> list[_Group]:
     """Return groups for the *wide* jumps, and one for each *narrow* jump that none of them is near to."""
     groups: list[_Group] = []
     for jump in wide:
+        reach = reach_of(jump)
         for group in groups:
-            low, high = max(group.low, reach_of(jump).start), min(group.high, reach_of(jump).end)
+            low, high = max(group.low, reach.start), min(group.high, reach.end)
             if high - low >= WIDE // 2:
                 group.low, group.high = low, high
                 group.jumps.append(jump)
                 break
         else:
-            groups.append(_Group(reach_of(jump).start, reach_of(jump).end, [jump]))
+            groups.append(_Group(reach.start, reach.end, [jump]))
     for jump in narrow:
         low, high = reach_of(jump).end - REACH // 2, reach_of(jump).start + REACH // 2
         if not any(max(group.low, low) + WIDE <= min(group.high, high) for group in groups):
