@@ -84,7 +84,8 @@ def explain(name: str, symbols: KernelSymbols, types: KernelTypes | None, facts:
     """
     symbol = symbols.function(name)
     table = symbols.table
-    prototype = types.declaration(symbol.name, symbol.module) if types is not None else None
+    known = symbols.known_as(symbol)
+    prototype = types.declaration(known.name, known.module) if types is not None else None
     return Explanation(
         name=symbol.name,
         module=symbol.module,
@@ -92,7 +93,7 @@ def explain(name: str, symbols: KernelSymbols, types: KernelTypes | None, facts:
         size=0 if table.hidden else table.size_of(symbol),
         prototype=prototype or "",
         refusal=symbols.refusal(symbol),
-        traceable=symbols.is_traceable(symbol),
+        traceable=symbols.is_traceable(known),
         copies=tuple(dict.fromkeys(copy.name for copy in table.variants(symbol.name))),
         tracepoints=tuple(point.replace("/", ":") for point in steadier_tracepoints(symbol.name, facts)),
     )

@@ -204,6 +204,19 @@ class Kallsyms:
         offset = address - symbol.address
         return (symbol, offset) if offset < self.size_of(symbol) else None
 
+    def aliases(self, symbol: KernelSymbol) -> list[KernelSymbol]:
+        """Return the other code symbols at the address of *symbol*, which is one of the kernel's own; else none."""
+        if symbol.module or self.hidden:
+            return []
+        found, end = [], self._bisect(symbol.address)
+        while end:
+            start = self._data.rfind(b"\n", 0, end - 1) + 1
+            if self._address_at(start) != symbol.address:
+                break
+            found.append(parse_line(self._line_at(start)))
+            end = start
+        return [one for one in reversed(found) if one.is_text and one.name != symbol.name]
+
     def size_of(self, symbol: KernelSymbol) -> int:
         """Return the distance from *symbol* to the next one; at most 4096 where that belongs to another module."""
         following = self._following(symbol)

@@ -18,7 +18,7 @@ from kprobes.errors import (
     UnprobeableError,
     UsageError,
 )
-from kprobes.frozen import dataclass
+from kprobes.frozen import dataclass, replace
 from kprobes.model.plan import Site
 from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
 
@@ -146,6 +146,13 @@ class KernelSymbols:
         line = f"{symbol.name} [{symbol.module}]" if symbol.module else symbol.name
         return line in self._traceable
 
+    def known_as(self, symbol: KernelSymbol) -> KernelSymbol:
+        """Return the symbol by which ftrace and the type information know the function *symbol*: of several at one
+        address they have only one (`__x64_sys_getpid` is `__do_sys_getpid`)."""
+        if self.is_traceable(symbol) is False:
+            return next((one for one in self.table.aliases(symbol) if self.is_traceable(one)), symbol)
+        return symbol
+
     # One place.
 
     def _address(self, text: str) -> tuple[KernelSymbol, int]:
@@ -189,7 +196,11 @@ class KernelSymbols:
         size = 0 if self.table.hidden else self.table.size_of(symbol)
         if size and offset >= size:
             raise UnprobeableError(name, f"{symbol.name} has only {size:#x} bytes")
-        return Resolved(_site(symbol, offset), self.is_traceable(symbol) if traceable else None, size)
+        site = _site(symbol, offset)
+        if not traceable or offset:
+            return Resolved(site, self.is_traceable(symbol) if traceable else None, size)
+        known = self.known_as(symbol)
+        return Resolved(replace(site, symbol=known.name), self.is_traceable(known), size)
 
     # Globs.
 

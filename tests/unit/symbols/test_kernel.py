@@ -146,6 +146,24 @@ def test_whether_ftrace_reaches_it_is_told_when_asked(symbols):
     assert symbols.resolve("vfs_mkdir", traceable=True).found[0].traceable is False
 
 
+def test_another_symbol_at_the_same_address_lends_its_name(facts, tmp_path):
+    table = tmp_path / "kallsyms"
+    address = f"{VFS_READ:016x}"
+    aliases = [f"{address} T {name}\n" for name in ("__x64_sys_read_it", "data_of_it", "vfs_read", "other_name")]
+    aliases[1] = aliases[1].replace(" T ", " d ")
+    table.write_text("ffffffff81000000 T _text\n" + "".join(aliases) + f"{VFS_READ + 64:016x} T following\n")
+    symbols = KernelSymbols(FactsOf(table, facts.btf(""), facts.texts))
+    for name in ("__x64_sys_read_it", "other_name", "vfs_read"):
+        (found,) = symbols.resolve(name, traceable=True).found
+        assert found.site == Site(0, name, symbol="vfs_read", address=VFS_READ)
+        assert found.traceable is True
+    (within,) = symbols.resolve("other_name+8", traceable=True).found
+    assert within.site.symbol == "other_name"
+    told = explain("__x64_sys_read_it", symbols, KernelTypes.load(facts), facts)
+    assert (told.name, told.traceable) == ("__x64_sys_read_it", True)
+    assert "vfs_read(" in told.prototype
+
+
 def test_hidden_addresses_allow_names_and_refuse_addresses(tmp_path):
     table = tmp_path / "kallsyms"
     table.write_text("0000000000000000 T _text\n0000000000000000 T vfs_read\n")
