@@ -20,6 +20,9 @@ from kprobes.errors import UsageError
 from kprobes.model.mapspec import Histogram
 from kprobes.model.probe import AutoHandler
 
+# As many buckets as a linear histogram has at most (`Histogram.buckets`).
+MOST_STEPS = 1024
+
 if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
 
@@ -59,10 +62,12 @@ def linear(text: str) -> tuple[int, int, int]:
     """Return (low, high, step).
 
     Raises:
-        UsageError: it is not three integers that make a range.
+        UsageError: it is not three integers that make a range of at most MOST_STEPS.
     """
     try:
         low, high, step = (int(part, 0) for part in text.split(":"))
     except ValueError:
         raise UsageError(f"{text!r} is no LOW:HIGH:STEP", hint="as in --linear 0:4096:256") from None
+    if not (low < high and step > 0 and (high - low) // step <= MOST_STEPS):
+        raise UsageError(f"{text!r} is no range of 1 to {MOST_STEPS:,} steps", hint="as in --linear 0:4096:256")
     return low, high, step

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from kprobes.cli.hist import linear
 from kprobes.cli.options import add_run_options, add_target_options, make_parser, parse, target_of
 from kprobes.engines.targets import Kernel, Machine
 from kprobes.errors import UsageError
@@ -62,3 +63,14 @@ def test_wrong_words_are_a_usage_error_with_a_hint(words):
         target_of(parsed(*words))
     assert caught.value.exit_code == 2
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["5:1:1", "0:10:0", "0:10:-1", "0:100000:1", "1:5", "a:b:c", ""])
+def test_a_linear_range_that_is_none_is_a_usage_error(text):
+    with pytest.raises(UsageError, match="is no "):
+        linear(text)
+
+
+@pytest.mark.parametrize(("text", "range_"), [("0:4096:256", (0, 4096, 256)), ("-5:5:1", (-5, 5, 1))])
+def test_a_linear_range_is_read(text, range_):
+    assert linear(text) == range_
