@@ -31,6 +31,7 @@ PROGRAM = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 __attribute__((noinline, noclone)) long work(long a, long b)
 {
     long values[4] = {a, b, a ^ b, a + b};
@@ -67,6 +68,8 @@ int main(int argc, char **argv)
     int threads = argc > 1 ? atoi(argv[1]) : 1;
     calls = argc > 2 ? atol(argv[2]) : 1000000;
     pace = argc > 3 ? atol(argv[3]) : 0;
+    if (pace)
+        usleep(100000); /* until the reader has loaded its libraries */
     double result[16] = {0};
     pthread_t all[16];
     for (int i = 0; i < threads; i++)
