@@ -169,7 +169,9 @@ def test_of_two_controllers_at_the_same_moment_one_is_refused(build: Callable[..
 def test_a_process_is_taken_before_its_first_probe_is_in_place(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with started(program, "1") as target:
+    with started(program, "1", "1000", "wait") as target:
+        assert target.stdout
+        target.stdout.readline()
         mappings = len(read_maps(target.pid))
         first = Worker(identify(target.pid), plan, myself())
         area = first._find_place().area  # half of an attach: the memory is there, the jumps are not
@@ -178,8 +180,7 @@ def test_a_process_is_taken_before_its_first_probe_is_in_place(build: Callable[.
         assert first._unmap(area)
         first.close()
         assert len(read_maps(target.pid)) == mappings
-        target.terminate()
-        assert b"wrong" not in target.communicate(timeout=60)[0]
+        assert target.communicate(b"\n", timeout=60)[0] == b"calls 1000\n"
 
 
 def test_a_second_controller_is_refused_with_the_first_ones_number(build: Callable[..., Path]) -> None:

@@ -320,11 +320,20 @@ class StoppedThreads:
         ptrace.set_registers(tid, values)
 
     def _look_asleep(self, tid: int) -> None:
-        """Accept *tid* as standing still if it waits in vfork for a child on the same memory."""
+        """Accept *tid* as standing still if it waits in vfork for a child on the same memory, or has ended.
+
+        The first thread tells its end only after all others have been waited for, those that stand still too.
+        """
         pid = self.owners[tid]
         self._pending[tid] = time.monotonic()
         try:
-            if procfs.read_status(pid, tid).state != "D":
+            state = procfs.read_status(pid, tid).state
+            if state in "ZX" and tid == pid:
+                del self._pending[tid]
+                self.lingering.add(tid)
+                if pid == self.pid and not procfs_alive(pid):
+                    raise TargetError(f"process {self.pid} ended")
+            if state != "D":
                 return
             children = [child for child in procfs.children_of(pid, tid) if shares_memory(pid, child)]
             place = procfs.blocked_syscall(pid, tid) if children else None
@@ -352,8 +361,10 @@ class StoppedThreads:
             self._run_traced()
         else:
             for tid in self.registers:
-                with contextlib.suppress(TraceeGoneError):
+                try:
                     ptrace.detach(tid)
+                except TraceeGoneError:  # it was killed: its end wants to be waited for, or its process never ends
+                    self.lingering.add(tid)
             self.lingering |= self.asleep.keys() | self._pending.keys()
         self.registers.clear()
         self.asleep.clear()
