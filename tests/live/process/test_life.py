@@ -19,6 +19,7 @@ from kprobes.engines.process.engine import detach_process
 from kprobes.engines.process.procfs import read_maps
 from kprobes.engines.process.registry import registries
 from kprobes.engines.process.target import Process, identify
+from kprobes.engines.process.threads import StoppedThreads
 from kprobes.engines.process.worker import Worker, myself
 from kprobes.errors import TargetError
 
@@ -225,3 +226,12 @@ def test_target_that_ends_during_attach_gives_a_message(build: Callable[..., Pat
             with subprocess.Popen(killer), contextlib.suppress(TargetError), attached(Process(target.pid), plan):
                 pass
             target.wait(10)
+
+
+def test_a_target_that_is_killed_while_it_stands_still_ends(build: Callable[..., Path]) -> None:
+    with started(build("threads.c"), "3") as target:
+        time.sleep(0.05)
+        with StoppedThreads(target.pid) as threads:
+            target.kill()
+        assert wait_until(threads.reap)
+        target.wait(30)
