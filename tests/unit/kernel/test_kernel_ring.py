@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from kprobes.engines.kernel import syscall
 from kprobes.engines.kernel.maps import KernelMap
 from kprobes.engines.kernel.program import relocate
-from kprobes.engines.kernel.ring import BUSY, DISCARDED, HEADER, Ring, committed
+from kprobes.engines.kernel.ring import BUSY, DISCARDED, HEADER, Ring, committed, span_of
 from kprobes.errors import FormatError
 from kprobes.model.layout import MapLayout
 
@@ -90,6 +90,16 @@ def test_a_batch_is_bounded_so_that_the_producer_gets_room():
     image = record(b"x" * 40) * 200_000
     extent, records = taken(image)
     assert 4 << 20 >= extent == len(records) * 48 > (4 << 20) - 48
+
+
+def test_whole_records_of_mixed_sizes_are_a_span_of_their_own():
+    contents = [b"a" * n for n in (8, 40, 3, 16)]
+    image = b"".join(map(record, contents)) + record(b"c" * 8, DISCARDED)
+    span = span_of(image)
+    assert (span.records(), span.data) == (contents, image)
+    for damaged in (image[:-8], image[:-4], record(b"y" * 8, BUSY)):
+        with pytest.raises(FormatError):
+            span_of(damaged)
 
 
 @pytest.mark.parametrize("length", [9, 17, 0x3FFFFFFF])

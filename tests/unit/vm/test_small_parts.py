@@ -1,6 +1,7 @@
 """Console, modules, copying, records: the small parts of a machine."""
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from kprobes.engines.vm.attached import GuestAttached
 from kprobes.engines.vm.command import GuestShape, Memory, machine_command, port_words
 from kprobes.engines.vm.console import Console
 from kprobes.engines.vm.copying import split_spec
-from kprobes.engines.vm.frames import encode_records
 from kprobes.engines.vm.kernels import KernelImage, open_kernel
 from kprobes.engines.vm.modules import dependencies, needed_modules
 from kprobes.errors import FormatError, UsageError
@@ -114,9 +114,10 @@ def test_uniform_records_are_cut_at_their_stride():
 
 
 def test_mixed_records_come_back_one_by_one():
-    attached = GuestAttached(FakeChannel(({}, encode_records([b"a", b"bcd"]))), 1)
-    span = attached.poll_raw(1)
+    data = struct.pack("<II8sII8s", 1, 0, b"a", 3, 0, b"bcd")
+    span = GuestAttached(FakeChannel(({}, data)), 1).poll_raw(1)
     assert span.records() == [b"a", b"bcd"]
+    assert span.data == data  # for who decodes it as it lay in the ring
     assert len(span) == 2
 
 
@@ -135,6 +136,7 @@ def test_polling_without_waiting_asks_the_guest_once():
         ({"stride": -16, "length": 4}, b"x" * 16),
         ({"stride": "16", "length": 4}, b"x" * 16),
         ({}, b"\xff\xff\xff\xff"),
+        ({}, struct.pack("<IIQ", 9, 0, 0)),
     ],
 )
 def test_records_that_lie_about_their_length_are_refused(head, blob):

@@ -113,6 +113,20 @@ def _mixed(headers: memoryview, reserved: int, window: int) -> tuple[int, Span]:
     return place, Span(b"", bounds=tuple(bounds))
 
 
+def span_of(data: bytes) -> Span:
+    """Return whole records, as they lay in a ring, as a span.
+
+    Raises:
+        FormatError: *data* ends within a record.
+    """
+    if len(data) % 8:
+        raise FormatError(f"{len(data)} bytes are no records of a ring")
+    place, shape = _mixed(memoryview(data).cast("I"), len(data), len(data))
+    if place != len(data):
+        raise FormatError("a record of a ring is not finished")
+    return Span(data, bounds=shape.bounds)
+
+
 class Ring:
     """The reader's end of one ring buffer map; the descriptor stays the map's."""
 

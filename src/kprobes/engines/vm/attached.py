@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.engines.kernel.ring import EMPTY, Span
+from kprobes.engines.kernel.ring import EMPTY, Span, span_of
 from kprobes.engines.vm.frames import decode_records
 from kprobes.errors import FormatError, TargetError
 from kprobes.model import wire
@@ -77,25 +77,16 @@ class GuestAttached:
 
 
 def _span(head: dict[str, object], blob: bytes) -> Span:
-    """Return records as they came: all of one length as they lay in the ring, or one by one.
+    """Return records as they lay in the ring: all of one length, or mixed.
 
     Raises:
         FormatError: the guest's message is malformed.
     """
     stride, length = head.get("stride"), head.get("length")
     if stride is None:
-        return _mixed(blob)
+        return span_of(blob)
     if not isinstance(stride, int) or not isinstance(length, int):
         raise FormatError("the guest sent records without their length")
     if not 0 <= length <= LONGEST_RECORD or stride < length + 8 or len(blob) % stride:
         raise FormatError(f"the guest sent records of an impossible length: {length} in {stride} bytes")
     return Span(blob, stride, length)
-
-
-def _mixed(blob: bytes) -> Span:
-    bounds = []
-    place = 4 + 4 * int.from_bytes(blob[:4], "little")
-    for record in decode_records(blob):
-        bounds.append((place, place + len(record)))
-        place += len(record)
-    return Span(blob, bounds=tuple(bounds))

@@ -59,7 +59,7 @@ class Link:
                 self._stopped.wait(GATHER_S)
 
     def _forward(self) -> int:
-        """Send what the ring holds, as it lay there if all records are alike; return how many there were."""
+        """Send what the ring holds, as it lay there; return how many records there were."""
         with self._reading:
             if self._stopped.is_set():
                 return 0
@@ -67,7 +67,7 @@ class Link:
             if span.stride:
                 self._stream.send(span.data, stride=span.stride, length=span.length)
             elif span.bounds:
-                self._stream.send(encode_records(span.records()))
+                self._stream.send(span.data)
         return len(span)
 
 
