@@ -107,6 +107,8 @@ def resolve_anywhere(text: str, objects: Objects) -> FileResolution:
                 return resolve_file(f"{one.path}:{text}", objects)
             except SymbolNotFoundError as other:
                 near += other.nearest
+            except FormatError:  # code that a program made: mapped from a file, and no ELF
+                continue
         best = nearest_names(match["name"], near)
         raise SymbolNotFoundError(text, nearest=best, where=f"{main.name} and its libraries") from None
 
