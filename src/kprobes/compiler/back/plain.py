@@ -10,7 +10,7 @@ from kprobes.compiler.ir import nodes as ir
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.back.part import Part
 
 Lowerings = dict[type, "Callable[..., None]"]
 

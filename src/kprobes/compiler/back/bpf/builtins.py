@@ -11,7 +11,7 @@ from kprobes.compiler.ir.nodes import U64
 from kprobes.errors import InternalError
 
 if TYPE_CHECKING:
-    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.ir.nodes import Builtin
 
 # name -> (helper, right shift, bits kept)
@@ -30,7 +30,7 @@ _USER_STACK = 1 << 8  # BPF_F_USER_STACK
 _STACKS = {"stack": 0, "user_stack": _USER_STACK}
 
 
-def builtin(part: Part, node: Builtin) -> None:
+def builtin(part: BpfPart, node: Builtin) -> None:
     """Bind the result of a builtin."""
     if node.name in _STACKS:
         part.need(stacks_layout(part.target))
@@ -46,7 +46,7 @@ def builtin(part: Part, node: Builtin) -> None:
     part.bind(node.to, convert(part.text, U64, node.to.type, value))
 
 
-def _number(part: Part, helper: str, shift: int, bits: int) -> str:
+def _number(part: BpfPart, helper: str, shift: int, bits: int) -> str:
     value = call(part.text, helper)
     if shift:
         return part.text.let(f"lshr i64 {value}, {shift}")

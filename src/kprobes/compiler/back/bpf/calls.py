@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.bpf.context import frame
 from kprobes.compiler.back.bpf.helpers import call
-from kprobes.compiler.back.bpf.maps import load_field
-from kprobes.compiler.back.bpf.memory import alignment, copy, put_fields
 from kprobes.compiler.back.bpf.scratch import release_scratch
 from kprobes.compiler.back.bpf.target import STATS
+from kprobes.compiler.back.fields import load_field, put_fields
+from kprobes.compiler.back.memory import alignment, copy
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout, align_up
 
 if TYPE_CHECKING:
-    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.back.bpf.target import BpfTarget
     from kprobes.compiler.ir.nodes import Handler, RestoreCall, SaveCall
 
@@ -59,7 +59,7 @@ def _slot_size(handler: Handler) -> int:
     return _KEY + _value_size(handler)
 
 
-def save_call(part: Part, node: SaveCall) -> None:
+def save_call(part: BpfPart, node: SaveCall) -> None:
     """Keep the operands; where there is no room the hit counts as missed."""
     layout = calls_layout(part.handler, part.target)
     part.need(layout)
@@ -69,7 +69,7 @@ def save_call(part: Part, node: SaveCall) -> None:
         _save_in_hash(part, node, layout)
 
 
-def restore_call(part: Part, node: RestoreCall) -> None:
+def restore_call(part: BpfPart, node: RestoreCall) -> None:
     """Take the record of this call back, and forget it; without one the program ends."""
     layout = calls_layout(part.handler, part.target)
     part.need(layout)
@@ -79,7 +79,7 @@ def restore_call(part: Part, node: RestoreCall) -> None:
         _restore_from_hash(part, node, layout)
 
 
-def forget_call(part: Part) -> None:
+def forget_call(part: BpfPart) -> None:
     """Drop what an earlier call with this frame left behind; it counts as missed."""
     layout = calls_layout(part.handler, part.target)
     part.need(layout)
@@ -100,7 +100,7 @@ def forget_call(part: Part) -> None:
 # The table
 
 
-def _set_of(part: Part, layout: MapLayout) -> tuple[str, str]:
+def _set_of(part: BpfPart, layout: MapLayout) -> tuple[str, str]:
     """Return this call's frame and the address of its set."""
     text = part.text
     base = part.map_value(layout.name)
@@ -111,7 +111,7 @@ def _set_of(part: Part, layout: MapLayout) -> tuple[str, str]:
     return number, text.offset(base, distance)
 
 
-def _find(part: Part, number: str, pointer: str, missing: str) -> str:
+def _find(part: BpfPart, number: str, pointer: str, missing: str) -> str:
     """Look for the key *number* in the set; go to *missing*, or go on with the address of its slot."""
     text = part.text
     found, ways = text.label("found"), []
@@ -128,12 +128,12 @@ def _find(part: Part, number: str, pointer: str, missing: str) -> str:
     return text.phi("ptr", ways)
 
 
-def _next_slot(part: Part, pointer: str) -> str:
+def _next_slot(part: BpfPart, pointer: str) -> str:
     """Return the address of the following slot. Step by step, or LLVM would keep four addresses."""
     return part.text.offset(opaque(part.text, pointer, "ptr"), _slot_size(part.handler))
 
 
-def _save_in_table(part: Part, node: SaveCall, layout: MapLayout) -> None:
+def _save_in_table(part: BpfPart, node: SaveCall, layout: MapLayout) -> None:
     text = part.text
     number, pointer = _set_of(part, layout)
     missed, fresh, taken, end = (text.label(hint) for hint in ("missed", "fresh", "taken", "saved"))
@@ -164,7 +164,7 @@ def _save_in_table(part: Part, node: SaveCall, layout: MapLayout) -> None:
     text.start(end)
 
 
-def _restore_from_table(part: Part, node: RestoreCall, layout: MapLayout) -> None:
+def _restore_from_table(part: BpfPart, node: RestoreCall, layout: MapLayout) -> None:
     text = part.text
     number, pointer = _set_of(part, layout)
     missing = text.label("nocall")
@@ -178,13 +178,13 @@ def _restore_from_table(part: Part, node: RestoreCall, layout: MapLayout) -> Non
 # The hash map
 
 
-def _frame_key(part: Part) -> str:
+def _frame_key(part: BpfPart) -> str:
     room = part.temporary("key", 8)
     part.text.store(64, frame(part, part.map_value(STATS)), room)
     return room
 
 
-def _save_in_hash(part: Part, node: SaveCall, layout: MapLayout) -> None:
+def _save_in_hash(part: BpfPart, node: SaveCall, layout: MapLayout) -> None:
     text, handle = part.text, part.map(layout.name)
     key = _frame_key(part)
     value = part.temporary("value", layout.value_size)
@@ -202,7 +202,7 @@ def _save_in_hash(part: Part, node: SaveCall, layout: MapLayout) -> None:
     text.start(end)
 
 
-def _restore_from_hash(part: Part, node: RestoreCall, layout: MapLayout) -> None:
+def _restore_from_hash(part: BpfPart, node: RestoreCall, layout: MapLayout) -> None:
     text, handle = part.text, part.map(layout.name)
     key = _frame_key(part)
     pointer = call(text, "map_lookup_elem", handle, key)
@@ -217,7 +217,7 @@ def _restore_from_hash(part: Part, node: RestoreCall, layout: MapLayout) -> None
 # Both
 
 
-def _end_without_call(part: Part, missing: str) -> None:
+def _end_without_call(part: BpfPart, missing: str) -> None:
     text = part.text
     after = text.label("call")
     text.jump(after)
@@ -227,7 +227,7 @@ def _end_without_call(part: Part, missing: str) -> None:
     text.start(after)
 
 
-def _take(part: Part, node: RestoreCall, pointer: str) -> None:
+def _take(part: BpfPart, node: RestoreCall, pointer: str) -> None:
     text = part.text
     for field, slot in zip(part.handler.call_fields, node.slots, strict=True):
         if slot.type is None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from kprobes.arch.x86_64 import registers as x86_64
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.bpf.helpers import call
-from kprobes.compiler.back.bpf.memory import read
+from kprobes.compiler.back.bpf.reads import read
 from kprobes.compiler.back.bpf.target import (
     ARRAY_WAYS,
     KERNEL_REGISTER_WAYS,
@@ -39,13 +39,13 @@ from kprobes.errors import InternalError
 from kprobes.model.plan import RETURN_WAYS, Way
 
 if TYPE_CHECKING:
-    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.ir.nodes import ReadContext, WriteContext
 
 _MIX = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 
 
-def read_context(part: Part, node: ReadContext) -> None:
+def read_context(part: BpfPart, node: ReadContext) -> None:
     """Bind the result of a ReadContext."""
     reader = _READERS.get(node.what)
     if reader is None:
@@ -59,7 +59,7 @@ def read_context(part: Part, node: ReadContext) -> None:
     part.bind(node.to, convert(part.text, U64, IntType(node.to.type.bits, node.to.type.signed), value))
 
 
-def _as_number(part: Part, value: str) -> str:
+def _as_number(part: BpfPart, value: str) -> str:
     """Return *value* such that the verifier forgets that it is a pointer, by adding it to a zero on the stack."""
     room = part.temporary("number", 8)
     part.text.do(f"store volatile i64 0, ptr {room}, align 8")
@@ -67,28 +67,28 @@ def _as_number(part: Part, value: str) -> str:
     return part.text.let(f"load volatile i64, ptr {room}, align 8")
 
 
-def write_context(part: Part, node: WriteContext) -> None:
+def write_context(part: BpfPart, node: WriteContext) -> None:
     """Refuse: a BPF program can't change registers."""
     raise part.unsupported("changing the probed program", node.place, "use the process engine (-p PID) for that")
 
 
-def word(part: Part, offset: int) -> str:
+def word(part: BpfPart, offset: int) -> str:
     """Return the u64 at *offset* of the context."""
     return part.text.load(64, part.text.offset(part.context, offset))
 
 
-def register(part: Part, name: str) -> str:
+def register(part: BpfPart, name: str) -> str:
     """Return a register of the probed code."""
     return word(part, x86_64.REGISTERS[name])
 
 
-def _register(part: Part, node: ReadContext) -> str:
+def _register(part: BpfPart, node: ReadContext) -> str:
     if part.way not in REGISTER_WAYS:
         raise part.unsupported(f"the register {node.name}", node.place, "probe with --way kprobe")
     return register(part, node.name)
 
 
-def _argument(part: Part, node: ReadContext) -> str:
+def _argument(part: BpfPart, node: ReadContext) -> str:
     if part.way in ARRAY_WAYS:
         if part.way in TRAMPOLINE_WAYS and node.index >= part.target.argument_count:
             raise part.unsupported(
@@ -108,7 +108,7 @@ def _argument(part: Part, node: ReadContext) -> str:
     return part.text.load(64, room)
 
 
-def _untyped_argument(part: Part, index: int) -> str:
+def _untyped_argument(part: BpfPart, index: int) -> str:
     """Return an argument whose type keeps the verifier from letting a program load it; a helper may read it.
 
     Pointers to pointers and functions are such, before Linux 5.17 pointers to integers too.
@@ -119,7 +119,7 @@ def _untyped_argument(part: Part, index: int) -> str:
     return part.text.load(64, room)
 
 
-def _return(part: Part, node: ReadContext) -> str:
+def _return(part: BpfPart, node: ReadContext) -> str:
     if part.way == Way.FEXIT:
         if part.target.argument_count in part.target.untyped:
             return _untyped_argument(part, part.target.argument_count)
@@ -129,7 +129,7 @@ def _return(part: Part, node: ReadContext) -> str:
     return register(part, x86_64.RETURN)
 
 
-def _record(part: Part, node: ReadContext) -> str:
+def _record(part: BpfPart, node: ReadContext) -> str:
     if part.way != Way.TRACEPOINT:
         raise part.unsupported("a field of a tracepoint", node.place, "")
     bits = node.to.type.bits
@@ -139,7 +139,7 @@ def _record(part: Part, node: ReadContext) -> str:
     return part.text.let(f"icmp ne i8 {part.text.load(8, pointer)}, 0")
 
 
-def _function(part: Part, node: ReadContext) -> str:
+def _function(part: BpfPart, node: ReadContext) -> str:
     # At a kprobe the instruction pointer stands behind the breakpoint, also where a jump or ftrace took its place.
     if part.way == Way.KPROBE:
         return part.text.let(f"sub i64 {register(part, x86_64.INSTRUCTION_POINTER)}, 1")
@@ -161,7 +161,7 @@ _READERS = {
 }
 
 
-def frame(part: Part, base: str) -> str:
+def frame(part: BpfPart, base: str) -> str:
     """Return the frame of this call (i64); *base* is the address of some map value, the same in both parts."""
     text = part.text
     kind = frame_kind(part.way)

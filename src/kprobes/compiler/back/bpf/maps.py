@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.arithmetic import bucket, convert
 from kprobes.compiler.back.bpf.helpers import call
-from kprobes.compiler.back.bpf.memory import alignment, copy, record, zero
-from kprobes.compiler.ir.nodes import I64, U64, IntType
+from kprobes.compiler.back.fields import load_field, record, take_text
+from kprobes.compiler.back.memory import zero
+from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.ir.nodes import (
         MapAdd,
         MapBump,
@@ -28,23 +29,21 @@ if TYPE_CHECKING:
         MapSample,
         MapWrite,
         Operand,
-        Slot,
         Value,
     )
-    from kprobes.model.layout import Field
 
 _ANY, _NOEXIST = "0", "1"
 
 
-def _as_word(part: Part, value: Value) -> str:
+def _as_word(part: BpfPart, value: Value) -> str:
     return convert(part.text, value.type, I64 if value.type.signed else U64, part.value(value))
 
 
-def _key(part: Part, layout: MapLayout, operands: tuple[Operand, ...]) -> str:
+def _key(part: BpfPart, layout: MapLayout, operands: tuple[Operand, ...]) -> str:
     return record(part, "key", layout.key, operands, layout.key_size)
 
 
-def map_add(part: Part, node: MapAdd) -> None:
+def map_add(part: BpfPart, node: MapAdd) -> None:
     """Add to a Count."""
     layout = part.layout(node.map)
     amount = _as_word(part, node.amount)
@@ -54,14 +53,14 @@ def map_add(part: Part, node: MapAdd) -> None:
     _add_under(part, layout, _key(part, layout, node.key), amount)
 
 
-def map_bump(part: Part, node: MapBump) -> None:
+def map_bump(part: BpfPart, node: MapBump) -> None:
     """Add to the one integer of a HashMap's value."""
     layout = part.layout(node.map)
     _add_under(part, layout, _key(part, layout, node.key), _as_word(part, node.amount))
 
 
-def _add_under(part: Part, layout: MapLayout, key: str, amount: str) -> None:
-    def first(_: Part) -> str:
+def _add_under(part: BpfPart, layout: MapLayout, key: str, amount: str) -> None:
+    def first(_: BpfPart) -> str:
         room = part.temporary("value", layout.value_size)
         part.text.store(64, amount, room)
         return room
@@ -73,7 +72,13 @@ def _add_under(part: Part, layout: MapLayout, key: str, amount: str) -> None:
 
 
 def _upsert(
-    part: Part, layout: MapLayout, key: str, first: Callable[[Part], str], add: Callable[[str], None], *, whole: bool
+    part: BpfPart,
+    layout: MapLayout,
+    key: str,
+    first: Callable[[BpfPart], str],
+    add: Callable[[str], None],
+    *,
+    whole: bool,
 ) -> None:
     """Look *key* up and *add* to its value; where it is missing insert what *first* gives.
 
@@ -101,7 +106,7 @@ def _upsert(
     text.start(end)
 
 
-def map_sample(part: Part, node: MapSample) -> None:
+def map_sample(part: BpfPart, node: MapSample) -> None:
     """Add to a Histogram."""
     layout = part.layout(node.map)
     buckets = layout.buckets
@@ -122,7 +127,7 @@ def map_sample(part: Part, node: MapSample) -> None:
     _upsert(part, layout, key, lambda part: _zeros(part, layout.value_size), add, whole=False)
 
 
-def _zeros(part: Part, size: int) -> str:
+def _zeros(part: BpfPart, size: int) -> str:
     """Return a pointer to *size* zero bytes, more than the stack should hold."""
     rounded = -(-size // 1024) * 1024
     name = f".zeros.{rounded}"
@@ -130,7 +135,7 @@ def _zeros(part: Part, size: int) -> str:
     return part.map_value(name)
 
 
-def map_read(part: Part, node: MapRead) -> None:
+def map_read(part: BpfPart, node: MapRead) -> None:
     """Look a key up; give zeros where it is missing."""
     text, layout = part.text, part.layout(node.map)
     there, end = text.label("there"), text.label("looked")
@@ -154,24 +159,7 @@ def map_read(part: Part, node: MapRead) -> None:
     part.bind(node.found, text.phi("i1", [("false", missing), ("true", present)]))
 
 
-def take_text(part: Part, field: Field, slot: Slot, pointer: str) -> None:
-    """Copy a text field of the value at *pointer* to *slot*, cut to its size."""
-    text, to = part.text, part.buffer(slot)
-    source = (text.offset(pointer, field.offset), alignment(field.offset))
-    copy(text, (to, 8), source, min(field.size, slot.size))
-    if field.size > slot.size:
-        text.store(8, "0", text.offset(to, slot.size - 1))
-
-
-def load_field(part: Part, field: Field, kind: IntType, pointer: str) -> str:
-    """Return an integer field of a record as *kind*, extended by the field's own sign."""
-    text = part.text
-    stored = IntType(8 * field.size, field.kind == "int")
-    value = text.load(stored.bits, text.offset(pointer, field.offset), alignment(field.offset))
-    return convert(text, stored, kind, value)
-
-
-def map_write(part: Part, node: MapWrite) -> None:
+def map_write(part: BpfPart, node: MapWrite) -> None:
     """Store under a key; a full map is a fault."""
     layout = part.layout(node.map)
     key = _key(part, layout, node.key)
@@ -179,7 +167,7 @@ def map_write(part: Part, node: MapWrite) -> None:
     part.fault(call(part.text, "map_update_elem", part.map(node.map), key, value, _ANY))
 
 
-def map_delete(part: Part, node: MapDelete) -> None:
+def map_delete(part: BpfPart, node: MapDelete) -> None:
     """Forget a key."""
     layout = part.layout(node.map)
     result = call(part.text, "map_delete_elem", part.map(node.map), _key(part, layout, node.key))

@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.back.bpf.builtins import builtin
 from kprobes.compiler.back.bpf.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.bpf.context import read_context, write_context
-from kprobes.compiler.back.bpf.emit import emit, sunk_texts
+from kprobes.compiler.back.bpf.emit import emit
 from kprobes.compiler.back.bpf.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
-from kprobes.compiler.back.bpf.memory import load, zero
-from kprobes.compiler.back.bpf.part import Part
+from kprobes.compiler.back.bpf.part import BpfPart
+from kprobes.compiler.back.bpf.reads import fill_slot, load
 from kprobes.compiler.back.bpf.scratch import release_scratch, take_scratch
 from kprobes.compiler.back.bpf.target import STATS, BpfTarget, Lowered, stats_layout
-from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text, fill_slot
+from kprobes.compiler.back.fills import sunk_texts
 from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
+from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.object import read_programs
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.text import ModuleText
+from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.errors import InternalError
@@ -71,12 +73,14 @@ def lower_to_text(
     return module.finish(), tuple(maps.values()), tuple(ways)
 
 
-def _lowered_part(module: ModuleText, handler: ir.Handler, function: ir.Function, target: BpfTarget, way: str) -> Part:
+def _lowered_part(
+    module: ModuleText, handler: ir.Handler, function: ir.Function, target: BpfTarget, way: str
+) -> BpfPart:
     """Lower one part; again with the working memory that it turned out to need."""
     scratch_size = 0
     while True:
         text = module.function(f"{handler.name}.{function.part}", f"program/{function.part}")
-        part = Part(handler, function, target, way, text)
+        part = BpfPart(handler, function, target, way, text)
         part.scratch_size = scratch_size
         _lower_part(part)
         if part.scratch_used <= scratch_size:
@@ -85,7 +89,7 @@ def _lowered_part(module: ModuleText, handler: ir.Handler, function: ir.Function
         module.drop(text)
 
 
-def _lower_part(part: Part) -> None:
+def _lower_part(part: BpfPart) -> None:
     text, function = part.text, part.function
     first = function.blocks[0]
     text.at(first.nodes[0].place if first.nodes else first.end.place)
@@ -98,11 +102,11 @@ def _lower_part(part: Part) -> None:
     lower_blocks(part, _LOWERINGS, lambda block: _end(part, block))
 
 
-def _is_only_part(part: Part) -> bool:
+def _is_only_part(part: BpfPart) -> bool:
     return part.handler.entry is None or part.handler.exit is None
 
 
-def _end(part: Part, block: ir.Block) -> None:
+def _end(part: BpfPart, block: ir.Block) -> None:
     if is_unsaved_entry(part, block):
         forget_call(part)
         part.count("hits")
@@ -111,7 +115,7 @@ def _end(part: Part, block: ir.Block) -> None:
     part.text.give_back("0")
 
 
-def _make_slots(part: Part) -> None:
+def _make_slots(part: BpfPart) -> None:
     """Give each slot its place: integers and small buffers on the stack, large ones in memory of this CPU."""
     events = {event.id: event for event in part.handler.events}
     part.sunk = dict(sunk_texts(part.function, events))
@@ -133,7 +137,7 @@ def _make_slots(part: Part) -> None:
 # What a node of this machine's own becomes
 
 
-def _restore(part: Part, node: ir.RestoreCall) -> None:
+def _restore(part: BpfPart, node: ir.RestoreCall) -> None:
     restore_call(part, node)
     part.count("hits")
 

@@ -15,10 +15,10 @@ from kprobes.compiler.back.bpf.target import USER_WAYS
 from kprobes.model.layout import MapLayout
 
 if TYPE_CHECKING:
-    from kprobes.compiler.back.bpf.part import Part
+    from kprobes.compiler.back.bpf.part import BpfPart
 
 
-def take_scratch(part: Part) -> None:
+def take_scratch(part: BpfPart) -> None:
     """Find this CPU's working memory, at the beginning of the program; where it is taken the hit is missed."""
     text, target = part.text, part.target
     owner = f"{part.handler.name}.{part.function.part}.{'x' if target.site is None else target.site}"
@@ -38,7 +38,7 @@ def take_scratch(part: Part) -> None:
     text.fix()
 
 
-def _guard(part: Part) -> None:
+def _guard(part: BpfPart) -> None:
     text = part.text
     taken, free = text.label("taken"), text.label("free")
     in_use = text.let("load volatile i64, ptr %scratch, align 8")
@@ -51,7 +51,7 @@ def _guard(part: Part) -> None:
     text.barrier()
 
 
-def release_scratch(part: Part) -> None:
+def release_scratch(part: BpfPart) -> None:
     """Let the working memory go; comes before each end of the program."""
     if part.scratch_size > 0 and part.way in USER_WAYS:
         part.text.barrier()

@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.bpf.maps import load_field
-from kprobes.compiler.back.bpf.memory import alignment, copy, put_fields
+from kprobes.compiler.back.fields import load_field, put_fields
+from kprobes.compiler.back.memory import alignment, copy
 from kprobes.compiler.back.native.runtime import find_word
 from kprobes.compiler.back.native.target import CALL_WAYS
 from kprobes.errors import InternalError

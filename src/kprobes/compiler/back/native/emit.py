@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.bpf.emit import event_of
-from kprobes.compiler.back.bpf.memory import alignment, gaps, put_integer, put_text, zero
+from kprobes.compiler.back.fields import gaps, put_integer, put_text
+from kprobes.compiler.back.memory import alignment, zero
 from kprobes.compiler.back.native.reads import fill
 from kprobes.compiler.ir.nodes import Slot
 from kprobes.model.layout import RECORD_HEADER, MapLayout
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def emit(part: NativePart, node: Emit) -> None:
     """Send one record. Where the ring is full, `reserve` counts it as lost."""
-    text, layout = part.text, event_of(part, node.event)
+    text, layout = part.text, part.event(node.event)
     part.need(MapLayout("ring", "ring", 0, 0, part.native.ring_bytes))
     reserve, submit = text.module.external("helper:reserve"), text.module.external("helper:submit")
     room, end = text.label("room"), text.label("sent")

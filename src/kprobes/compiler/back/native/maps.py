@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.arithmetic import bucket, convert
-from kprobes.compiler.back.bpf.maps import load_field, take_text
-from kprobes.compiler.back.bpf.memory import copy, record, zero
+from kprobes.compiler.back.fields import load_field, record, take_text
+from kprobes.compiler.back.memory import copy, zero
 from kprobes.compiler.back.native import runtime
 from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError

@@ -5,28 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64 import registers as x86_64
-from kprobes.compiler.back.bpf.part import Part
-from kprobes.compiler.back.bpf.target import BpfTarget
-from kprobes.errors import CompileError
+from kprobes.compiler.back.part import Part
 from kprobes.model.layout import SITE_COUNTERS
-from kprobes.model.plan import LEFT, OMITTED, Way
+from kprobes.model.plan import LEFT, OMITTED
 from kprobes.model.shared import BLOCK_NUMBER, counter_offset, world_layout
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.native.target import NativeTarget
     from kprobes.compiler.back.text import FunctionText
     from kprobes.compiler.ir.nodes import Function, Handler, Place
+    from kprobes.errors import CompileError
 
 
 class NativePart(Part):
-    """One part on its way to LLVM text. What it shares with a BPF program (values, slots, buffers) is inherited.
+    """One part on its way to LLVM text. What it has of its own: registers, the thread's block, where to go on.
 
     `reads` gathers the fields of pt_regs that it looks at; `writes`, `skips` and `omits` tell what it may change.
     """
 
     def __init__(self, handler: Handler, function: Function, target: NativeTarget, text: FunctionText) -> None:
-        way = Way.URETPROBE if function.part == "exit" else Way.UPROBE
-        super().__init__(handler, function, BpfTarget(entry_way=Way.UPROBE), way, text)
+        super().__init__(handler, function, text)
         self.native = target
         self.context = "%regs"
         self.reads: set[str] = set()
@@ -115,10 +113,5 @@ class NativePart(Part):
 
     def unsupported(self, what: str, place: Place, hint: str) -> CompileError:
         """Return the error that *what* can't be done inside of a process."""
-        handler = self.handler
-        return CompileError(
-            f"{what} can't be had inside of a process",
-            hint=hint or "the kernel's uprobes can: add --engine uprobe",
-            place=(handler.file, place.line, place.column),
-            source=handler.lines.get(place.line, ""),
-        )
+        hint = hint or "the kernel's uprobes can: add --engine uprobe"
+        return self.error(f"{what} can't be had inside of a process", place, hint)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.bpf.emit import sunk_texts
-from kprobes.compiler.back.bpf.memory import zero
-from kprobes.compiler.back.bpf.texts import compare_text, compare_texts, copy_text
+from kprobes.compiler.back.fills import sunk_texts
 from kprobes.compiler.back.llvm import NATIVE_LAYOUT, NATIVE_TRIPLE, compile_native
+from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.native.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.native.emit import emit
 from kprobes.compiler.back.native.link import link
@@ -22,6 +21,7 @@ from kprobes.compiler.back.native.runtime import ATTRIBUTES, SECTION
 from kprobes.compiler.back.native.world import builtin, read_context, write_context
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.text import ModuleText
+from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.model.plan import NativeProgram

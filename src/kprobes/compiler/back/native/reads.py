@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.bpf.memory import copy, zero
-from kprobes.compiler.back.bpf.texts import const_text
+from kprobes.compiler.back.memory import copy, zero
 from kprobes.compiler.back.native import runtime
-from kprobes.compiler.ir.nodes import BuiltinText, ConstText, ReadBytes, ReadText, RecordText
+from kprobes.compiler.back.texts import const_text
+from kprobes.compiler.ir.nodes import BuiltinText, ConstText, ReadBytes, ReadText
 from kprobes.errors import InternalError
 from kprobes.model.shared import BLOCK_COMM, WORLD_COMM, WORLD_MAY_CALL
 
 if TYPE_CHECKING:
+    from kprobes.compiler.back.fills import Fill
     from kprobes.compiler.back.native.part import NativePart
     from kprobes.compiler.ir.nodes import Load, Place
-
-Fill = ReadText | ReadBytes | RecordText | ConstText | BuiltinText
 
 _SYS_PRCTL, _PR_GET_NAME = 157, 16
 COMM_SIZE = 16
