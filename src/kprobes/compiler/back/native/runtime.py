@@ -188,7 +188,22 @@ look:
 another:
   %next = add i64 %at, 16
   br label %range
-ask:
+{_ask(own, world)}
+direct:
+  %source = inttoptr i64 %from to ptr
+  call void {copy}(ptr %to, ptr %source, i64 %size)
+  br label %ok
+ok:
+  ret i64 0
+fail:
+  call void {zero}(ptr %to, i64 %size)
+  ret i64 -1"""
+    return function(module, "kp.read", "i64", "ptr %to, i64 %from, i64 %size, i64 %sp, ptr %block", body)
+
+
+def _ask(own: str, world: str) -> str:
+    """Return the blocks of `read` from `ask` on, in which the kernel reads; they go on at `ok` or `fail`."""
+    return f"""ask:
   %mp = getelementptr i8, ptr {world}, i64 {WORLD_MAY_CALL}
   %may = load i32, ptr %mp, align 4
   %can = icmp ne i32 %may, 0
@@ -207,17 +222,7 @@ call:
   %tid = call i64 {own}(ptr %block)
   %got = {system_call(_SYS_PROCESS_VM_READV, "%tid", "%local", "1", "%remote", "1", "0")}
   %all = icmp eq i64 %got, %size
-  br i1 %all, label %ok, label %fail
-direct:
-  %source = inttoptr i64 %from to ptr
-  call void {copy}(ptr %to, ptr %source, i64 %size)
-  br label %ok
-ok:
-  ret i64 0
-fail:
-  call void {zero}(ptr %to, i64 %size)
-  ret i64 -1"""
-    return function(module, "kp.read", "i64", "ptr %to, i64 %from, i64 %size, i64 %sp, ptr %block", body)
+  br i1 %all, label %ok, label %fail"""
 
 
 def read_text(module: ModuleText) -> str:
@@ -437,7 +442,20 @@ another:
   %m = add i64 %n, 1
   %enough = icmp uge i64 %m, {_PROBES}
   br i1 %enough, label %undo, label %loop
-fill:
+{_fill(copy, zero)}
+same:
+  atomicrmw sub ptr %up, i64 1 monotonic, align 8
+  ret ptr %slot
+undo:
+  atomicrmw sub ptr %up, i64 1 monotonic, align 8
+  ret ptr null"""
+    parameters = "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask, i64 %most, ptr %value"
+    return function(module, "kp.claim", "ptr", parameters, body)
+
+
+def _fill(copy: str, zero: str) -> str:
+    """Return the blocks of `claim` from `fill` on, in which a slot that was taken gets its key and value."""
+    return f"""fill:
   %hp = getelementptr i8, ptr %slot, i64 {SLOT_HASH}
   store i32 %hash, ptr %hp, align 4
   %kp = getelementptr i8, ptr %slot, i64 {SLOT_KEY}
@@ -456,15 +474,7 @@ clear:
   br label %publish
 publish:
   store atomic volatile i32 {SLOT_FULL}, ptr %slot release, align 4
-  ret ptr %slot
-same:
-  atomicrmw sub ptr %up, i64 1 monotonic, align 8
-  ret ptr %slot
-undo:
-  atomicrmw sub ptr %up, i64 1 monotonic, align 8
-  ret ptr null"""
-    parameters = "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask, i64 %most, ptr %value"
-    return function(module, "kp.claim", "ptr", parameters, body)
+  ret ptr %slot"""
 
 
 def forget(module: ModuleText) -> str:
