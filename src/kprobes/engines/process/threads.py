@@ -274,8 +274,11 @@ class StoppedThreads:
         if event == ptrace.EVENT_EXEC:
             raise TargetError(f"process {self.pid} started another program (exec) meanwhile", hint="attach again")
         if event == ptrace.EVENT_STOP:
-            self.note_group_stop(tid, status)
+            is_group_stop = self.note_group_stop(tid, status)
             values = ptrace.registers(tid)
+            if not is_group_stop and self._has_hit(tid, values):
+                ptrace.resume(tid)
+                return
             self._restart_if_only_stopped(tid, values)
             self.registers[tid] = values
             del self._pending[tid]
@@ -283,6 +286,16 @@ class StoppedThreads:
         # Whatever else a thread stops for (it is starting another one, say) makes the kernel forget the request.
         ptrace.interrupt(tid)
         self.pass_on(tid, status)
+
+    def _has_hit(self, tid: int, values: Registers) -> bool:
+        """Tell whether *tid* has run into a breakpoint and stopped before it could tell: its SIGTRAP comes next.
+
+        Left where it is, the signal would kill the program as soon as nobody traces it.
+        """
+        if values.ip - 1 not in self.traps:
+            return False
+        status = procfs.read_status(self.owners[tid], tid)
+        return bool(status.pending & ~status.blocked & 1 << signal.SIGTRAP - 1)
 
     def note_group_stop(self, tid: int, status: int) -> bool:
         """Remember whether an event stop of *tid* is a group stop (SIGSTOP and the like), and tell."""
