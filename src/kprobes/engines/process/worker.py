@@ -10,26 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
 from kprobes.engines.process.area import Area, map_area, map_more_code
-from kprobes.engines.process.arming import Armed, Objects, arrange
+from kprobes.engines.process.arming import Armed
 from kprobes.engines.process.breakpoints import Breakpoints
-from kprobes.engines.process.detours import (
-    Builder,
-    CrowdedError,
-    Detours,
-    merged_pages,
-    moves_call,
-    settle,
-    with_victims,
-)
+from kprobes.engines.process.detours import Builder, Detours, merged_pages
+from kprobes.engines.process.filling import place_maps
 from kprobes.engines.process.handlers import Handlers
 from kprobes.engines.process.hooks import programs_of
-from kprobes.engines.process.layout import OWNER_TABLE_SIZE, SharedLayout, is_keyed, layout_for, slots_of
+from kprobes.engines.process.layout import SharedLayout, layout_for
 from kprobes.engines.process.listing import format_listing, rows_of
 from kprobes.engines.process.loader import find_rendezvous
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, ProcessMemory, Room, find_room, free_rooms
@@ -48,22 +40,20 @@ from kprobes.engines.process.release import (
     restore,
     wait_until_left,
 )
+from kprobes.engines.process.siting import MARGINS, Siting
 from kprobes.engines.process.stops import Proof, Stops
 from kprobes.engines.process.stubs import routines
-from kprobes.engines.process.unwinding import fill_unwinding
-from kprobes.engines.process.world import Clock, World
+from kprobes.engines.process.world import Clock
 from kprobes.errors import InternalError, KprobesError, SyscallError, TargetError, UnsafeSiteError, UnsupportedError
-from kprobes.model.layout import align_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from kprobes.arch.x86_64.patch import Patch as Jump
-    from kprobes.engines.process.arming import Arrangement, Located
-    from kprobes.engines.process.detours import CodeArea
+    from kprobes.engines.process.arming import Arrangement, Objects
     from kprobes.engines.process.memory import Room
     from kprobes.engines.process.procfs import Mapping
     from kprobes.engines.process.registry import Patch
+    from kprobes.engines.process.siting import Settled
     from kprobes.engines.process.threads import StoppedThreads
     from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
@@ -72,8 +62,6 @@ TRIES = 10
 JOURNAL_EACH = 3  # writes of one jump, at most
 LATE_JUMPS = 8  # of a site whose object is yet to come: it may be mapped several times, and has exits
 PATIENCE_S = 0.3  # a controller that was killed dies within a moment
-# Bytes left free for the program's own next mappings: more each time that one of those took the place chosen for ours.
-MARGINS = (0, 64 << 20, 256 << 20, 512 << 20, 1 << 30)
 
 
 @dataclass(slots=True)
@@ -93,7 +81,7 @@ class _Found:
     wanted: list[int]
     objects: Objects
     arrangement: Arrangement
-    settled: list[tuple[CodeArea, list[Jump]]]
+    settled: Settled
     area: Area
 
 
@@ -130,6 +118,7 @@ class Worker:
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
         self._exact_faults = exact_faults
+        self._siting = Siting(target.pid, plan, self.memory, exact=exact_faults)
         self._listing_is_old = False
         self._rendezvous = 0
         self._disabled: frozenset[int] = frozenset()
@@ -166,7 +155,8 @@ class Worker:
 
     def _set_up(self, found: _Found) -> None:
         """Write all that was *found* to be needed, and the jumps in the end."""
-        self._handlers = Handlers(self.plan.natives, self._place_maps(found.area), self._threads_known.mode)
+        maps = place_maps(found.area, self.plan, self._clock, self.target.pid, self.stops.mappings())
+        self._handlers = Handlers(self.plan.natives, maps, self._threads_known.mode)
         self._build(found.arrangement, found.settled)
         if self._pending.all:
             self._watch_loader()
@@ -175,14 +165,9 @@ class Worker:
 
     def _has_gone(self, found: _Found) -> bool:
         """Tell whether an object that may come and go has gone since it was *found*."""
-        now = Objects(self.target.pid, self.stops.mappings())
+        now, located = self._siting.objects(self.stops.mappings()), self._siting.located
         wanted = self._pending.all & set(found.wanted)
-        return any(self._located(found.objects, {number}) != self._located(now, {number}) for number in wanted)
-
-    def _located(self, objects: Objects, numbers: Iterable[int]) -> list[Located]:
-        """Return where the sites *numbers* are, those that are nowhere left out."""
-        sites = [(number, self.plan.sites[number]) for number in numbers]
-        return [one for number, site in sites if objects.is_mapped(site) for one in objects.locate(number, site)]
+        return any(located(found.objects, {number}) != located(now, {number}) for number in wanted)
 
     def _find_place(self) -> _Found:
         """Plan the sites whose code is there, and map our memory.
@@ -192,23 +177,20 @@ class Worker:
         """
         mappings = self._clean_mappings()
         for margin in MARGINS:
-            objects = Objects(self.target.pid, mappings)
+            objects = self._siting.objects(mappings)
             absent = {number for number in self._pending.all if not objects.is_mapped(self.plan.sites[number])}
             wanted = [number for number in range(len(self.plan.sites)) if number not in absent]
             rooms = free_rooms(mappings, margin=margin)
             size = Handlers(self.plan.natives, {}, "").size
             try:
-                arrangement, settled = self._settle(wanted, mappings, rooms, size)
+                arrangement, settled = self._siting.settle(wanted, mappings, rooms, size)
             except TargetError:
                 if not self._pending.all or margin == MARGINS[-1]:
                     raise
                 mappings = self.stops.mappings()  # an object has gone while its code was looked at
                 continue
-            jumps = [jump for _, area_jumps in settled for jump in area_jumps]
-            self._check_shadow_stack(jumps)
-            area = Area(
-                layout_for(self.plan, JOURNAL_EACH * (len(jumps) + LATE_JUMPS * len(self._pending.all)) + MAX_AREAS)
-            )
+            jumps = sum(len(area_jumps) for _, area_jumps in settled) + LATE_JUMPS * len(self._pending.all)
+            area = Area(layout_for(self.plan, JOURNAL_EACH * jumps + MAX_AREAS))
             try:
                 pages = merged_pages([code for code, _ in settled]) or [_any_page(rooms)]
                 self._threads_known = self._map(area, pages)
@@ -220,26 +202,7 @@ class Worker:
                 return _Found(wanted, objects, arrangement, settled, area)
         raise InternalError("no place was tried")
 
-    def _check_shadow_stack(self, jumps: Sequence[Jump]) -> None:
-        """Refuse jumps that move a call out of its place where the processor checks return addresses.
-
-        Raises:
-            UnsupportedError: such a call would push an address that the shadow stack doesn't have.
-        """
-        if not procfs.read_status(self.target.pid, self.memory.pid).shadow_stack:
-            return
-        if any(program.skips for program in self.plan.natives):
-            raise UnsupportedError(
-                "the process has a hardware shadow stack, and a handler leaves the probed function",
-                hint="return_from_function() and a change of regs.ip would be taken for an attack",
-            )
-        if any(moves_call(jump) for jump in jumps):
-            raise UnsupportedError(
-                "the process has a hardware shadow stack, and a probe would have to move a call",
-                hint="probe another instruction of that function, or use --engine uprobe",
-            )
-
-    def _build(self, arrangement: Arrangement, settled: list[tuple[CodeArea, list[Jump]]]) -> list[Patch]:
+    def _build(self, arrangement: Arrangement, settled: Settled) -> list[Patch]:
         """Write the detours of *settled* areas, which are mapped, and add them to `detours`; return their patches."""
         area = self._area()
         found = Builder(
@@ -267,24 +230,8 @@ class Worker:
         patches: Sequence[Patch],
         pieces: Sequence[tuple[int, int]] = (),
     ) -> None:
-        located = self._located(objects, self._pending.all & set(numbers))
+        located = self._siting.located(objects, self._pending.all & set(numbers))
         self._pending.note_armed(located, patches, pieces)
-
-    def _settle(
-        self, wanted: Sequence[int], mappings: Sequence[Mapping], rooms: Sequence[Room], handlers_size: int
-    ) -> tuple[Arrangement, list[tuple[CodeArea, list[Jump]]]]:
-        """Decide how each site is armed and where its detour stands; again where it turns out to be too crowded."""
-        crowded: set[int] = set()
-        objects = Objects(self.target.pid, mappings)
-        while True:
-            exact = self._exact_faults
-            found = arrange(self.plan, wanted, objects, self.memory, rooms, crowded=crowded, exact=exact)
-            try:
-                return found, settle(with_victims(found.jumps), found.bodies(), rooms, handlers_size=handlers_size)
-            except CrowdedError as error:
-                if error.addresses <= crowded:
-                    raise UnsupportedError("no free memory for detours in reach of the code") from None
-                crowded |= error.addresses
 
     def _clean_mappings(self) -> list[Mapping]:
         """Return the target's mappings, after undoing what a dead controller left behind."""
@@ -306,30 +253,6 @@ class Worker:
             self._write_registry()  # while nobody else can look: whoever comes now sees that the process is ours
             bases = {one: values.fs_base for one, values in threads.registers.items()}
             return choose_mode(bases, self.memory, wiped=area.wiped)
-
-    def _place_maps(self, area: Area) -> dict[str, int]:
-        """Fill in the maps' beginnings; return their addresses in the target by name."""
-        found = {}
-        private = area.table + OWNER_TABLE_SIZE
-        for number, one in enumerate(self.plan.maps):
-            if one.kind == "frames":
-                found[one.name] = private
-                private += align_up(one.value_size, 8)
-                continue
-            at = area.layout.region_at(number)
-            if not area.layout.regions[number]:
-                continue
-            if one.kind == "world":
-                World(area.shared, at, self._clock or Clock()).fill(self.target.pid, self.stops.mappings())
-            elif one.kind == "unwind":
-                objects = Objects(self.target.pid, self.stops.mappings())
-                fill_unwinding(area.shared, at, one.value_size, self.plan.unwinding, objects)
-            elif is_keyed(one):
-                struct.pack_into("<Q", area.shared, at, slots_of(one))
-            else:
-                area.shared[at : at + len(one.initial)] = one.initial
-            found[one.name] = area.base + at
-        return found
 
     def _write_registry(self) -> None:
         area, patches = self._area(), self.detours.patches
@@ -499,7 +422,7 @@ class Worker:
         return [patch for patch in patches if id(patch) not in rest]
 
     def _come(self, mappings: Sequence[Mapping]) -> list[int]:
-        objects = Objects(self.target.pid, mappings)
+        objects = self._siting.objects(mappings)
         return [number for number in self._pending.waiting if objects.is_mapped(self.plan.sites[number])]
 
     def _forget_old_places(self) -> None:
@@ -521,8 +444,7 @@ class Worker:
         area = self._area()
         for margin in MARGINS:
             rooms = free_rooms(mappings, margin=margin)
-            arrangement, settled = self._settle(numbers, mappings, rooms, self._handlers.size)
-            self._check_shadow_stack([jump for _, area_jumps in settled for jump in area_jumps])
+            arrangement, settled = self._siting.settle(numbers, mappings, rooms, self._handlers.size)
             pieces = merged_pages([code for code, _ in settled])
             try:
                 with self.stops.stopped() as threads, self.stops.calls(threads) as (calls, _):
@@ -543,7 +465,7 @@ class Worker:
             self._pending.keep(pieces)
             self._write_registry()
             raise
-        self._note_armed(numbers, Objects(self.target.pid, mappings), patches, pieces)
+        self._note_armed(numbers, self._siting.objects(mappings), patches, pieces)
         come = frozenset(numbers)
         self.outcome.armed = [one for one in self.outcome.armed if one.number not in come] + arrangement.armed
         self._listing_is_old = True
