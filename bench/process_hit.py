@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -107,9 +108,16 @@ def sampled() -> None:
     sizes.add(arg(1))
 
 
-@uprobe("work+4")
-def inside() -> None:
+def add_one() -> None:
     hits.add(1)
+
+
+def inside(program: Path) -> Probe:
+    """Return a probe at the third instruction of `work` in *program*, wherever the compiler has put it."""
+    words = ["objdump", "-d", "--disassemble=work", "--no-show-raw-insn", str(program)]
+    listing = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    first, _, third, *_ = (int(found, 16) for found in re.findall(r"^ +([0-9a-f]+):", listing, re.MULTILINE))
+    return uprobe(f"work+{third - first:#x}")(add_one)
 
 
 @uretprobe("work")
@@ -216,7 +224,7 @@ def main() -> int:
             ("handler: Count", summed, 1, one),
             ("handler: Count, two threads", summed, 2, two),
             ("handler: Histogram of arg(1)", sampled, 1, one),
-            ("handler: Count, mid-function", inside, 1, one),
+            ("handler: Count, mid-function", inside(program), 1, one),
             ("entry + return, latency in ns", timed, 1, one),
             ("entry + return, latency in cycles", timed_by_cycles, 1, one),
         ]

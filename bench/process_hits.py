@@ -129,7 +129,7 @@ def wait_for(process: subprocess.Popen[str], sign: str) -> None:
 def run(lab: Lab) -> Iterator[Figure]:
     """Yield the figures."""
     program = lab.build("hot", "-fno-omit-frame-pointer", "-pthread")
-    times = in_turns(ROUNDS, {name: _measure(program, way) for name, way in _ways().items()})
+    times = in_turns(ROUNDS, {name: _measure(program, way) for name, way in _ways(program).items()})
     if has("uftrace"):
         times |= in_turns(ROUNDS, {"uftrace": lambda: _by_uftrace(lab, program)})
 
@@ -166,18 +166,18 @@ def program_for_events(lab: Lab) -> Path:
     return build(lab.directory)
 
 
-def _ways() -> dict[str, Way]:
+def _ways(program: Path) -> dict[str, Way]:
     ways = {
         "count": Way(by_us(counted)),
         "count 2": Way(by_us(counted), threads=2),
-        "inside": Way(by_us(inside)),
+        "inside": Way(by_us(inside(program))),
         "pair": Way(by_us(timed)),
         "cycles": Way(by_us(timed_by_cycles)),
     }
     if not os.geteuid():
         ways["uprobe"] = Way(by_kernel(counted), TRAPPED)
         ways["uprobe 2"] = Way(by_kernel(counted), TRAPPED, threads=2)
-        ways["uprobe inside"] = Way(by_kernel(inside), TRAPPED)
+        ways["uprobe inside"] = Way(by_kernel(inside(program)), TRAPPED)
         ways["uprobe pair"] = Way(by_kernel(timed), TRAPPED)
     if find_spec("frida"):
         ways["frida replace"] = Way(by_frida("replace"))
