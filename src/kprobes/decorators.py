@@ -32,9 +32,13 @@ def kretprobe(
     return _decorator("kretprobe", places, maxactive=maxactive, way=way, unsafe=unsafe)
 
 
-def uprobe(*places: str, unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
-    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/bin/bash:readline"`, `"libc:0x620"`."""
-    return _decorator("uprobe", places, unsafe=unsafe)
+def uprobe(*places: str, unsafe: bool = False, on_fault: bool = False) -> Callable[[Callable[..., object]], Probe]:
+    """Probe functions of programs and libraries: `@uprobe("libc:malloc")`, `"/bin/bash:readline"`, `"libc:0x620"`.
+
+    With *on_fault* the handler runs when the instruction there faults, before the program gets its signal; only inside
+    of a process.
+    """
+    return _decorator("uprobe", places, unsafe=unsafe, on_fault=on_fault)
 
 
 def uretprobe(*places: str, maxactive: int = 0, unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
@@ -48,7 +52,13 @@ def tracepoint(*places: str) -> Callable[[Callable[..., object]], Probe]:
 
 
 def _decorator(
-    kind: str, places: tuple[str, ...], *, maxactive: int = 0, way: str = "", unsafe: bool = False
+    kind: str,
+    places: tuple[str, ...],
+    *,
+    maxactive: int = 0,
+    way: str = "",
+    unsafe: bool = False,
+    on_fault: bool = False,
 ) -> Callable[[Callable[..., object]], Probe]:
     if not places or not all(isinstance(place, str) for place in places):
         raise UsageError(f"@{kind} needs the places to probe", hint=f'write @{kind}("name") with one or more names')
@@ -56,6 +66,6 @@ def _decorator(
     def decorate(function: Callable[..., object]) -> Probe:
         from kprobes.compiler.front.source import source_of
 
-        return Probe(kind, places, source_of(function), maxactive, way, unsafe)
+        return Probe(kind, places, source_of(function), maxactive, way, unsafe, on_fault)
 
     return decorate

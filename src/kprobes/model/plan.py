@@ -33,6 +33,7 @@ class Way:
     JUMP_ISLAND = "jump.island"
     JUMP_EVICTION = "jump.eviction"
     BREAKPOINT = "breakpoint"
+    FAULT = "fault"
 
 
 RETURN_WAYS = frozenset({Way.FEXIT, Way.KRETPROBE, Way.KRETPROBE_MULTI, Way.URETPROBE})
@@ -126,6 +127,8 @@ class NativeRelocation:
     addend: int = 0
 
 
+ON_FAULT = "fault"  # `NativeProgram.part`
+
 # What a native program returns, bits that may come together.
 LEFT, OMITTED = 1, 2
 
@@ -144,7 +147,8 @@ class NativeProgram:
 
     *part*: `entry` runs at the site itself; `exit` at each way out of the function that begins there; `return` too, as
     the other half of an `entry` that has counted the call. With *after* these run behind the site's instruction
-    instead, and get as fourth argument by how many bytes that has moved the stack pointer.
+    instead, and get as fourth argument by how many bytes that has moved the stack pointer. `fault` runs when the site's
+    instruction has faulted, and finds the signal's number and address (u64 each) behind pt_regs.
     """
 
     name: str

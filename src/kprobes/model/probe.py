@@ -58,7 +58,7 @@ class Probe:
     """One probe as asked: *places* are spelled as the user did; without *handler* hits are only counted.
 
     *maxactive* is for return probes (0: the kernel's default). *way* forces a way in (see `model.plan.Way`), empty
-    chooses.
+    chooses. *on_fault*: the handler runs when the instruction there faults, not before it.
     """
 
     kind: str
@@ -67,3 +67,4 @@ class Probe:
     maxactive: int = 0
     way: str = ""
     unsafe: bool = False
+    on_fault: bool = False

@@ -31,6 +31,16 @@ def cycles() -> int:
     _only_in_handlers("cycles()")
 
 
+def fault_signal() -> int:
+    """Return the number of the signal of the fault. Only with `on_fault=True`."""
+    _only_in_handlers("fault_signal()")
+
+
+def fault_address() -> int:
+    """Return the address that the fault is about (`si_addr`). Only with `on_fault=True`."""
+    _only_in_handlers("fault_address()")
+
+
 def comm() -> str:
     """Return the name of the current thread, at most 15 bytes."""
     _only_in_handlers("comm()")

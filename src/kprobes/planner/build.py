@@ -9,7 +9,7 @@ from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.compiler.ir.nodes import Block, Function, Handler, Place, Return
 from kprobes.compiler.ir.usage import uses_function, uses_registers
 from kprobes.compiler.ir.verify import verify
-from kprobes.errors import UsageError
+from kprobes.errors import UnsupportedError, UsageError
 from kprobes.model import ctype
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
@@ -75,6 +75,11 @@ class Builder:
 
     def resolve(self, probe: Probe) -> None:
         """Find the sites of *probe* and number them."""
+        if probe.on_fault:
+            raise UnsupportedError(
+                "the kernel runs no handler when a probed instruction faults",
+                hint="leave on_fault=True to the process engine: -p PID, or -- COMMAND, without --engine",
+            )
         groups, notes = self.places.groups(probe)
         self.notes += notes
         self.asked.append(probe)

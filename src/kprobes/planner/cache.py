@@ -144,7 +144,7 @@ def _features(probes: Sequence[Probe], facts: Facts) -> list[str]:
 
 def _ingredients(probes: Sequence[Probe]) -> Iterator[str]:
     for probe in probes:
-        yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe))
+        yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe, probe.on_fault))
         yield from _handler(probe.handler)
 
 

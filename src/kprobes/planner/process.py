@@ -6,7 +6,7 @@ from __future__ import annotations
 from kprobes.errors import FormatError, UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
-from kprobes.model.plan import COUNT_ONLY, Attachment, NativeProgram, Plan, PlannedProbe, Unwinding
+from kprobes.model.plan import COUNT_ONLY, ON_FAULT, Attachment, NativeProgram, Plan, PlannedProbe, Unwinding
 from kprobes.model.probe import RETURN_KINDS, AutoHandler
 from kprobes.planner.files import group_files
 from kprobes.symbols.code import load_code
@@ -65,6 +65,8 @@ class _Builder:
             raise UnsupportedError(
                 f"a {probe.kind} is no probe of a process", hint="leave -p out for the kernel's functions"
             )
+        if probe.on_fault and probe.kind in RETURN_KINDS:
+            raise UsageError("a return is nothing that faults", hint="write @uprobe(..., on_fault=True)")
         groups, notes = group_files(probe, self._within, later=True)
         self._asked.append(probe)
         self._notes += notes
@@ -120,11 +122,11 @@ class _Builder:
         probe, source = group.probe, group.probe.handler
         returns = probe.kind in RETURN_KINDS
         if source is None:
-            if not returns:
+            if not returns and not probe.on_fault:
                 return None
             from kprobes.planner.build import counting
 
-            return counting(returns=True)
+            return counting(returns=returns)
         from kprobes.compiler.front.compile import Surroundings, compile_handler
         from kprobes.compiler.ir.verify import verify
         from kprobes.model.shared import HISTOGRAM_SHARES
@@ -143,7 +145,8 @@ class _Builder:
             shards=HISTOGRAM_SHARES,
             first_event_id=len(self._events),
             unsafe=probe.unsafe,
-            steps=True,
+            steps=not probe.on_fault,
+            on_fault=probe.on_fault,
         )
         handler = compile_handler(source, surroundings, self._specs)
         verify(handler)
@@ -176,7 +179,7 @@ class _Builder:
             self._add_maps(maps)
             for program in programs:
                 attachments.append(Attachment(len(natives), sites, maxactive))
-                natives.append(program)
+                natives.append(replace(program, part=ON_FAULT) if group.probe.on_fault else program)
         return natives, attachments, probes
 
     def _add_maps(self, layouts: Sequence[MapLayout]) -> None:

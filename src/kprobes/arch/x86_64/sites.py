@@ -69,7 +69,7 @@ class Arming:
         """Return the plan for one more site; those of others in the same patch are brought up to date in *plans*."""
         extent = self.image.extent(address)
         head = extent is not None and extent[0] == address
-        site = skip_endbr(self.image.bytes_at(address, 4), address) if head else address
+        site = behind_endbr(self.image, address)
         plan = self.plans.get(site)
         if plan is None:
             plan = self._at_head(site, extent[1]) if head and extent else None
@@ -95,15 +95,13 @@ class Arming:
 
     def _refusal(self, address: int) -> SitePlan | None:
         """Return the refusal of an address that can't be armed at all."""
-        image = self.image
-        if not image.base <= address < image.end:
-            return SitePlan(address, Tactic.REFUSED, "not code", error="EINVAL")
-        function = image.function(address)
-        if function and address not in function.index:
-            return SitePlan(address, Tactic.REFUSED, "not the start of an instruction", error="EILSEQ")
-        if function and any(start <= address < end for start, end in function.pads):
-            return SitePlan(address, Tactic.REFUSED, "padding, which nothing runs", error="EINVAL")
-        item = function.instructions[function.index[address]] if function else tactics.instruction_at(image, address)
+        why, error = misplaced(self.image, address)
+        if why:
+            return SitePlan(address, Tactic.REFUSED, why, error=error)
+        function = self.image.function(address)
+        item = (
+            function.instructions[function.index[address]] if function else tactics.instruction_at(self.image, address)
+        )
         if item.refusal:
             return SitePlan(address, Tactic.REFUSED, item.refusal, error="EOPNOTSUPP")
         return None
@@ -162,6 +160,25 @@ _MANY = 256
 
 def _moves(patch: Patch, address: int) -> bool:
     return any(item.address == address for item in patch.instructions)
+
+
+def misplaced(image: Image, address: int) -> tuple[str, str]:
+    """Return why no instruction that is run begins at *address*, and the kernel's name for that; empty if one does."""
+    if not image.base <= address < image.end:
+        return "not code", "EINVAL"
+    function = image.function(address)
+    if function and address not in function.index:
+        return "not the start of an instruction", "EILSEQ"
+    if function and any(start <= address < end for start, end in function.pads):
+        return "padding, which nothing runs", "EINVAL"
+    return "", ""
+
+
+def behind_endbr(image: Image, address: int) -> int:
+    """Return *address*, or what comes after the ENDBR64 there if a function begins with it."""
+    extent = image.extent(address)
+    head = extent is not None and extent[0] == address
+    return skip_endbr(image.bytes_at(address, 4), address) if head else address
 
 
 def plan_site(

@@ -63,6 +63,18 @@ def _world(name: str, result: IntType, kind: str = "uint") -> Row:
     return Row(make)
 
 
+def _of_fault(name: str, result: IntType, kind: str) -> Row:
+    """Return the row of something that only a fault brings along."""
+    row = _world(name, result, kind)
+
+    def make(ctx: Context, node: ast.AST, given: Given) -> Term:
+        if not ctx.around.on_fault:
+            raise ctx.error(node, f"{name}() without a fault", "write @uprobe(..., on_fault=True), in a process")
+        return row.make(ctx, node, given)
+
+    return Row(make)
+
+
 def _comm(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
     place = ctx.place(node)
     return Text(COMM_SIZE, None, lambda slot: BuiltinText(place, slot, "comm"))
@@ -318,6 +330,8 @@ ROWS: dict[str, Row] = {
     "random": _world("random", U32),
     "stack": _world("stack", I64, "stack"),
     "user_stack": _world("user_stack", I64, "user_stack"),
+    "fault_signal": _of_fault("fault_signal", U32, "uint"),
+    "fault_address": _of_fault("fault_address", U64, "hex"),
     "comm": Row(_comm),
     "task": Row(_task),
     "current": Row(_task),

@@ -37,6 +37,8 @@ def split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]
     found = yields(body)
     if not found:
         return [], None, body
+    if ctx.around.on_fault:
+        raise ctx.error(found[0], "a fault handler has no second half to yield for", "the instruction has not run")
     if not (ctx.around.returns or ctx.around.steps):
         other = {"uprobe": "@uretprobe"}.get(ctx.around.kind, "@kretprobe")
         hint = f"use {other} for entry and return"

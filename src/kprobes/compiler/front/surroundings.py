@@ -40,7 +40,8 @@ class Surroundings:
     *prototype* is that of the probed function, None where nobody knows it. *at_entry*: the site is a function's entry,
     where arguments can be read. *record* are the fields of a tracepoint's record. *shards* is the power of two of
     per-CPU shares of maps without a key; events are numbered from *first_event_id*. *unsafe* allows to change the
-    probed program. *steps*: what stands behind a `yield` can run behind the probed instruction.
+    probed program. *steps*: what stands behind a `yield` can run behind the probed instruction. *on_fault*: the handler
+    runs when the probed instruction has faulted.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Surroundings:
     first_event_id: int = 0
     unsafe: bool = False
     steps: bool = False
+    on_fault: bool = False
 
     @property
     def returns(self) -> bool:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from kprobes.model.layout import EventLayout, Field, MapLayout
 
 BUILTINS = frozenset(
-    {"now", "cycles", "pid", "tid", "uid", "gid", "cpu", "cgroup", "stack", "user_stack", "random", "task"}
+    {
+        *("now", "cycles", "pid", "tid", "uid", "gid", "cpu", "cgroup", "stack", "user_stack", "random", "task"),
+        *("fault_signal", "fault_address"),
+    }
 )
 TEXT_BUILTINS = frozenset({"comm"})
 

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from kprobes.engines.process.hooks import hooks_of, programs_of
+from kprobes.engines.process.hooks import fault_programs_of, hooks_of, programs_of
 from kprobes.engines.process.stubs import Live
 from kprobes.errors import UnprobeableError
 from kprobes.frozen import dataclass as frozen_dataclass
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STAYS = "it may fault, and a jump would move its neighbours with it"
 NO_ROOM = "no free memory where its jump leads"
+ON_FAULTS = "the hand lets it run when the instruction faults"
 CLOSELY = 500  # sites, at some 0.1 ms each
 
 
@@ -51,14 +52,23 @@ class Armed:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Faulting:
+    """The instruction *code* and the numbers of the *sites* whose handlers run when it faults."""
+
+    code: bytes
+    sites: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Arrangement:
     """Every jump to be placed; by address the sites there, in the order of the plan, and what must be kept there.
 
     A number of *sites* from the plan's number of sites on stands for an exit of site number - that; `behind` are the
     numbers of what runs after the instruction. `taken` are the addresses of conditional jumps that are exits only where
-    they are taken. *closely*: it pays to find out which registers are dead at each site. *omits*: instructions may be
-    left out, so that nothing can be told dead by what comes after.
+    they are taken. `faults` are the instructions with handlers for their faults, by their addresses. *closely*: it pays
+    to find out which registers are dead at each site. *omits*: instructions may be left out, so that nothing can be
+    told dead by what comes after.
     """
 
     jumps: list[Jump] = field(default_factory=list)
@@ -71,6 +81,7 @@ class Arrangement:
     omits: bool = False
     exact: bool = False
     crowded: Set[int] = frozenset()
+    faults: dict[int, Faulting] = field(default_factory=dict)
 
     def bodies(self) -> dict[int, list[int]]:
         """Return by address what runs there, in as many copies as there may be."""
@@ -198,6 +209,7 @@ def _arrange_mapping(
     # A moved call's return address is on the stack already: it would stay there if the call were left out.
     exclude = frozenset(IN_PROCESS if forced else (Tactic.CALL,) if result.omits else ())
     programs = programs_of(plan)
+    group = _without_faults(plan, group, image, result)
     by_site: dict[int, list[Hook]] = {}
     for located in group:
         try:
@@ -233,6 +245,26 @@ def _arrange_mapping(
         if hooks:
             result.armed.append(_told(located, [plans[hook.address] for hook in hooks], hooks[0].is_exit))
     result.jumps += jumps.values()
+
+
+def _without_faults(plan: Plan, group: Sequence[Located], image: Image, result: Arrangement) -> list[Located]:
+    """Note the sites whose handlers run on a fault, for which no code changes; return the others."""
+    faulting = fault_programs_of(plan)
+    for located in group:
+        if located.number not in faulting:
+            continue
+        from kprobes.arch.x86_64.sites import behind_endbr, misplaced
+        from kprobes.arch.x86_64.tactics import instruction_at
+
+        address = behind_endbr(image, located.address)
+        refusal, _ = misplaced(image, address)
+        if refusal:
+            _leave_out(plan, located, refusal, result)
+            continue
+        known = result.faults.get(address, Faulting(instruction_at(image, address).code, ()))
+        result.faults[address] = replace(known, sites=(*known.sites, located.number))
+        result.armed.append(Armed(located.number, address, Way.FAULT, ON_FAULTS))
+    return [located for located in group if located.number not in faulting]
 
 
 def _is_exact(found: SitePlan) -> bool:

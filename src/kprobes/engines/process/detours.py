@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kprobes.engines.process.faults import FaultSite
 from kprobes.engines.process.handlers import LONGEST_HANDLER
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, REACH, Room, find_room
 from kprobes.engines.process.patch import Resume
@@ -21,7 +22,7 @@ from kprobes.model.layout import align_up
 from kprobes.model.plan import COUNT_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kprobes.arch.x86_64.decode import Instruction
     from kprobes.arch.x86_64.detour import Code
@@ -66,7 +67,8 @@ class Group:
 class Detours:
     """All detours of one attach: their code, the bytes to write for them, where threads move to, and back from.
 
-    `traps` leads from the address of each breakpoint to its detour.
+    `traps` leads from the address of each breakpoint to its detour, `faults` from that of each instruction to what runs
+    when it faults.
     """
 
     areas: list[CodeArea] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Detours:
     traps: dict[int, int] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     routines: list[int] = field(default_factory=list)
+    faults: dict[int, FaultSite] = field(default_factory=dict)
 
     def add(self, more: Detours) -> None:
         """Add *more*, in place: who serves the traps keeps his reference to them."""
@@ -86,6 +89,7 @@ class Detours:
         self.traps.update(more.traps)
         self.groups += more.groups
         self.routines += more.routines
+        self.faults.update(more.faults)
 
     def drop(self, pieces: Iterable[tuple[int, int]]) -> None:
         """Forget, in place, all that stands in *pieces* of code, (start, size) each; no patch leads there any more."""
@@ -99,6 +103,8 @@ class Detours:
         for known in (self.moves, self.traps):
             for key in [key for key, address in known.items() if inside(address)]:
                 del known[key]
+        for address in [address for address, one in self.faults.items() if inside(one.stub)]:
+            del self.faults[address]
         gone = {back.address for address, back in self.resume.items() if inside(address)}
         for address in [address for address in self.resume if inside(address)]:
             del self.resume[address]
@@ -147,11 +153,17 @@ class _Group:
 
 
 def settle(
-    jumps: Sequence[Jump], sites: dict[int, list[int]], rooms: Sequence[Room], *, handlers_size: int = 0
+    jumps: Sequence[Jump],
+    sites: dict[int, list[int]],
+    rooms: Sequence[Room],
+    *,
+    handlers_size: int = 0,
+    always: bool = False,
 ) -> list[tuple[CodeArea, list[Jump]]]:
     """Decide where the detours of *jumps* stand: areas, each with its jumps; those with the routines come first.
 
     *handlers_size*: the bytes of all handlers' code, which stands in the first area; 0 where hits are only counted.
+    *always*: there is such an area even where there is no jump.
 
     Raises:
         UnsupportedError: there is no free memory in reach of one.
@@ -162,7 +174,8 @@ def settle(
     windows = [(_window(jump), jump) for jump in jumps]
     wide = [jump for window, jump in windows if window >= WIDE]
     narrow = [jump for window, jump in sorted(windows, key=lambda one: one[0]) if window < WIDE]
-    for group in _groups(wide, narrow):
+    groups = _groups(wide, narrow)
+    for group in groups or ([_Group(LOWEST, HIGHEST, [])] if always else []):
         detours = sum(longest(jump, sites, handled=bool(handlers_size)) for jump in group.jumps)
         size = align_up(ROUTINES_SIZE + (0 if areas else handlers_size) + detours, PAGE)
         start = find_room(free, Room(group.low, group.high + 1), size)
@@ -261,7 +274,8 @@ def merged_pages(areas: Sequence[CodeArea]) -> list[tuple[int, int]]:
 @dataclass(slots=True)
 class Builder:
     """Writes the code of settled areas. *routines* is the code of the routines, *counter* the offset of a site's hits
-    in a block, *original* reads the target's code, *programs* gives a site's program (COUNT_ONLY: none)."""
+    in a block, *original* reads the target's code, *programs* gives a site's program (COUNT_ONLY: none), *on_fault* the
+    one for its faults."""
 
     arrangement: Arrangement
     routines: bytes
@@ -269,6 +283,7 @@ class Builder:
     counter: Callable[[int], int]
     original: Callable[[int, int], bytes]
     programs: Sequence[int | None]
+    on_fault: Mapping[int, int] = field(default_factory=dict)
 
     def build(self, settled: Sequence[tuple[CodeArea, list[Jump]]]) -> Detours:
         """Return the detours of all areas with the patches that lead to them, in an order safe to write."""
@@ -290,7 +305,15 @@ class Builder:
                     patches = self._patches(jump, where)
                     result.patches += patches
                     result.groups.append(Group(self._sites_of(jump), tuple(patches)))
+        if result.areas:
+            self._add_faults(result)
         return result
+
+    def _add_faults(self, result: Detours) -> None:
+        """Note what runs on faults; the handlers stand where *result* has put them."""
+        for address, one in self.arrangement.faults.items():
+            calls = [(number, self.handlers.entries[self.on_fault[number]]) for number in one.sites]
+            result.faults[address] = FaultSite(one.code, tuple(calls), self.handlers.fault_stub)
 
     def _routines(self, area: CodeArea, result: Detours) -> int:
         """Return the address of the routines in reach of *area*; put them in, with the handlers, if there are none."""

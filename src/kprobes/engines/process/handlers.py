@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kprobes.engines.process.layout import BLOCK_GUARD
 from kprobes.engines.process.stubs import routine
 from kprobes.errors import InternalError
+from kprobes.model.plan import ON_FAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,11 +31,18 @@ _LEAVE = b"\x48\x8b\x4c\x24" + bytes((_ORIG_AX,)) + b"\x48\xc7\x41" + bytes((BLO
 # By the call, by `enter` and by the way out.
 ENTER_CLOBBERS = frozenset({"ax", "cx", "dx", "di", "si", "r10", "r11"})
 HELPERS = ("reserve", "submit")
+# How the hand lets a stopped thread run a handler at rbx, with rdi = pt_regs and rsi = number of the site: call enter;
+# jne out; mov r12, rdx; call rbx; mov qword [r12 + guard], 0; mov ebx, eax; jmp end; out: xor ebx, ebx; end: or eax,
+# -1; syscall; ud2. Before it stands `touch`: mov [rdi], al; jmp end. The system call is never made, see `faults`.
+_TOUCH = bytes.fromhex("8807eb1b")
+_RUN = bytes.fromhex("e800000000 7512 4989d4 ffd3 49c7442420 00000000 89c3 eb02 31db 83c8ff 0f05 0f0b")
+FAULT_STUB_SIZE = 64
 
 
 @dataclass(slots=True)
 class Handlers:
-    """The handlers of a plan in one target. *entries* are their addresses by number, once `place` has put them there.
+    """The handlers of a plan in one target. *entries* are their addresses by number, once `place` has put them there;
+    `fault_stub` is that of what runs them on faults.
 
     *symbols* are the addresses of the maps by name; *mode* tells how threads are told apart.
     """
@@ -43,11 +51,17 @@ class Handlers:
     symbols: Mapping[str, int]
     mode: str
     entries: dict[int, int] = field(default_factory=dict)
+    fault_stub: int = 0
 
     @property
     def size(self) -> int:
         """Return an upper bound of the bytes that all of their code takes."""
-        return sum(len(program.code) + ALIGNMENT for program in self.programs)
+        return sum(len(program.code) + ALIGNMENT for program in self.programs) + FAULT_STUB_SIZE * self.on_faults
+
+    @property
+    def on_faults(self) -> bool:
+        """Tell whether one of them runs on faults."""
+        return any(program.part == ON_FAULT for program in self.programs)
 
     def place(self, content: bytearray, start: int, routines: int) -> None:
         """Append all code to *content*, which begins at address *start*; the routines stand at *routines*."""
@@ -60,6 +74,10 @@ class Handlers:
                 struct.pack_into("<Q", code, one.offset, address + one.addend)
             self.entries[number] = here + program.entry
             content += code
+        if self.on_faults:
+            self.fault_stub = start + len(content)
+            call = struct.pack("<i", routine(routines, self.mode) - (self.fault_stub + len(_TOUCH) + 5))
+            content += _TOUCH + _RUN[:1] + call + _RUN[5:]
 
     def _resolve(self, kind: str, name: str, routines: int) -> int:
         if kind == "map" and name in self.symbols:

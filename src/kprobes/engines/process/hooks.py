@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.errors import UnprobeableError
-from kprobes.model.plan import COUNT_ONLY
+from kprobes.model.plan import COUNT_ONLY, ON_FAULT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,10 +45,22 @@ def programs_of(plan: Plan) -> list[int | None]:
     found: list[int | None] = [None] * (2 * len(plan.sites))
     for attachment in plan.attachments:
         program = attachment.program
+        if program != COUNT_ONLY and plan.natives[program].part == ON_FAULT:
+            continue
         shift = 0 if program == COUNT_ONLY or plan.natives[program].part == "entry" else len(plan.sites)
         for site in attachment.sites:
             found[site + shift] = program
     return found
+
+
+def fault_programs_of(plan: Plan) -> dict[int, int]:
+    """Return by the number of a site the program that runs when its instruction faults."""
+    return {
+        site: one.program
+        for one in plan.attachments
+        if one.program != COUNT_ONLY and plan.natives[one.program].part == ON_FAULT
+        for site in one.sites
+    }
 
 
 def hooks_of(plan: Plan, programs: Sequence[int | None], site: int, address: int, image: Image) -> list[Hook]:

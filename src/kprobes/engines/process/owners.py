@@ -97,6 +97,15 @@ def give_blocks(threads: StoppedThreads, memory: ProcessMemory, area: Area) -> i
     return number - 1
 
 
+def claim_block(area: Area) -> int:
+    """Take a block for the hand, while the target stands still; return its number, 0 where none is left."""
+    (number,) = struct.unpack_from("<Q", area.shared, CLAIM_COUNTER)
+    if not 0 < number < area.layout.blocks:
+        return 0
+    struct.pack_into("<Q", area.shared, CLAIM_COUNTER, number + 1)
+    return int(number)
+
+
 def _fill_rings(area: Area) -> None:
     """Tell each block where its ring is, also those that are yet to be claimed."""
     layout = area.layout

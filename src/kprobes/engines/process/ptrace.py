@@ -22,6 +22,7 @@ PTRACE_SETREGS = 13
 PTRACE_CONT = 7
 PTRACE_DETACH = 17
 PTRACE_SYSCALL = 24
+PTRACE_SYSEMU = 31
 PTRACE_SINGLESTEP = 9
 PTRACE_SETOPTIONS = 0x4200
 PTRACE_GETEVENTMSG = 0x4201
@@ -155,6 +156,12 @@ def resume_to_syscall(tid: int, signal: int = 0) -> None:
     _request("resuming", PTRACE_SYSCALL, tid, 0, signal)
 
 
+def resume_to_unmade_call(tid: int, signal: int = 0) -> None:
+    """Let *tid* run to the next system call, which is not made: no seccomp filter sees it, and nothing but its
+    registers changes."""
+    _request("resuming", PTRACE_SYSEMU, tid, 0, signal)
+
+
 def listen(tid: int) -> None:
     """Leave *tid* in its group stop (SIGSTOP and the like) until SIGCONT or an interrupt; it reports both."""
     _request("listening to", PTRACE_LISTEN, tid)
@@ -214,6 +221,19 @@ def signal_code(tid: int) -> int:
     return info[2]
 
 
+def signal_info(tid: int) -> bytes:
+    """Return the siginfo of the signal that *tid* is stopped for: 128 bytes."""
+    info = ctypes.create_string_buffer(128)
+    _request("reading the signal of", PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(info))
+    return info.raw
+
+
+def set_signal_info(tid: int, info: bytes) -> None:
+    """Replace the siginfo of the signal that *tid* is stopped for."""
+    content = ctypes.create_string_buffer(info, 128)
+    _request("changing the signal of", PTRACE_SETSIGINFO, tid, 0, ctypes.addressof(content))
+
+
 def replace_fault_address(tid: int, old: int, new: int) -> None:
     """Let `si_addr` of the signal that *tid* is stopped for be *new* where it is *old*."""
     info = (ctypes.c_uint64 * 16)()
@@ -231,6 +251,19 @@ def rseq(tid: int) -> RseqConfiguration | None:
     except SyscallError:
         return None
     return result if result.area else None
+
+
+def peek(tid: int) -> int | None:
+    """Return the next wait status of *tid*, which stays to be waited for, or None where it has nothing to say."""
+    try:
+        found = os.waitid(os.P_PID, tid, os.WEXITED | os.WSTOPPED | os.WNOWAIT | os.WNOHANG | WALL)
+    except ChildProcessError:
+        raise TraceeGoneError(tid) from None
+    if found is None:
+        return None
+    if found.si_code == os.CLD_EXITED:
+        return found.si_status << 8
+    return found.si_status if found.si_code in (os.CLD_KILLED, os.CLD_DUMPED) else found.si_status << 8 | 0x7F
 
 
 # A stop that was asked for comes within microseconds; after so many looks one looks less often, and at the thread's
@@ -276,7 +309,7 @@ def wait_stop(tid: int) -> int | None:
         if status is not None:
             return status
         time.sleep(_BUSY_S)
-    while not _is_zombie(tid):
+    while not is_zombie(tid):
         status = wait(tid, block=False)
         if status is not None:
             return status
@@ -284,7 +317,8 @@ def wait_stop(tid: int) -> int | None:
     return wait(tid, block=False)
 
 
-def _is_zombie(tid: int) -> bool:
+def is_zombie(tid: int) -> bool:
+    """Tell whether *tid* has ended, though nobody may have been told so yet."""
     try:
         with open(f"/proc/{tid}/stat", "rb") as file:  # noqa: PTH123
             return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")

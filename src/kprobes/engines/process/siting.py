@@ -57,7 +57,8 @@ class Siting:
         while True:
             found = arrange(self._plan, wanted, objects, self._memory, rooms, crowded=crowded, exact=self._exact)
             try:
-                settled = settle(with_victims(found.jumps), found.bodies(), rooms, handlers_size=handlers_size)
+                jumps, always = with_victims(found.jumps), bool(found.faults)
+                settled = settle(jumps, found.bodies(), rooms, handlers_size=handlers_size, always=always)
             except CrowdedError as error:
                 if error.addresses <= crowded:
                     raise UnsupportedError("no free memory for detours in reach of the code") from None

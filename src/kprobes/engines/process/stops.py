@@ -79,7 +79,7 @@ class Stops:
     def set_free(self, threads: StoppedThreads) -> None:
         """Let the stopped *threads* run free from now on."""
         threads.let_go = LetGo.FREE
-        threads.traps, threads.copies = {}, {}
+        threads.traps, threads.copies, threads.on_fault = {}, {}, None
         self.kept = None
 
     def run(self) -> None:
@@ -87,7 +87,7 @@ class Stops:
         if self.kept is None or self.kept.let_go != LetGo.HELD:
             return
         threads = self.kept
-        traced = bool(threads.traps or threads.copies)
+        traced = bool(threads.traps or threads.copies or threads.on_fault)
         threads.let_go = LetGo.TRACED if traced else LetGo.FREE
         if not traced:
             self.kept = None

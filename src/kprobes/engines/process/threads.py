@@ -26,6 +26,7 @@ from kprobes.errors import SyscallError, TargetError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kprobes.engines.process.faults import FaultHandlers
     from kprobes.engines.process.patch import Resume
     from kprobes.engines.process.ptrace import Registers
 
@@ -105,6 +106,7 @@ class StoppedThreads:
         self.strangers: set[int] = set()
         self.traps: Mapping[int, int] = {}
         self.copies: Mapping[int, Resume] = {}
+        self.on_fault: FaultHandlers | None = None
         self.owners: dict[int, int] = {}
         self.stopped_at = 0.0
         self._pending: dict[int, float] = {}
@@ -317,20 +319,24 @@ class StoppedThreads:
                 values.ip -= 1
                 ptrace.set_registers(tid, values)
                 passed = 0
-        if self.copies and passed in FAULTS:
-            self._put_right(tid)
+        if (self.copies or self.on_fault) and passed in FAULTS:
+            passed = self._put_right(tid, passed)
         ptrace.resume(tid, passed)
 
-    def _put_right(self, tid: int) -> None:
-        """Let a fault of an instruction's copy be one of the instruction itself, before the program hears of it."""
-        values = ptrace.registers(tid)
-        original = self.copies.get(values.ip)
-        if original is None or ptrace.signal_code(tid) <= 0:
-            return
-        ptrace.replace_fault_address(tid, values.ip, original.address)
-        values.ip = original.address
-        values.sp += original.pop
-        ptrace.set_registers(tid, values)
+    def _put_right(self, tid: int, passed: int) -> int:
+        """Let a fault of an instruction's copy be one of the instruction itself, before the program hears of it; run
+        what runs on faults. Return the signal to deliver, 0 for none."""
+        found = ptrace.registers(tid)
+        original = self.copies.get(found.ip)
+        if (original is None and self.on_fault is None) or ptrace.signal_code(tid) <= 0:
+            return passed
+        values = found.copy()
+        if original is not None:
+            ptrace.replace_fault_address(tid, found.ip, original.address)
+            values.ip = original.address
+            values.sp += original.pop
+            ptrace.set_registers(tid, values)
+        return passed if self.on_fault is None else self.on_fault.handle(tid, passed, values, found)
 
     def _look_asleep(self, tid: int) -> None:
         """Accept *tid* as standing still if it waits in vfork for a child on the same memory, or has ended.

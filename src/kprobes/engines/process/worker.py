@@ -18,9 +18,10 @@ from kprobes.engines.process.area import Area, map_area, map_more_code
 from kprobes.engines.process.arming import Armed
 from kprobes.engines.process.breakpoints import Breakpoints
 from kprobes.engines.process.detours import Builder, Detours, merged_pages
+from kprobes.engines.process.faults import FaultHandlers
 from kprobes.engines.process.filling import place_maps
 from kprobes.engines.process.handlers import Handlers
-from kprobes.engines.process.hooks import programs_of
+from kprobes.engines.process.hooks import fault_programs_of, programs_of
 from kprobes.engines.process.layout import SharedLayout, layout_for
 from kprobes.engines.process.listing import format_listing, rows_of
 from kprobes.engines.process.loader import find_rendezvous
@@ -117,8 +118,9 @@ class Worker:
         self.attached = False
         self.breakpoints: Breakpoints | None = None
         self._ended = ended
-        self._exact_faults = exact_faults
-        self._siting = Siting(target.pid, plan, self.memory, exact=exact_faults)
+        self._exact_faults = exact_faults or bool(fault_programs_of(plan))
+        self._on_fault: FaultHandlers | None = None
+        self._siting = Siting(target.pid, plan, self.memory, exact=self._exact_faults)
         self._listing_is_old = False
         self._rendezvous = 0
         self._disabled: frozenset[int] = frozenset()
@@ -212,6 +214,7 @@ class Worker:
             area.layout.counter,
             self.memory.read,
             programs_of(self.plan),
+            fault_programs_of(self.plan),
         ).build(settled)
         for code in found.areas:
             self.memory.write(code.start, bytes(code.content))
@@ -292,6 +295,9 @@ class Worker:
         traps = self.detours.traps
         if traps or self._exact_faults:
             self.stops.keep(threads, traps, self.detours.resume)
+            if not self.attached and fault_programs_of(self.plan):
+                self._on_fault = FaultHandlers(self.detours, self.memory, self._area())
+            threads.on_fault = self._on_fault
             alone = self.owner.pid != os.getpid()
             patches = self.detours.patches
             self.breakpoints = Breakpoints(
@@ -324,6 +330,9 @@ class Worker:
         self._disabled = self._disabled - sites if enabled else self._disabled | sites
         there = {id(patch) for patch in (*self.detours.patches, *(self._pending.dormant() if enabled else ()))}
         patches = [patch for group in groups for patch in group.patches if (id(patch) in there) != enabled]
+        if self._on_fault is not None:
+            self._on_fault.disabled = self._disabled
+            self._listing_is_old = True
         if not patches:
             return
         if enabled:
@@ -377,6 +386,7 @@ class Worker:
         for group in self.detours.groups:
             if any(id(patch) not in in_place for patch in group.patches):
                 off |= group.sites
+        off |= self._disabled & fault_programs_of(self.plan).keys()
         return rows_of(self.plan, self.outcome.armed, off, self._pending.waiting)
 
     def _write_listing(self) -> None:

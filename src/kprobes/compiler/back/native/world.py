@@ -154,6 +154,10 @@ def _random(part: NativePart) -> str:
     return text.let(f"lshr i64 {state}, 32")
 
 
+def _fault_word(place: int) -> Callable[[NativePart], str]:
+    return lambda part: part.text.load(64, part.text.offset("%regs", x86_64.PT_REGS_SIZE + 8 * place))
+
+
 _NUMBERS: dict[str, Callable[[NativePart], str]] = {
     "now": _now,
     "cycles": _cycles,
@@ -161,6 +165,8 @@ _NUMBERS: dict[str, Callable[[NativePart], str]] = {
     "tid": _tid,
     "cpu": _cpu,
     "random": _random,
+    "fault_signal": _fault_word(0),
+    "fault_address": _fault_word(1),
     "stack": stack,
     "user_stack": stack,
     "uid": lambda part: _wide(part, part.world(WORLD_UID)),

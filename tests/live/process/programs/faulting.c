@@ -1,0 +1,191 @@
+/* Faults by each way, for fault handlers. `faulting HOW [N]`: every line tells what the signal handler saw. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+long load_from(const long *from);
+long divide(long by);
+void store_to(long *to);
+long sink(long depth);
+void illegal(void);
+void load_on(const long *from, void *stack);
+extern const char at_load[], at_div[], at_store[], at_call[], at_ill[];
+__asm__(
+    ".text\n"
+    ".globl load_from\n.type load_from, @function\nload_from:\n"
+    "mov $77, %eax\n"
+    "at_load: mov (%rdi), %rax\n"
+    "nop\nret\n"
+    ".size load_from, . - load_from\n"
+    ".globl divide\n.type divide, @function\ndivide:\n"
+    "mov $1000, %eax\nxor %edx, %edx\n"
+    "at_div: idiv %rdi\n"
+    "ret\n"
+    ".size divide, . - divide\n"
+    ".globl store_to\n.type store_to, @function\nstore_to:\n"
+    "at_store: movq $5, (%rdi)\n"
+    "ret\n"
+    ".size store_to, . - store_to\n"
+    ".globl sink\n.type sink, @function\nsink:\n"
+    "sub $8, %rsp\n"
+    "at_call: call sink\n"
+    "add $8, %rsp\nret\n"
+    ".size sink, . - sink\n"
+    ".globl illegal\n.type illegal, @function\nillegal:\n"
+    "at_ill: ud2\n"
+    "ret\n"
+    ".size illegal, . - illegal\n"
+    ".globl load_on\n.type load_on, @function\nload_on:\n"
+    "mov %rsi, %rsp\npush $0\n"
+    "at_edge: mov (%rdi), %rax\n"
+    "ud2\n"
+    ".size load_on, . - load_on\n"
+    ".globl at_edge, at_load, at_div, at_store, at_call, at_ill\n");
+
+static __thread sigjmp_buf back;
+static __thread int seen;
+static volatile int quiet;
+static char *page;
+
+static void tell(int number, siginfo_t *info, void *context)
+{
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    char text[200];
+    seen++;
+    if (info->si_code <= 0) {
+        if (write(1, "sent\n", 5) != 5)
+            _exit(9);
+    } else if (!quiet) {
+        long off = (const char *)registers[REG_RIP] - (const char *)load_from;
+        long about = number == SIGSEGV ? (long)info->si_addr : (char *)info->si_addr - (const char *)load_from;
+        int size = snprintf(text, sizeof text, "signal %d code %d at +%ld about %#lx trap %lld err %lld cr2 %#llx di %lld mask %d\n",
+                            number, info->si_code, off, number == SIGSEGV && about > 1 << 20 ? 1 : about,
+                            registers[REG_TRAPNO], registers[REG_ERR],
+                            registers[REG_CR2] > 1 << 20 ? 1 : registers[REG_CR2],
+                            registers[REG_RDI] > 1 << 20 ? 1 : registers[REG_RDI],
+                            sigismember(&((ucontext_t *)context)->uc_sigmask, SIGUSR1));
+        if (write(1, text, size) != size)
+            _exit(9);
+    }
+    siglongjmp(back, 1);
+}
+
+static long tries(int count)
+{
+    static const long good = 3;
+    volatile long sum = 0;
+    for (volatile int i = 0; i < count; i++) {
+        if (sigsetjmp(back, 1))
+            continue;
+        sum += load_from(i % 2 ? &good : NULL);
+    }
+    return sum;
+}
+
+static void *work(void *count)
+{
+    long sum = tries(*(int *)count);
+    return (void *)(sum + 1000L * seen);
+}
+
+static void *ticks(void *end)
+{
+    while (!*(volatile int *)end) {
+        kill(getpid(), SIGUSR2);
+        usleep(300);
+    }
+    return NULL;
+}
+
+static volatile int ticked;
+static void tick(int number)
+{
+    (void)number;
+    ticked++;
+}
+
+static void *overflow(void *unused)
+{
+    stack_t other = {.ss_sp = malloc(1 << 16), .ss_size = 1 << 16};
+    (void)unused;
+    sigaltstack(&other, NULL);
+    if (!sigsetjmp(back, 1))
+        sink(0);
+    puts("came back");
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction action = {.sa_sigaction = tell, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    const char *how = argc > 1 ? argv[1] : "load";
+    int count = argc > 2 ? atoi(argv[2]) : 3;
+    for (int number = 1; number < 32; number++)
+        if (number == SIGSEGV || number == SIGFPE || number == SIGBUS || number == SIGILL)
+            sigaction(number, &action, NULL);
+    setvbuf(stdout, NULL, _IONBF, 0);
+    page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!strcmp(how, "load")) {
+        printf("sum %ld\n", tries(count));
+    } else if (!strcmp(how, "all")) {
+        sigset_t blocked;
+        sigemptyset(&blocked);
+        sigaddset(&blocked, SIGUSR1);
+        sigprocmask(SIG_BLOCK, &blocked, NULL);
+        if (!sigsetjmp(back, 1))
+            printf("%ld\n", load_from((long *)16));
+        if (!sigsetjmp(back, 1))
+            printf("%ld\n", load_from((long *)0x8000000000000000));
+        if (!sigsetjmp(back, 1))
+            store_to((long *)page);
+        if (!sigsetjmp(back, 1))
+            printf("%ld\n", divide(0));
+        if (!sigsetjmp(back, 1))
+            illegal();
+        if (!sigsetjmp(back, 1))
+            raise(SIGFPE);
+        printf("stored %ld\n", *(long *)page);
+    } else if (!strcmp(how, "threads")) {
+        pthread_t threads[4], other;
+        int end = 0;
+        long sum = 0;
+        quiet = 1;
+        signal(SIGUSR2, tick);
+        pthread_create(&other, NULL, ticks, &end);
+        for (int i = 0; i < 4; i++)
+            pthread_create(&threads[i], NULL, work, &count);
+        for (int i = 0; i < 4; i++) {
+            void *found;
+            pthread_join(threads[i], &found);
+            sum += (long)found;
+        }
+        end = 1;
+        pthread_join(other, NULL);
+        printf("sum %ld %s\n", sum, ticked ? "ticked" : "");
+    } else if (!strcmp(how, "deep")) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, overflow, NULL);
+        pthread_join(thread, NULL);
+    } else if (!strcmp(how, "main-deep")) {
+        overflow(NULL);
+    } else if (!strcmp(how, "edge")) {
+        /* the page that the stack pointer is on is there, the one below comes when it is touched */
+        long here = (long)&here;
+        for (int pages = 64; pages < 64 + 16 * count; pages += 16)
+            if (!sigsetjmp(back, 1))
+                load_on(NULL, (void *)((here & -4096) - 4096L * pages + 8));
+    } else if (!strcmp(how, "for-ever")) {
+        quiet = 1;
+        printf("%d\n", (int)getpid());
+        for (;;)
+            tries(10);
+    }
+    return 0;
+}
