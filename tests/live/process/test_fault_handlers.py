@@ -145,6 +145,15 @@ def test_a_stack_that_grows_when_it_is_touched_grows(build: Callable[..., Path],
     assert shown(tmp_path) == plain(str(program), "edge", "3")
 
 
+def test_in_a_library_that_comes_and_goes(build: Callable[..., Path], tmp_path: Path) -> None:
+    program, library = build("faulting.c"), build("faulting.c", "-shared", "-fPIC")
+    probe = on_fault(TELL, f"{library}:{place(library, 'at_load', 'load_from')}")
+    with probing(program, tmp_path, probe, arguments=("library", str(library))) as session:
+        assert counts(session) == [(15, 0)]
+        assert [(one.about, one.at, one.ax) for one in all_events(session)] == [(0, 0, 77)] * 15
+    assert shown(tmp_path) == "seen 15\n"
+
+
 def test_several_handlers_run_until_one_takes_over(build: Callable[..., Path], tmp_path: Path) -> None:
     program = build("faulting.c")
     where = place(program, "at_load", "load_from")

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from kprobes.errors import UsageError
+from kprobes.errors import UnsupportedError, UsageError
 from kprobes.model.features import Features
+from kprobes.model.probe import Probe
+from kprobes.planner.build import Builder
 from kprobes.planner.ways import Demand, candidates
 
 ALL = Features("key", "6.12", 2, True, True, True, True, True, True, True)
@@ -50,3 +52,9 @@ def test_a_forced_way_is_taken_or_refused():
         first(replace(ENTRY, registers=True), forced="fentry")
     with pytest.raises(UsageError):
         first(ENTRY, forced="magic")
+
+
+def test_no_kernel_runs_a_handler_on_a_fault():
+    builder = Builder(ALL, None, frozenset())
+    with pytest.raises(UnsupportedError, match="the kernel runs no handler when a probed instruction faults"):
+        builder.resolve(Probe("uprobe", ("libc:malloc",), on_fault=True))

@@ -1,5 +1,6 @@
 /* Faults by each way, for fault handlers. `faulting HOW [N]`: every line tells what the signal handler saw. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -181,6 +182,17 @@ int main(int argc, char **argv)
         for (int pages = 64; pages < 64 + 16 * count; pages += 16)
             if (!sigsetjmp(back, 1))
                 load_on(NULL, (void *)((here & -4096) - 4096L * pages + 8));
+    } else if (!strcmp(how, "library")) {
+        for (int round = 0; round < 3; round++) {
+            void *library = dlopen(argv[2], RTLD_NOW | RTLD_LOCAL);
+            long (*load)(const long *) = (long (*)(const long *))dlsym(library, "load_from");
+            quiet = 1;
+            for (volatile int i = 0; i < 5; i++)
+                if (!sigsetjmp(back, 1))
+                    load(NULL);
+            dlclose(library);
+        }
+        printf("seen %d\n", seen);
     } else if (!strcmp(how, "for-ever")) {
         quiet = 1;
         printf("%d\n", (int)getpid());
