@@ -65,6 +65,7 @@ def surroundings(around: str) -> Surroundings:
         record=SCHED_SWITCH if kind == "tracepoint" else (),
         shards=4,
         unsafe="unsafe" in rest,
+        on_fault="fault" in rest,
     )
 
 

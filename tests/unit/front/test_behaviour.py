@@ -274,4 +274,4 @@ def test_handlers_in_the_language_reference_compile():
     )
     assert len(handlers) >= 2
     for handler in handlers:
-        verify(compile_text(handler, "kretprobe vfs_read"))
+        verify(compile_text(handler, "uprobe main fault" if "fault_signal" in handler else "kretprobe vfs_read"))

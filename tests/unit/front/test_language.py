@@ -13,7 +13,6 @@ from kprobes.compiler.front.compile import compile_handler
 from kprobes.compiler.ir import usage
 from kprobes.compiler.ir.nodes import Emit, ReadContext
 from kprobes.errors import CompileError
-from kprobes.frozen import replace
 from kprobes.model import words
 from kprobes.model.mapspec import Count, HashMap, Histogram
 from kprobes.model.probe import HandlerSource
@@ -258,20 +257,15 @@ def test_names_of_the_tests_are_what_handlers_see():
     assert NAMES["comm"] is words.comm
 
 
-def on_fault(text):
-    source = HandlerSource("h", text, "script.py", 10, 4, NAMES)
-    return compile_handler(source, replace(surroundings("uprobe main mid"), on_fault=True, steps=False))
-
-
 def test_what_a_fault_brings_along_is_there_on_faults_only():
     for word, bits in (("fault_signal", 32), ("fault_address", 64)):
         text = f"def h():\n    emit(found={word})\n"
         with pytest.raises(CompileError, match=f"{word}.. without a fault"):
             compile_text(text, "uprobe main mid")
-        (event,) = on_fault(text).events
+        (event,) = compile_text(text, "uprobe main mid fault").events
         assert event.fields[-1].size * 8 == bits
 
 
 def test_a_fault_handler_has_no_second_half():
     with pytest.raises(CompileError, match="no second half"):
-        on_fault("def h():\n    x = pid\n    yield\n    emit(x)\n")
+        compile_text("def h():\n    x = pid\n    yield\n    emit(x)\n", "uprobe main mid fault")
