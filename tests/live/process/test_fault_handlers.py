@@ -154,6 +154,14 @@ def test_in_a_library_that_comes_and_goes(build: Callable[..., Path], tmp_path: 
     assert shown(tmp_path) == "seen 15\n"
 
 
+def test_in_a_program_that_takes_system_calls_for_itself(build: Callable[..., Path], tmp_path: Path) -> None:
+    program = build("faulting.c")
+    probe = on_fault(TELL, place(program, "at_load", "load_from"))
+    with probing(program, tmp_path, probe, arguments=("dispatch", "5")) as session:
+        assert counts(session) == [(5, 0)]
+    assert shown(tmp_path) == plain(str(program), "dispatch", "5")
+
+
 def test_several_handlers_run_until_one_takes_over(build: Callable[..., Path], tmp_path: Path) -> None:
     program = build("faulting.c")
     where = place(program, "at_load", "load_from")

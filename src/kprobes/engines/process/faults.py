@@ -24,7 +24,7 @@ from kprobes.engines.process import ptrace
 from kprobes.engines.process.layout import BLOCK_GUARD
 from kprobes.engines.process.owners import claim_block
 from kprobes.engines.process.ptrace import TraceeGoneError
-from kprobes.errors import TargetError
+from kprobes.errors import SyscallError, TargetError
 from kprobes.model.layout import SITE_COUNTERS
 from kprobes.model.plan import LEFT, OMITTED
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 _OURS = SIGNALS | {signal.SIGTRAP}
-_BLOCKED = (1 << 64) - 1 - sum(1 << number - 1 for number in _OURS)
+_BLOCKED = (1 << 64) - 1 - sum(1 << number - 1 for number in (*_OURS, signal.SIGSYS))
 _RED_ZONE = 128
 _BEHIND = struct.Struct("<QQ")  # the signal's number and its address, behind pt_regs
 _FRAME = PT_REGS_SIZE + _BEHIND.size
@@ -122,7 +122,9 @@ class FaultHandlers:
             self._forgive(frame, where)
             return 0
         result = ptrace.registers(loan.tid).bx & (LEFT | OMITTED)
-        changed = self._memory.read(frame, PT_REGS_SIZE)
+        changed = self._memory.read_some(frame, PT_REGS_SIZE)
+        if len(changed) != PT_REGS_SIZE:  # another thread has unmapped its stack
+            return 0
         for name, before, after in zip(PT_REGS, _words(content), _words(changed), strict=True):
             if after != before and name not in _KEPT:
                 setattr(now, name, after)
@@ -190,13 +192,16 @@ class _Loan:
         """Let the thread run from *values* on to its next system call; tell whether it got there without a fault."""
         ptrace.set_registers(self.tid, values)
         while True:
-            ptrace.resume_to_unmade_call(self.tid)
+            try:
+                ptrace.resume_to_unmade_call(self.tid)
+            except SyscallError:  # this kernel can't
+                return False
             event, number = self._next()
             self._at_call = not event and number == ptrace.SYSCALL_STOP_SIGNAL
             if self._at_call:
                 return True
-            if not event and number in _OURS and ptrace.signal_code(self.tid) > 0:
-                return False
+            if not event and number in (*_OURS, signal.SIGSYS) and ptrace.signal_code(self.tid) > 0:
+                return number == signal.SIGSYS  # the program has its system calls sent to itself (as Wine does)
             self._keep(event, number)
 
     def end(self, values: Registers, *, swallow: bool) -> int:
