@@ -45,7 +45,7 @@ _FRAME = PT_REGS_SIZE + _BEHIND.size
 _FLAGS = 0x202  # none set but the interrupt flag
 _NO_CALL = (1 << 64) - 1
 _KEPT = frozenset({"orig_ax", "cs", "ss"})  # what no handler changes
-_TOUCH_SIZE = 4
+TOUCH_SIZE = 4
 _SI_ADDR = 16
 _HITS, _MISSED = SITE_COUNTERS.index("hits"), SITE_COUNTERS.index("missed")
 _YIELDS = 200
@@ -118,7 +118,7 @@ class FaultHandlers:
         if now.sp < 1 << 16 or not self._place(loan, frame, content, (stub, now)):
             self._count(self._own, where, _MISSED, 1)
             return 0
-        if not loan.run(_as_called(now, stub + _TOUCH_SIZE, frame, where, entry)):
+        if not loan.run(_as_called(now, stub + TOUCH_SIZE, frame, where, entry)):
             self._forgive(frame, where)
             return 0
         result = ptrace.registers(loan.tid).bx & (LEFT | OMITTED)

@@ -31,9 +31,8 @@ _LEAVE = b"\x48\x8b\x4c\x24" + bytes((_ORIG_AX,)) + b"\x48\xc7\x41" + bytes((BLO
 # By the call, by `enter` and by the way out.
 ENTER_CLOBBERS = frozenset({"ax", "cx", "dx", "di", "si", "r10", "r11"})
 HELPERS = ("reserve", "submit")
-# How the hand lets a stopped thread run a handler at rbx, with rdi = pt_regs and rsi = number of the site: call enter;
-# jne out; mov r12, rdx; call rbx; mov qword [r12 + guard], 0; mov ebx, eax; jmp end; out: xor ebx, ebx; end: or eax,
-# -1; syscall; ud2. Before it stands `touch`: mov [rdi], al; jmp end. The system call is never made, see `faults`.
+# How the hand lets a stopped thread run a handler, see `faults`; the source is tests/golden/process/fault.s, and a test
+# assembles it and compares. The call's offset is filled in.
 _TOUCH = bytes.fromhex("8807eb1b")
 _RUN = bytes.fromhex("e800000000 7512 4989d4 ffd3 49c7442420 00000000 89c3 eb02 31db 83c8ff 0f05 0f0b")
 FAULT_STUB_SIZE = 64
