@@ -15,12 +15,14 @@ from kprobes.compiler.ir.nodes import (
     Function,
     Handler,
     IntType,
+    MapSample,
     Place,
     ReadContext,
     Return,
     Value,
 )
 from kprobes.model.layout import RECORD_HEADER, EventLayout, Field
+from kprobes.model.mapspec import Histogram
 
 P = Place(1, 0)
 TYPES = tuple(IntType(bits, signed) for bits in (8, 16, 32, 64) for signed in (False, True))
@@ -111,3 +113,26 @@ def random_arithmetic(random, size=60):
 def random_hits(random, count):
     return [[random.choice(EDGES) if random.random() < 0.6 else random.getrandbits(64) for _ in range(6)]
             for _ in range(count)]  # fmt: skip
+
+
+# Histograms, and samples about the edges of their buckets.
+SCALES = [
+    (Histogram("h"), EDGES),
+    (Histogram("h", linear=(0, 100, 7)), [*range(-3, 120), *EDGES]),
+    (Histogram("h", linear=(-50, 50, 10)), [*(n & (1 << 64) - 1 for n in range(-70, 70)), *EDGES]),
+    (Histogram("h", linear=(1000, 2000, 250)), [999, 1000, 1249, 1250, 1999, 2000, 2001, *EDGES]),
+    (Histogram("h", by=int), EDGES),
+]
+SCALE_NAMES = ["log2", "linear", "around zero", "above zero", "keyed"]
+
+
+def sampling(spec, kind):
+    """Return a handler that puts its first argument, of *kind*, into the histogram *spec* with a weight of 3."""
+    sample, weight, key = Value(1, kind), Value(2, I64), Value(3, I64)
+    nodes = (
+        ReadContext(P, sample, "argument", 0),
+        Const(P, weight, 3),
+        Const(P, key, 5),
+        MapSample(P, "h", (key,) if spec.by else (), sample, weight),
+    )
+    return handler(Function("h", "entry", (), (Block("start", nodes, Return(P)),)), (spec.layout(4),))

@@ -6,13 +6,13 @@ import struct
 
 import pytest
 from back.machine import own_world, run_interpreter
-from back.programs import EDGES, TYPES, Build, P, handler, random_arithmetic, random_hits
+from back.programs import EDGES, SCALE_NAMES, SCALES, TYPES, Build, random_arithmetic, random_hits, sampling
 from front.cases import GOLDEN, compile_text, read_cases
 
-from kprobes.compiler.ir.nodes import I64, U64, Block, Const, Function, MapSample, ReadContext, Return, Value
+from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.compiler.ir.verify import verify
 from kprobes.errors import CompileError
-from kprobes.model.mapspec import Count, Histogram
+from kprobes.model.mapspec import Count
 from native.native_machine import NativeMachine, run_native
 
 
@@ -27,26 +27,10 @@ def test_random_arithmetic_agrees(seed):
     assert ours.records == theirs.records
 
 
-SCALES = [
-    (Histogram("h"), EDGES),
-    (Histogram("h", linear=(0, 100, 7)), [*range(-3, 120), *EDGES]),
-    (Histogram("h", linear=(-50, 50, 10)), [*(n & (1 << 64) - 1 for n in range(-70, 70)), *EDGES]),
-    (Histogram("h", linear=(1000, 2000, 250)), [999, 1000, 1249, 1250, 1999, 2000, 2001, *EDGES]),
-    (Histogram("h", by=int), EDGES),
-]
-
-
 @pytest.mark.parametrize("kind", [I64, U64], ids=str)
-@pytest.mark.parametrize(("spec", "samples"), SCALES, ids=["log2", "linear", "around zero", "above zero", "keyed"])
+@pytest.mark.parametrize(("spec", "samples"), SCALES, ids=SCALE_NAMES)
 def test_samples_fall_in_the_same_buckets(spec, samples, kind):
-    sample, weight, key = Value(1, kind), Value(2, I64), Value(3, I64)
-    nodes = (
-        ReadContext(P, sample, "argument", 0),
-        Const(P, weight, 3),
-        Const(P, key, 5),
-        MapSample(P, "h", (key,) if spec.by else (), sample, weight),
-    )
-    made = handler(Function("h", "entry", (), (Block("start", nodes, Return(P)),)), (spec.layout(4),))
+    made = sampling(spec, kind)
     hits = [[number] for number in samples]
     ours, theirs = run_native(made, hits), run_interpreter(made, hits)
     assert ours.maps == theirs.maps
