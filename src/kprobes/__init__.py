@@ -16,6 +16,8 @@
         print(session[usecs])
 
 This file only hands names on, each when it is first asked for, so that a command pays for nothing it does not use.
+What the names are, editors and type checkers read in `__init__.pyi`, which `scripts/words` makes from the table here
+and that of the builtins.
 """
 
 from __future__ import annotations
@@ -24,122 +26,33 @@ from kprobes.version import VERSION
 
 __version__ = VERSION
 
-_HOMES = {
-    "kprobes.decorators": "kprobe kretprobe uprobe uretprobe tracepoint",
-    "kprobes.model.mapspec": "Count Histogram HashMap Stack String Symbol Unsigned UserStack",
-    "kprobes.model.words": (
-        "arg cast cgroup comm cpu current cycles deref emit function gid log now pid random regs retval "
-        "return_from_function skip stack string symbol task tid uid user_stack user_string"
-    ),
-    "kprobes.session": "Session attach kallsyms_lookup_name",
-    "kprobes.engines.targets": "Kernel Machine",
+HOMES = {
+    "kprobes.decorators": "kprobe kretprobe tracepoint uprobe uretprobe",
     "kprobes.engines.process.target": "Process",
+    "kprobes.engines.targets": "Kernel Machine",
     "kprobes.errors": "CompileError KprobesError",
+    "kprobes.model.mapspec": "Count HashMap Histogram Stack String Symbol Unsigned UserStack",
+    "kprobes.session": "Session attach kallsyms_lookup_name",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-
-__all__ = [
-    "CompileError",
-    "Count",
-    "HashMap",
-    "Histogram",
-    "Kernel",
-    "KprobesError",
-    "Machine",
-    "Process",
-    "Session",
-    "Stack",
-    "String",
-    "Symbol",
-    "Unsigned",
-    "UserStack",
-    "arg",
-    "attach",
-    "cast",
-    "cgroup",
-    "comm",
-    "cpu",
-    "current",
-    "cycles",
-    "deref",
-    "emit",
-    "fault_address",
-    "fault_signal",
-    "function",
-    "gid",
-    "kallsyms_lookup_name",
-    "kprobe",
-    "kretprobe",
-    "log",
-    "now",
-    "pid",
-    "random",
-    "regs",
-    "return_from_function",
-    "retval",
-    "skip",
-    "stack",
-    "string",
-    "symbol",
-    "task",
-    "tid",
-    "tracepoint",
-    "uid",
-    "uprobe",
-    "uretprobe",
-    "user_stack",
-    "user_string",
-]
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from kprobes.decorators import kprobe, kretprobe, tracepoint, uprobe, uretprobe
-    from kprobes.engines.process.target import Process
-    from kprobes.engines.targets import Kernel, Machine
-    from kprobes.errors import CompileError, KprobesError
-    from kprobes.model.mapspec import Count, HashMap, Histogram, Stack, String, Symbol, Unsigned, UserStack
-    from kprobes.model.words import (
-        arg,
-        cast,
-        cgroup,
-        comm,
-        cpu,
-        current,
-        cycles,
-        deref,
-        emit,
-        fault_address,
-        fault_signal,
-        function,
-        gid,
-        log,
-        now,
-        pid,
-        random,
-        regs,
-        return_from_function,
-        retval,
-        skip,
-        stack,
-        string,
-        symbol,
-        task,
-        tid,
-        uid,
-        user_stack,
-        user_string,
-    )
-    from kprobes.session import Session, attach, kallsyms_lookup_name
+_HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
+_WORDS = "kprobes.model.words"
 
 
 def __getattr__(name: str) -> object:
-    home = _HOME_OF.get(name)
-    if home is None:
+    if name == "__all__":
+        return __dir__()
+    if name.startswith("__"):
         raise AttributeError(f"module 'kprobes' has no attribute {name!r}")
-    value = getattr(__import__(home, fromlist=(name,)), name)
+    home = _HOME_OF.get(name, _WORDS)
+    try:
+        value = getattr(__import__(home, fromlist=(name,)), name)
+    except AttributeError:
+        raise AttributeError(f"module 'kprobes' has no attribute {name!r}") from None
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    from kprobes.model.words import WORDS
+
+    return sorted([*_HOME_OF, *WORDS, "__version__"])

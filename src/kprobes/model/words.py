@@ -1,184 +1,74 @@
-"""The words a handler can say, as importable names: they give editors something to complete and document.
+"""The words a handler can say, as importable objects: `from kprobes import comm, now`.
 
-Handlers are compiled, so none of these ever runs in Python; calling one outside a handler says so. What each means
-to the
-compiler stands in the front's table of builtins.
+Handlers are compiled, so none of these ever runs in Python; using one outside a handler says so. What they are stands
+in `model.builtins`; editors read the stub that is made of it.
 """
 
 from __future__ import annotations
 
 from kprobes.errors import UsageError
+from kprobes.model.builtins import TABLE, Builtin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from inspect import Signature
     from typing import NoReturn
 
+_ONLY_INSIDE = "put it into a function decorated with @kprobe, @kretprobe, @uprobe, @uretprobe or @tracepoint"
 
-def _only_in_handlers(word: str) -> NoReturn:
-    raise UsageError(
-        f"{word} means something only inside a handler, which is compiled",
-        hint="put it into a function decorated with @kprobe, @kretprobe, @uprobe, @uretprobe or @tracepoint",
-    )
 
+class Word:  # noqa: D101 - its docstring is that of the builtin
+    # One builtin of the handler language, by name.
 
-def now() -> int:
-    """Return the time in ns since boot (CLOCK_MONOTONIC)."""
-    _only_in_handlers("now()")
+    __slots__ = ("__name__", "__qualname__", "_row")
 
+    def __init__(self, row: Builtin) -> None:
+        self.__name__ = self.__qualname__ = row.name
+        self._row = row
 
-def cycles() -> int:
-    """Return the time stamp counter, cheaper than `now()`: ticks of a constant rate. Only inside of a process."""
-    _only_in_handlers("cycles()")
+    def __call__(self, *_: object, **__: object) -> NoReturn:  # noqa: D102
+        self._refuse(f"{self.__name__}()")
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or not self._row.fields:
+            raise AttributeError(f"{self.__name__} has no attribute {name!r} outside of a handler", name=name, obj=self)
+        self._refuse(f"{self.__name__}.{name}")
 
-def fault_signal() -> int:
-    """Return the number of the signal of the fault. Only with `on_fault=True`."""
-    _only_in_handlers("fault_signal()")
+    def _refuse(self, what: str) -> NoReturn:
+        raise UsageError(f"{what} means something only inside a handler, which is compiled", hint=_ONLY_INSIDE)
 
+    def __repr__(self) -> str:
+        return f"<builtin of handlers: {self._row.signature}>"
 
-def fault_address() -> int:
-    """Return the address that the fault is about (`si_addr`). Only with `on_fault=True`."""
-    _only_in_handlers("fault_address()")
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        return self._row.docstring
 
+    @property
+    def __signature__(self) -> Signature:
+        from ast import literal_eval
+        from inspect import Parameter, Signature
 
-def comm() -> str:
-    """Return the name of the current thread, at most 15 bytes."""
-    _only_in_handlers("comm()")
+        kinds = {"*": Parameter.VAR_POSITIONAL, "**": Parameter.VAR_KEYWORD}
+        return Signature(
+            [
+                Parameter(
+                    one.name.lstrip("*"),
+                    kinds.get(one.name[: one.name.count("*")], Parameter.POSITIONAL_OR_KEYWORD),
+                    default=literal_eval(one.default) if one.default else Parameter.empty,
+                    annotation=one.type,
+                )
+                for one in self._row.parameters
+            ],
+            return_annotation=self._row.python_result,
+        )
 
 
-def pid() -> int:
-    """Return the process id (the kernel's thread group)."""
-    _only_in_handlers("pid()")
+WORDS = {row.name: Word(row) for row in TABLE if not row.python}
 
 
-def tid() -> int:
-    """Return the thread id."""
-    _only_in_handlers("tid()")
-
-
-def uid() -> int:
-    """Return the real user id."""
-    _only_in_handlers("uid()")
-
-
-def gid() -> int:
-    """Return the real group id."""
-    _only_in_handlers("gid()")
-
-
-def cpu() -> int:
-    """Return the number of the CPU."""
-    _only_in_handlers("cpu()")
-
-
-def cgroup() -> int:
-    """Return the id of the cgroup (version 2)."""
-    _only_in_handlers("cgroup()")
-
-
-def stack() -> int:
-    """Return the id of the kernel stack; shown as frames."""
-    _only_in_handlers("stack()")
-
-
-def user_stack() -> int:
-    """Return the id of the user stack; shown as frames."""
-    _only_in_handlers("user_stack()")
-
-
-def random() -> int:
-    """Return 32 random bits."""
-    _only_in_handlers("random()")
-
-
-def emit(*values: object, **named: object) -> None:
-    """Send one event; positional values are named after their text."""
-    _only_in_handlers("emit()")
-
-
-def log(text: str) -> None:
-    """Send one line of text: an f-string over the handler's values."""
-    _only_in_handlers("log()")
-
-
-def string(address: object, size: int = 64) -> str:
-    """Return the NUL-terminated string at *address*, at most *size* - 1 bytes."""
-    _only_in_handlers("string()")
-
-
-def deref(address: object, ctype: str = "u64") -> int:
-    """Return what lies at *address*, read safely as *ctype*."""
-    _only_in_handlers("deref()")
-
-
-def cast(value: object, ctype: str) -> object:
-    """Return *value* as a pointer or integer of *ctype*: `cast(arg(1), "struct file *")`."""
-    _only_in_handlers("cast()")
-
-
-def arg(number: int) -> int:
-    """Return argument *number*, from 1, as the kernel's `$argN`."""
-    _only_in_handlers("arg()")
-
-
-def retval() -> int:
-    """Return what the probed function returned."""
-    _only_in_handlers("retval()")
-
-
-def user_string(address: object, size: int = 64) -> str:
-    """Return the string at *address* in the memory of the process, whatever the address looks like."""
-    _only_in_handlers("user_string()")
-
-
-def task() -> Task:
-    """Return the `struct task_struct` of the running thread; `current` is the same."""
-    _only_in_handlers("task()")
-
-
-def function() -> int:
-    """Return the address of the probe, shown as symbol+offset."""
-    _only_in_handlers("function()")
-
-
-def skip() -> None:
-    """Don't run the probed instruction (only with `unsafe=True`)."""
-    _only_in_handlers("skip()")
-
-
-def return_from_function(value: int = 0) -> None:
-    """Leave the probed function with *value*, without running it (only with `unsafe=True`)."""
-    _only_in_handlers("return_from_function()")
-
-
-def symbol(address: object) -> int:
-    """Return *address*, shown as symbol+offset."""
-    _only_in_handlers("symbol()")
-
-
-class Registers:
-    """`regs.di`, `regs.rdi`: the registers at the hit, by their names in `struct pt_regs`."""
-
-    word = "regs"
-
-    def __getattr__(self, name: str) -> int:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        _only_in_handlers(f"regs.{name}")
-
-
-regs = Registers()
-
-
-class Task:
-    """`current.comm`, `current.real_parent.pid`: the running thread, by the fields of `struct task_struct`."""
-
-    word = "current"
-
-    def __getattr__(self, name: str) -> Task:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        _only_in_handlers(f"current.{name}")
-
-
-current = Task()
+def __getattr__(name: str) -> Word:
+    word = WORDS.get(name)
+    if word is None:
+        raise AttributeError(f"there is no builtin {name!r}", name=name)
+    return word

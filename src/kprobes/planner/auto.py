@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HEAD = "_time=now(), _cpu=cpu(), _pid=pid(), _tid=tid(), _comm=comm()"
 # Beyond these a BPF program can't read arguments without walking the stack.
 MOST_ARGUMENTS = 6
-WORDS = frozenset(name for name in vars(words) if not name.startswith("_"))
+WORDS = frozenset(words.WORDS)
 
 
 def write_handler(

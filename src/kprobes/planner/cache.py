@@ -184,8 +184,7 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
 
 
 def _is_word(value: object) -> bool:
-    home = "kprobes.model.words"
-    return getattr(value, "__module__", "") == home or type(value).__module__ == home
+    return type(value).__module__ == "kprobes.model.words"
 
 
 def _is_plain(value: object) -> bool:

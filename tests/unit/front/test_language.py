@@ -7,7 +7,7 @@ import pytest
 
 from front.cases import GOLDEN, compile_text, read_cases, surroundings
 from front.universe import NAMES, Universe
-from kprobes.compiler.front import builtins, expressions, statements
+from kprobes.compiler.front import expressions, statements
 from kprobes.compiler.front.abi import integer_indexes
 from kprobes.compiler.front.compile import compile_handler
 from kprobes.compiler.ir import usage
@@ -93,16 +93,6 @@ def test_each_comparison_of_python_is_supported_or_refused():
 def test_each_unary_operator_is_supported():
     assert kinds(ast.unaryop) == {ast.Invert, ast.Not, ast.UAdd, ast.USub}
     assert verdict("def h():\n    emit(~pid, not pid, +pid, -pid)\n") == "fine"
-
-
-def test_each_importable_word_is_a_builtin_of_the_language():
-    importable = {
-        name
-        for name in vars(words)
-        if not name.startswith("_") and getattr(words, name).__class__.__module__ != "typing"
-    }
-    importable -= {"annotations", "NoReturn", "UsageError", "Registers", "Task", "TYPE_CHECKING"}
-    assert importable <= builtins.WORDS
 
 
 def test_words_work_imported_under_another_name():

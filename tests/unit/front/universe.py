@@ -180,7 +180,7 @@ class Objects:
 
 NAMES: dict[str, object] = {
     **{name: value for name, value in vars(Objects).items() if not name.startswith("_")},
-    **{name: value for name, value in vars(words).items() if not name.startswith("_") and name != "NoReturn"},
+    **words.WORDS,
     "Kind": Kind,
     "Limits": Limits,
     "errno": errno,
@@ -191,4 +191,3 @@ NAMES: dict[str, object] = {
     "RATIO": 0.5,
     "TABLE": {1: 2},
 }
-NAMES.pop("annotations", None)

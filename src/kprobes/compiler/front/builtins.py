@@ -1,7 +1,4 @@
-"""The builtins of the handler language: one row each.
-
-A word without parameters is also spelled without the parentheses: `comm` is `comm()`.
-"""
+"""What the builtins of the handler language become: a maker for each row of `model.builtins`."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from kprobes.compiler.front.terms import (
     widened,
 )
 from kprobes.compiler.ir.nodes import I64, U64, BuiltinText, IntType, WriteContext
-from kprobes.frozen import dataclass
+from kprobes.model.builtins import BUILTINS, TABLE, Builtin
 from kprobes.model.ctype import Struct, Void
 from kprobes.model.mapspec import COMM_SIZE
 
@@ -33,46 +30,36 @@ if TYPE_CHECKING:
 
     from kprobes.compiler.front.context import Context
 
-U32 = IntType(32, signed=False)
+    Maker = Callable[[Context, ast.AST, "Given"], Term]
 
 Given = dict[str, tuple[Term, "ast.AST"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One builtin: *parameters* by name, the first *required* of which must be given, and what makes its term.
+def make(ctx: Context, node: ast.AST, name: str, given: Given) -> Term:
+    """Return what the builtin *name* gives for the arguments *given*.
 
-    *effect* says that a call may stand alone as a statement.
+    Raises:
+        CompileError: it has no meaning in such a handler.
     """
-
-    make: Callable[[Context, ast.AST, Given], Term]
-    parameters: tuple[str, ...] = ()
-    required: int = 0
-    effect: bool = False
-    many: bool = False
-
-
-def _world(name: str, result: IntType, kind: str = "uint") -> Row:
-    """Return the row of an integer of the world that the IR has a builtin for."""
-
-    def make(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001 - the face of all rows
-        place = ctx.place(node)
-        value = ctx.build.convert(place, ctx.build.builtin(place, name, result), widened(result))
-        return integer(value, kind, result if result.bits < 64 else None)
-
-    return Row(make)
+    row = BUILTINS[name]
+    if row.needs == "on_fault" and not ctx.around.on_fault:
+        raise ctx.error(node, f"{name}() without a fault", "write @uprobe(..., on_fault=True), in a process")
+    if row.needs == "unsafe":
+        _require_unsafe(ctx, node, f"{name}()")
+    maker = MAKERS.get(name)
+    return maker(ctx, node, given) if maker else _world(ctx, node, row)
 
 
-def _of_fault(name: str, result: IntType, kind: str) -> Row:
-    """Return the row of something that only a fault brings along."""
-    row = _world(name, result, kind)
+def _world(ctx: Context, node: ast.AST, row: Builtin) -> Term:
+    """Return the term of an integer of the world that the IR has a builtin for."""
+    place, result = ctx.place(node), integer_type(row.result)
+    value = ctx.build.convert(place, ctx.build.builtin(place, row.name, result), widened(result))
+    return integer(value, row.shown or "uint", result if result.bits < 64 else None)
 
-    def make(ctx: Context, node: ast.AST, given: Given) -> Term:
-        if not ctx.around.on_fault:
-            raise ctx.error(node, f"{name}() without a fault", "write @uprobe(..., on_fault=True), in a process")
-        return row.make(ctx, node, given)
 
-    return Row(make)
+def integer_type(name: str) -> IntType:
+    """Return the type that is called `u32`, `i64` and so on."""
+    return IntType(int(name[1:]), signed=name[0] == "i")
 
 
 def _comm(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
@@ -212,10 +199,10 @@ def _len(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
     raise ctx.error(where, f"len() of {describe(term)} can't be told", "len() knows tuples, literals and C arrays")
 
 
-def _swapped(bits: int) -> Row:
-    """Return the row of `ntohs` and its like: the lower *bits* with their bytes in the other order."""
+def _swapped(bits: int) -> Maker:
+    """Return the maker of `ntohs` and its like: the lower *bits* with their bytes in the other order."""
 
-    def make(ctx: Context, node: ast.AST, given: Given) -> Term:
+    def swap(ctx: Context, node: ast.AST, given: Given) -> Term:
         term, where = given["value"]
         if isinstance(term, Constant):
             return Constant(int.from_bytes((term.value % (1 << bits)).to_bytes(bits // 8, "little"), "big"))
@@ -232,7 +219,7 @@ def _swapped(bits: int) -> Row:
             whole = build.binary(place, "or", whole, part)
         return integer(build.convert(place, whole, I64), "uint", IntType(bits, signed=False))
 
-    return Row(make, ("value",), 1)
+    return swap
 
 
 def _least(ctx: Context, node: ast.AST, given: Given) -> Term:
@@ -291,13 +278,11 @@ def _picked(
 
 
 def _skip(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
-    _require_unsafe(ctx, node, "skip()")
     ctx.build.add(WriteContext(ctx.place(node), "skip"))
     return Nothing()
 
 
 def _return_from_function(ctx: Context, node: ast.AST, given: Given) -> Term:
-    _require_unsafe(ctx, node, "return_from_function()")
     if not ctx.around.at_entry:
         raise ctx.error(
             node,
@@ -318,54 +303,34 @@ def _require_unsafe(ctx: Context, node: ast.AST, what: str) -> None:
         raise ctx.error(node, f"{what} comes too late {late}")
 
 
-ROWS: dict[str, Row] = {
-    "now": _world("now", U64),
-    "cycles": _world("cycles", U64),
-    "pid": _world("pid", U32),
-    "tid": _world("tid", U32),
-    "uid": _world("uid", U32),
-    "gid": _world("gid", U32),
-    "cpu": _world("cpu", U32),
-    "cgroup": _world("cgroup", U64),
-    "random": _world("random", U32),
-    "stack": _world("stack", I64, "stack"),
-    "user_stack": _world("user_stack", I64, "user_stack"),
-    "fault_signal": _of_fault("fault_signal", U32, "uint"),
-    "fault_address": _of_fault("fault_address", U64, "hex"),
-    "comm": Row(_comm),
-    "task": Row(_task),
-    "current": Row(_task),
-    "function": Row(_function),
-    "retval": Row(_retval),
-    "arg": Row(_arg, ("number",), 1),
-    "string": Row(string, ("address", "size"), 1),
-    "user_string": Row(user_string, ("address", "size"), 1),
-    "cast": Row(_cast, ("value", "ctype"), 2),
-    "deref": Row(_deref, ("address", "ctype"), 1),
-    "hex": Row(_hex, ("value",), 1),
-    "symbol": Row(_symbol, ("address",), 1),
-    "int": Row(_int, ("value",), 1),
-    "bool": Row(_bool, ("value",), 1),
-    "abs": Row(_abs, ("value",), 1),
-    "len": Row(_len, ("value",), 1),
+MAKERS: dict[str, Maker] = {
+    "comm": _comm,
+    "task": _task,
+    "current": _task,
+    "function": _function,
+    "retval": _retval,
+    "arg": _arg,
+    "string": string,
+    "user_string": user_string,
+    "cast": _cast,
+    "deref": _deref,
+    "hex": _hex,
+    "symbol": _symbol,
+    "int": _int,
+    "bool": _bool,
+    "abs": _abs,
+    "len": _len,
     "ntohs": _swapped(16),
     "htons": _swapped(16),
     "ntohl": _swapped(32),
     "htonl": _swapped(32),
-    "min": Row(_least, many=True),
-    "max": Row(_most, many=True),
-    "skip": Row(_skip, effect=True),
-    "return_from_function": Row(_return_from_function, ("value",), 0, effect=True),
+    "min": _least,
+    "max": _most,
+    "skip": _skip,
+    "return_from_function": _return_from_function,
 }
 
-# Words that `expressions` and `statements` carry out themselves, since they look at the text of their arguments.
+# Words that `expressions`, `loops` and `calls` carry out themselves, since they look at the text of their arguments.
 SPECIAL = frozenset({"emit", "log", "range", "regs"})
-WORDS = frozenset(ROWS) | SPECIAL
 # Words of Python's own that a handler may use; the others of its builtins are refused.
-PYTHON = frozenset({"int", "bool", "abs", "len", "min", "max", "hex", "range"})
-
-
-def is_bare(name: str) -> bool:
-    """Tell whether the word *name* alone is its call."""
-    row = ROWS.get(name)
-    return row is not None and not row.required and not row.many and not row.effect
+PYTHON = frozenset(row.name for row in TABLE if row.python)

@@ -7,9 +7,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import builtins, events, inline, maps, names, texts
-from kprobes.compiler.front.builtins import ROWS, Given
+from kprobes.compiler.front.builtins import SPECIAL, Given
 from kprobes.compiler.front.terms import Literal, Map, Outside, Pointer, Term, Word, describe
 from kprobes.compiler.front.text import did_you_mean
+from kprobes.model.builtins import BUILTINS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +49,11 @@ def _call_word(ctx: Context, node: ast.Call, name: str) -> Term:
         return events.emit(ctx, node, log=name == "log")
     if name == "range":
         raise ctx.error(node, "range() stands in a for loop only", "for i in range(8): ...")
-    if name not in ROWS:
+    if name in SPECIAL:
         raise ctx.error(node, f"{name} can't be called", "regs.di names a register" if name == "regs" else "")
-    row = ROWS[name]
-    given = _bind_many(ctx, node) if row.many else bind(ctx, node, name, row.parameters, row.required)
-    return row.make(ctx, node, given)
+    row = BUILTINS[name]
+    given = _bind_many(ctx, node) if row.many else bind(ctx, node, name, row.names, row.required)
+    return builtins.make(ctx, node, name, given)
 
 
 def _bind_many(ctx: Context, node: ast.Call) -> Given:
@@ -165,5 +166,5 @@ def has_effect(ctx: Context, node: ast.Call) -> bool:
     seen = ctx.frame.names.get(name)
     if seen is None or names.word_of(seen):
         word = names.word_of(seen) or name
-        return ROWS[word].effect if word in ROWS else True
+        return BUILTINS[word].effect if word in BUILTINS else True
     return True

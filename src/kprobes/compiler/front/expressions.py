@@ -6,8 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
-from kprobes.compiler.front import conditions, integers, maps, names, pointers, texts
-from kprobes.compiler.front.builtins import ROWS, is_bare
+from kprobes.compiler.front import builtins, conditions, integers, maps, names, pointers, texts
 from kprobes.compiler.front.calls import call
 from kprobes.compiler.front.comparisons import comparison
 from kprobes.compiler.front.terms import (
@@ -28,6 +27,7 @@ from kprobes.compiler.front.terms import (
     integer,
 )
 from kprobes.compiler.front.text import did_you_mean
+from kprobes.model.builtins import BUILTINS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +87,12 @@ def _constant(ctx: Context, node: ast.Constant) -> Term:
 
 def _name(ctx: Context, node: ast.Name) -> Term:
     term = find_name(ctx, node)
-    if isinstance(term, Word) and is_bare(term.name):
-        return ROWS[term.name].make(ctx, node, {})
+    return _called_if_bare(ctx, node, term)
+
+
+def _called_if_bare(ctx: Context, node: ast.AST, term: Term) -> Term:
+    if isinstance(term, Word) and BUILTINS[term.name].bare:
+        return builtins.make(ctx, node, term.name, {})
     return term
 
 
@@ -116,8 +120,7 @@ def _attribute(ctx: Context, node: ast.Attribute) -> Term:
     if isinstance(owner, Pointer):
         return pointers.field(ctx, node, owner, node.attr)
     if isinstance(owner, Outside):
-        term = names.attribute(ctx, node, owner, node.attr)
-        return ROWS[term.name].make(ctx, node, {}) if isinstance(term, Word) and is_bare(term.name) else term
+        return _called_if_bare(ctx, node, names.attribute(ctx, node, owner, node.attr))
     if owner == Word("regs"):
         return register(ctx, node)
     if isinstance(owner, Everything):

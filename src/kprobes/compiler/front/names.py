@@ -6,19 +6,19 @@ import builtins as python
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front.builtins import PYTHON, WORDS
+from kprobes.compiler.front.builtins import PYTHON
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Outside, Term, Word
 from kprobes.compiler.front.text import did_you_mean, nearest
+from kprobes.model.builtins import BUILTINS
 from kprobes.model.mapspec import Count, HashMap, Histogram
 from kprobes.model.probe import Probe
+from kprobes.model.words import Word as ImportedWord
 
 if TYPE_CHECKING:
     import ast
 
     from kprobes.compiler.front.context import Context
     from kprobes.errors import CompileError
-
-WORDS_MODULE = "kprobes.model.words"
 
 # Functions of Python's `socket` that handlers know too.
 SOCKET = frozenset({"ntohs", "ntohl", "htons", "htonl"})
@@ -60,7 +60,7 @@ def outside(ctx: Context, node: ast.AST, name: str) -> Term:
     frame = ctx.frame
     if name in frame.names:
         return of_object(ctx, node, frame.names[name], name)
-    if name in WORDS:
+    if name in BUILTINS:
         return Word(name)
     if hasattr(python, name):
         raise ctx.error(node, f"Python's {name} can't be used in a handler", INSTEAD.get(name, ""))
@@ -72,7 +72,7 @@ def outside(ctx: Context, node: ast.AST, name: str) -> Term:
 
 def _nearest_name(ctx: Context, name: str) -> str:
     frame = ctx.frame
-    known = {*frame.stores, *frame.bindings, *WORDS, *(key for key in frame.names if not key.startswith("__"))}
+    known = {*frame.stores, *frame.bindings, *BUILTINS, *(key for key in frame.names if not key.startswith("__"))}
     parameters = ctx.parameters.names() if len(ctx.frames) == 1 else []
     if name in parameters:
         return f"{name} is a parameter of the probed function: take it as a parameter of the handler"
@@ -107,8 +107,8 @@ def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
 
 def word_of(thing: object) -> str:
     """Return the word of the language that the Python object *thing* stands for, empty if none."""
-    if getattr(thing, "__module__", "") == WORDS_MODULE:
-        return str(getattr(type(thing), "word", "") or getattr(thing, "__name__", ""))
+    if isinstance(thing, ImportedWord):
+        return thing.__name__
     if getattr(thing, "__module__", "") == "builtins":
         name = getattr(thing, "__name__", "")
         return name if name in PYTHON and getattr(python, name, None) is thing else ""

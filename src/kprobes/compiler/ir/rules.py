@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from kprobes.arch.x86_64.registers import REGISTERS
 from kprobes.compiler.ir import nodes as ir
+from kprobes.model.builtins import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kprobes.model.layout import EventLayout, Field, MapLayout
 
-BUILTINS = frozenset(
-    {
-        *("now", "cycles", "pid", "tid", "uid", "gid", "cpu", "cgroup", "stack", "user_stack", "random", "task"),
-        *("fault_signal", "fault_address"),
-    }
-)
+BUILTINS = frozenset(row.name for row in TABLE if row.world)
 TEXT_BUILTINS = frozenset({"comm"})
 
 

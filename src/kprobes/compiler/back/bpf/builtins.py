@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import Builtin
 
 # name -> (helper, right shift, bits kept)
-_NUMBERS = {
+_HELPERS = {
     "now": ("ktime_get_ns", 0, 64),
     "pid": ("get_current_pid_tgid", 32, 32),
     "tid": ("get_current_pid_tgid", 0, 32),
@@ -28,6 +28,7 @@ _NUMBERS = {
 }
 _USER_STACK = 1 << 8  # BPF_F_USER_STACK
 _STACKS = {"stack": 0, "user_stack": _USER_STACK}
+NUMBERS = frozenset({*_HELPERS, *_STACKS})
 
 
 def builtin(part: BpfPart, node: Builtin) -> None:
@@ -35,8 +36,8 @@ def builtin(part: BpfPart, node: Builtin) -> None:
     if node.name in _STACKS:
         part.need(stacks_layout(part.target))
         value = call(part.text, "get_stackid", part.context, part.map(STACKS), str(_STACKS[node.name]))
-    elif node.name in _NUMBERS:
-        value = _number(part, *_NUMBERS[node.name])
+    elif node.name in _HELPERS:
+        value = _number(part, *_HELPERS[node.name])
     elif node.name == "cycles":
         raise part.unsupported(
             "cycles()", node.place, "take now(); or probe a process by our own engine, without --engine"

@@ -79,7 +79,7 @@ def write_context(part: NativePart, node: WriteContext) -> None:
 
 def builtin(part: NativePart, node: Builtin) -> None:
     """Bind the result of a builtin."""
-    make = _NUMBERS.get(node.name)
+    make = NUMBERS.get(node.name)
     if make is None:
         raise part.unsupported(f"{node.name}()", node.place, "")
     part.bind(node.to, convert(part.text, U64, node.to.type, make(part)))
@@ -158,7 +158,7 @@ def _fault_word(place: int) -> Callable[[NativePart], str]:
     return lambda part: part.text.load(64, part.text.offset("%regs", x86_64.PT_REGS_SIZE + 8 * place))
 
 
-_NUMBERS: dict[str, Callable[[NativePart], str]] = {
+NUMBERS: dict[str, Callable[[NativePart], str]] = {
     "now": _now,
     "cycles": _cycles,
     "pid": _pid,

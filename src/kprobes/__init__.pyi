@@ -1,0 +1,163 @@
+"""The names of kprobes, for editors and type checkers. Written by scripts/words; don't edit it by hand."""
+
+from typing import Any
+
+from kprobes.decorators import kprobe as kprobe
+from kprobes.decorators import kretprobe as kretprobe
+from kprobes.decorators import tracepoint as tracepoint
+from kprobes.decorators import uprobe as uprobe
+from kprobes.decorators import uretprobe as uretprobe
+from kprobes.engines.process.target import Process as Process
+from kprobes.engines.targets import Kernel as Kernel
+from kprobes.engines.targets import Machine as Machine
+from kprobes.errors import CompileError as CompileError
+from kprobes.errors import KprobesError as KprobesError
+from kprobes.model.mapspec import Count as Count
+from kprobes.model.mapspec import HashMap as HashMap
+from kprobes.model.mapspec import Histogram as Histogram
+from kprobes.model.mapspec import Stack as Stack
+from kprobes.model.mapspec import String as String
+from kprobes.model.mapspec import Symbol as Symbol
+from kprobes.model.mapspec import Unsigned as Unsigned
+from kprobes.model.mapspec import UserStack as UserStack
+from kprobes.session import Session as Session
+from kprobes.session import attach as attach
+from kprobes.session import kallsyms_lookup_name as kallsyms_lookup_name
+
+HOMES: dict[str, str]
+__version__: str
+__all__: list[str]
+
+class _Integer(int):
+    def __call__(self) -> int: ...
+
+class _String(str):
+    def __call__(self) -> str: ...
+
+class _Value(int):
+    def __call__(self) -> Any: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class Task:
+    """The running thread, by the fields of `struct task_struct`."""
+
+    def __call__(self) -> Task: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class Registers:
+    """The registers at the hit, by their names in `struct pt_regs`."""
+
+    r15: int
+    r14: int
+    r13: int
+    r12: int
+    bp: int
+    bx: int
+    r11: int
+    r10: int
+    r9: int
+    r8: int
+    ax: int
+    cx: int
+    dx: int
+    si: int
+    di: int
+    orig_ax: int
+    ip: int
+    cs: int
+    flags: int
+    sp: int
+    ss: int
+    rbp: int
+    rbx: int
+    rax: int
+    rcx: int
+    rdx: int
+    rsi: int
+    rdi: int
+    orig_rax: int
+    rip: int
+    eflags: int
+    rflags: int
+    rsp: int
+
+cgroup: _Integer
+"""The id of the cgroup (version 2). Only in a kernel."""
+comm: _String
+"""The name of the running thread, at most 15 bytes."""
+cpu: _Integer
+"""The number of the CPU."""
+current: Task
+"""The same as `task()`. Only in a kernel."""
+cycles: _Integer
+"""The CPU's time stamp counter: cheaper than `now()`, in ticks of a constant rate. Only in a process."""
+fault_address: _Integer
+"""The address that the fault is about (`si_addr`). Only with `on_fault=True`, in a process."""
+fault_signal: _Integer
+"""The number of the signal of the fault. Only with `on_fault=True`, in a process."""
+function: _Integer
+"""The address of the probe, shown as a symbol."""
+gid: _Integer
+"""The real group id."""
+now: _Integer
+"""The time in ns since boot, monotonic."""
+pid: _Integer
+"""The process id, what user space calls so (the kernel's thread group)."""
+random: _Integer
+"""32 random bits."""
+regs: Registers
+"""The registers: `regs.di` or `regs.rdi`, all those of `struct pt_regs`."""
+retval: _Value
+"""What the probed function returned. Only at returns."""
+stack: _Integer
+"""The kernel's stack (inside of a process: the program's), as a key (`by=Stack`) or in an event."""
+task: Task
+"""The `struct task_struct *` of the running thread. Only in a kernel."""
+tid: _Integer
+"""The thread id."""
+uid: _Integer
+"""The real user id."""
+user_stack: _Integer
+"""The program's stack, as a key or in an event."""
+
+def arg(number: int) -> Any:
+    """Argument *number*, from 1, as the kernel's `$argN`. Only at functions."""
+
+def cast(value: object, ctype: str) -> Any:
+    """*value* as a pointer or integer of *ctype*: `cast(arg(1), "struct file *")`."""
+
+def deref(address: object, ctype: str = "u64") -> int:
+    """What lies at *address*, read as *ctype*."""
+
+def emit(*values: object, **named: object) -> None:
+    """Sends one event; positional values are named after their text."""
+
+def htonl(value: object) -> int:
+    """*value* with its 4 bytes swapped."""
+
+def htons(value: object) -> int:
+    """*value* with its 2 bytes swapped."""
+
+def log(text: str) -> None:
+    """Sends one line of text, an f-string."""
+
+def ntohl(value: object) -> int:
+    """*value* with its 4 bytes swapped."""
+
+def ntohs(value: object) -> int:
+    """*value* with its 2 bytes swapped."""
+
+def return_from_function(value: object = 0) -> None:
+    """Leaves the probed function at its entry, with *value*. Only with `unsafe=True` or `--unsafe`."""
+
+def skip() -> None:
+    """Doesn't run the probed instruction. Only with `unsafe=True` or `--unsafe`."""
+
+def string(address: object, size: int = 64) -> str:
+    """The NUL-terminated string at *address*, at most *size* - 1 bytes."""
+
+def symbol(address: object) -> int:
+    """*address*, shown as a symbol."""
+
+def user_string(address: object, size: int = 64) -> str:
+    """The same, always in the memory of the process."""
