@@ -1,8 +1,6 @@
 """What compiled handlers do, seen in the interpreter: memory, strings, state, calls in flight."""
 
-import re
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -265,13 +263,3 @@ def test_helpers_return_from_where_they_are():
 def test_the_verifier_accepts_what_the_front_makes(path):
     for case in read_cases(path):
         verify(compile_text(case.source, case.around))
-
-
-def test_handlers_in_the_language_reference_compile():
-    text = (Path(__file__).parents[3] / "docs" / "language.md").read_text()
-    handlers = re.findall(
-        r"^def .*(?:\n(?: {4}.*)?)+", "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), re.MULTILINE
-    )
-    assert len(handlers) >= 2
-    for handler in handlers:
-        verify(compile_text(handler, "uprobe main fault" if "fault_signal" in handler else "kretprobe vfs_read"))
