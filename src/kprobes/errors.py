@@ -2,7 +2,7 @@
 
     KprobesError                     what went wrong + hint; the command line prints both and exits with 1
     ├── UsageError                   the request itself is off (exit code 2)
-    ├── CompileError                 a handler is outside the language: file, line, column, source line
+    ├── CompileError                 a handler is outside the language: file, line, column, source line; all mistakes
     │   └── VerifierError            the kernel's verifier refused the program, shown on the Python line
     ├── SymbolNotFoundError          (LookupError) no such symbol; carries the nearest names
     ├── AmbiguousSymbolError         (LookupError) several symbols of that name; carries the candidates
@@ -17,12 +17,18 @@
     ├── DownloadError                a kernel package could not be had or is broken
     └── InternalError                an invariant of ours is broken; asks for a report
 
-Nothing here imports anything of kprobes.
+Nothing here imports anything of kprobes but `frozen`, which imports nothing.
 """
 
 from __future__ import annotations
 
 import os
+
+from kprobes.frozen import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 REPORT = "this is a bug in kprobes: please report it with the command that you ran"
 
@@ -47,26 +53,76 @@ class UsageError(KprobesError):
     exit_code = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Where *function*, which is compiled into its caller, is called; *source* is the text of that line."""
+
+    function: str
+    file: str
+    line: int
+    column: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"in {self.function}(), called at {self.file}:{self.line}: {self.source.strip()}"
+
+
 class CompileError(KprobesError):
     """A handler is outside the language.
 
-    *line* counts from 1, *column* from 0 (as `ast` has them); *source* is the text of that line.
+    *line* counts from 1, *column* from 0 (as `ast` has them); *source* is the text of that line. *calls* lead from the
+    handler to the function with the mistake, the innermost first. *others* are further mistakes of the same handlers,
+    behind this one in the text.
     """
 
     def __init__(
-        self, what: str, *, hint: str = "", place: tuple[str, int, int] = ("", 0, 0), source: str = ""
+        self,
+        what: str,
+        *,
+        hint: str = "",
+        place: tuple[str, int, int] = ("", 0, 0),
+        source: str = "",
+        calls: tuple[Call, ...] = (),
     ) -> None:
         super().__init__(what, hint=hint)
         self.file, self.line, self.column = place
         self.source = source
+        self.calls = calls
+        self.others: tuple[CompileError, ...] = ()
+
+    @property
+    def mistakes(self) -> tuple[CompileError, ...]:
+        """Return all mistakes that were found, this one first."""
+        return (self, *self.others)
 
     def __str__(self) -> str:
+        return "\n".join(one._text() for one in self.mistakes)
+
+    def _text(self) -> str:
         if not self.line:
             return self.what
-        head = f"{self.file}:{self.line}:{self.column + 1}: {self.what}"
-        if not self.source:
-            return head
-        return f"{head}\n    {self.source.rstrip()}\n    {' ' * self.column}^"
+        lines = [f"{self.file}:{self.line}:{self.column + 1}: {self.what}"]
+        if self.source:
+            lines += [f"    {self.source.rstrip()}", f"    {' ' * self.column}^"]
+        return "\n".join([*lines, *(f"  {call}" for call in self.calls)])
+
+    @property
+    def _origin(self) -> tuple[str, int, int]:
+        """Return where the handler itself leads to the mistake."""
+        one = self.calls[-1] if self.calls else self
+        return one.file, one.line, one.column
+
+
+def all_mistakes(errors: Iterable[CompileError]) -> CompileError:
+    """Return *errors*, at least one, as one that carries the others: each once, in the order of the text."""
+    found: dict[str, CompileError] = {}
+    for error in errors:
+        for one in error.mistakes:
+            one.others = ()
+            found.setdefault(str(one), one)
+    first, *others = sorted(found.values(), key=lambda one: one._origin)
+    first.others = tuple(others)
+    return first
 
 
 class VerifierError(CompileError):

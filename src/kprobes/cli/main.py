@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from kprobes.errors import CompileError, InternalError, KprobesError, UsageError
+from kprobes.errors import InternalError, KprobesError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except KprobesError as error:
-        _report(error)
+        _report(error, as_json=_wants_json(words))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -110,15 +110,17 @@ def _overview() -> str:
     )
 
 
-def _report(error: KprobesError) -> None:
-    from kprobes.render.source import SourcePlace, problem
-    from kprobes.render.terminal import Terminal
+def _wants_json(words: list[str]) -> bool:
+    own = words[: words.index("--")] if "--" in words else words
+    given = own[own.index("--format") + 1 :][:1] if "--format" in own else []
+    return "--format=json" in own or given == ["json"]
 
-    place = None
-    if isinstance(error, CompileError) and error.line:
-        place = SourcePlace(error.file, error.line, error.column, error.source)
+
+def _report(error: KprobesError, *, as_json: bool = False) -> None:
+    from kprobes.cli.problems import write_problems
+
     sys.stdout.flush()
-    sys.stderr.write(problem(error.what, Terminal.of(sys.stderr), place=place, hint=error.hint))
+    write_problems(error, sys.stderr, as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.compiler.ir.nodes import Block, Function, Handler, Place, Return
 from kprobes.compiler.ir.usage import uses_function, uses_registers
 from kprobes.compiler.ir.verify import verify
-from kprobes.errors import UnsupportedError, UsageError
+from kprobes.errors import CompileError, UnsupportedError, UsageError, all_mistakes
 from kprobes.model import ctype
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
@@ -47,8 +47,14 @@ def plan_probes(
     builder = Builder(facts.features, Places(facts, within), avoid)
     for probe in probes:
         builder.resolve(probe)
+    mistakes: list[CompileError] = []
     for number, group in enumerate(builder.groups):
-        builder.compile(number, group)
+        try:
+            builder.compile(number, group)
+        except CompileError as error:
+            mistakes.append(error)
+    if mistakes:
+        raise all_mistakes(mistakes)
     return builder.plan()
 
 

@@ -3,7 +3,7 @@ handlers as native code."""
 
 from __future__ import annotations
 
-from kprobes.errors import FormatError, UnsupportedError, UsageError
+from kprobes.errors import CompileError, FormatError, UnsupportedError, UsageError, all_mistakes
 from kprobes.frozen import replace
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import COUNT_ONLY, ON_FAULT, Attachment, NativeProgram, Plan, PlannedProbe, Unwinding
@@ -78,7 +78,7 @@ class _Builder:
 
     def plan(self) -> Plan:
         """Compile the handlers and return the plan."""
-        handlers = [self._handler(group) for group in self._groups]
+        handlers = self._handlers()
         natives, attachments, probes = self._lower(handlers)
         unwinding = self._unwinding()
         paths: dict[str, int] = {}
@@ -116,6 +116,19 @@ class _Builder:
         size = layout.value_size + sum(len(one.rows) for one in found)
         self._maps[layout.name] = replace(layout, value_size=size)
         return tuple(found)
+
+    def _handlers(self) -> list[Handler | None]:
+        """Compile the handlers of all groups; the mistakes of all are told at once."""
+        handlers: list[Handler | None] = []
+        mistakes: list[CompileError] = []
+        for group in self._groups:
+            try:
+                handlers.append(self._handler(group))
+            except CompileError as error:
+                mistakes.append(error)
+        if mistakes:
+            raise all_mistakes(mistakes)
+        return handlers
 
     def _handler(self, group: Group) -> Handler | None:
         """Compile the handler of *group* to IR; None where hits are only counted."""

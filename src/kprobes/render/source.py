@@ -27,12 +27,14 @@ def problem(
     terminal: Terminal = PLAIN,
     *,
     place: SourcePlace | None = None,
+    calls: tuple[str, ...] = (),
     hint: str = "",
     severity: str = "error",
 ) -> str:
     """Return *message* with its place, the source line and a caret under it, and a hint; it ends with a line break.
 
-    *severity* is `error`, `warning` or `note`; *message* and *hint* may have several lines.
+    *calls* say how the place is reached. *severity* is `error`, `warning` or `note`; *message* and *hint* may
+    have several lines.
     """
     style = {"error": "red", "warning": "yellow"}.get(severity, "cyan")
     head, *more = escape_lines(message).split("\n")
@@ -40,6 +42,7 @@ def problem(
     lines += [f"  {line}" for line in more]
     if place is not None:
         lines += _excerpt(place, terminal, style)
+    lines += [f"  {escape(call)}" for call in calls]
     if hint:
         first, *others = escape_lines(hint).split("\n")
         lines.append(f"{terminal.paint('hint:', 'green')} {first}")

@@ -80,7 +80,11 @@ def outcome(case: Case) -> str:
     try:
         return show_handler(compile_text(case.source, case.around))
     except CompileError as error:
-        return f"{error}\nhint: {error.hint}\n".replace(f"{Path(__file__).parent}/", "")
+        shown = []
+        for one in error.mistakes:
+            one.others = ()
+            shown.append(f"{one}\nhint: {one.hint}\n")
+        return "\n".join(shown).replace(f"{Path(__file__).parent}/", "")
 
 
 def check(path: Path) -> None:

@@ -193,7 +193,7 @@ def test_parameters_in_any_order_and_subset_read_their_own_registers():
 def test_emitted_operands_have_the_size_of_their_fields():
     for path in sorted(GOLDEN.glob("*.golden")):
         for case in read_cases(path):
-            if path.stem == "errors":
+            if path.stem.startswith("errors"):
                 continue
             handler = compile_text(case.source, case.around)
             sizes = {event.id: [field.size for field in event.fields] for event in handler.events}

@@ -17,7 +17,7 @@ from kprobes.compiler.front.parameters import Parameters
 from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
 from kprobes.compiler.front.surroundings import RecordField, Surroundings
 from kprobes.compiler.front.text import SourceText
-from kprobes.errors import InternalError
+from kprobes.errors import CompileError, InternalError, all_mistakes
 
 if TYPE_CHECKING:
     from kprobes.compiler.front.variables import Variable
@@ -55,15 +55,21 @@ def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, Map
     types: dict[str, Variable] = {}
     helpers: dict[object, SourceText] = {}
     last_try = False
+    found: list[CompileError] = []
     for _ in range(MOST_PASSES):
         ctx = Context(text, surroundings, types, shared)
         ctx.helpers = helpers
         ctx.last_try = last_try
         before = dict(types)
         handler = _compile_once(ctx)
-        if handler is not None:
+        found += ctx.mistakes.errors
+        if handler is not None and not found:
             return handler
+        if found and types == before:
+            raise all_mistakes(found)
         last_try = types == before  # nothing more will be learned: what is unknown now is an error
+    if found:
+        raise all_mistakes(found)
     raise InternalError(f"the types of {text.source.name} do not settle")
 
 
@@ -77,7 +83,7 @@ def _compile_once(ctx: Context) -> Handler | None:
     definition = ctx.text.definition
     stores = count_stores(definition.body)
     names = _parameter_names(ctx, definition)
-    before, split_at, after = parts.split(ctx)
+    before, split_at, after = _split(ctx)
     ctx.frames.append(
         Frame(
             text=ctx.text,
@@ -96,13 +102,36 @@ def _compile_once(ctx: Context) -> Handler | None:
     return parts.compile_plain(ctx)
 
 
+def _split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]]:
+    """Return the parts as `parts.split` does; where that is a mistake the handler goes on without a `yield`."""
+    try:
+        return parts.split(ctx)
+    except CompileError as error:
+        ctx.settled = False
+        ctx.mistakes.add(error)
+        ctx.mistakes.yields_refused = True
+        return [], None, ctx.text.definition.body
+
+
 def _parameter_names(ctx: Context, definition: ast.FunctionDef) -> frozenset[str]:
     """Check the parameters of the handler against those of the probed place; return their names."""
     spec = definition.args
     if spec.vararg:
-        raise ctx.error(spec.vararg, "a handler takes parameters by name", "**arguments stands for all of them")
+        _refuse(ctx, spec.vararg, "a handler takes parameters by name", "**arguments stands for all of them")
     for default in (*spec.defaults, *(one for one in spec.kw_defaults if one is not None)):
-        raise ctx.error(default, "a parameter of a handler has no default", "its value comes from the probed function")
+        _refuse(ctx, default, "a parameter of a handler has no default", "its value comes from the probed function")
     for node in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs):
-        ctx.parameters.check(node)
+        try:
+            ctx.parameters.check(node)
+        except CompileError as error:
+            ctx.settled = False
+            ctx.mistakes.add(error)
+            ctx.mistakes.poison(node.arg)
     return frozenset(node.arg for node in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs))
+
+
+def _refuse(ctx: Context, node: ast.AST, what: str, hint: str) -> None:
+    ctx.settled = False
+    ctx.mistakes.add(ctx.error(node, what, hint))
+    if isinstance(node, ast.arg):
+        ctx.mistakes.poison(node.arg)

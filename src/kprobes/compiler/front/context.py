@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts, variables
+from kprobes.compiler.front.mistakes import Mistakes
+from kprobes.compiler.front.scan import count_stores
 from kprobes.compiler.front.terms import Map, RecordArray, Term, describe
 from kprobes.compiler.ir.nodes import U64, IntType, Place, Slot, Value
-from kprobes.errors import CompileError, UsageError
+from kprobes.errors import Call, CompileError, UsageError
 from kprobes.frozen import dataclass, field
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Context:
         self.frames: list[Frame] = []
         self.assigned: set[str] = set()
         self.settled = True
+        self.mistakes = Mistakes()
         self.last_try = False
         self.turns = 1
         self.inlined = 0
@@ -124,7 +127,18 @@ class Context:
     def error(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
         """Return the error that points at *node* of the function under compilation."""
         text = self.frames[-1].text if self.frames else self.text
-        return text.error(node, what, hint)
+        return text.error(node, what, hint, self.calls())
+
+    def calls(self) -> tuple[Call, ...]:
+        """Return the calls that lead to the function under compilation, the innermost first."""
+        pairs = zip(self.frames[1:], self.frames, strict=False)
+        found = [outer.text.call_at(inner.call, inner.text.source.name) for inner, outer in pairs if inner.call]
+        return tuple(reversed(found))
+
+    def enter_lost_loop(self, statement: ast.stmt) -> None:
+        """Compile the body of a loop whose head has a mistake: nothing of it is kept."""
+        block = self.build.current
+        self.frame.loops.append(Loop(block, block, frozenset(count_stores([statement]))))
 
     # Slots and variables.
 

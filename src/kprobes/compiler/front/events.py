@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front.mistakes import all_made
 from kprobes.compiler.front.terms import (
     Constant,
     Everything,
@@ -98,18 +100,25 @@ def emit(ctx: Context, node: ast.Call, *, log: bool) -> Term:
     if log:
         return _log_plain(ctx, node)
     record = Record()
-    for argument in node.args:
-        if isinstance(argument, ast.Starred):
-            raise ctx.error(argument, "* can't be used here", "name the values one by one, or emit(**arguments)")
-        if isinstance(argument, ast.JoinedStr):
-            raise ctx.error(argument, "an f-string stands alone", 'write emit(f"...") or log(f"...")')
-        record.add(ctx, argument, _name_of(ctx, argument, len(record.names)), ctx.lower(argument))
-    for keyword in node.keywords:
-        if keyword.arg is None:
-            _everything(ctx, keyword.value, record)
-        else:
-            record.add(ctx, keyword.value, keyword.arg, ctx.lower(keyword.value))
+    by_place = [partial(_add_positional, ctx, argument, record) for argument in node.args]
+    by_name = [partial(_add_named, ctx, keyword, record) for keyword in node.keywords]
+    all_made(ctx, by_place + by_name)
     return _send(ctx, node, record, "")
+
+
+def _add_positional(ctx: Context, argument: ast.expr, record: Record) -> None:
+    if isinstance(argument, ast.Starred):
+        raise ctx.error(argument, "* can't be used here", "name the values one by one, or emit(**arguments)")
+    if isinstance(argument, ast.JoinedStr):
+        raise ctx.error(argument, "an f-string stands alone", 'write emit(f"...") or log(f"...")')
+    record.add(ctx, argument, _name_of(ctx, argument, len(record.names)), ctx.lower(argument))
+
+
+def _add_named(ctx: Context, keyword: ast.keyword, record: Record) -> None:
+    if keyword.arg is None:
+        _everything(ctx, keyword.value, record)
+    else:
+        record.add(ctx, keyword.value, keyword.arg, ctx.lower(keyword.value))
 
 
 def _log_plain(ctx: Context, node: ast.Call) -> Term:

@@ -99,6 +99,7 @@ def _called_if_bare(ctx: Context, node: ast.AST, term: Term) -> Term:
 def find_name(ctx: Context, node: ast.Name) -> Term:
     """Return what a name stands for; a word of the language is not called yet."""
     frame, name = ctx.frame, node.id
+    ctx.mistakes.check(frame.scope + name)
     if name in frame.bindings:
         return frame.bindings[name]
     if name in frame.stores:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import names, texts
 from kprobes.compiler.front.context import Frame, repointed
+from kprobes.compiler.front.mistakes import PoisonedError
 from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
 from kprobes.compiler.front.source import source_of
 from kprobes.compiler.front.terms import Constant, Literal, Nothing, Outside, Term, Text
@@ -51,12 +52,15 @@ def call_function(ctx: Context, node: ast.Call, function: FunctionType, shown: s
         bindings={name: term for name, (term, _) in arguments.items() if name not in stores},
         bindable=top_level_once(definition.body, stores, tuple(arguments)),
     )
+    known_mistakes = ctx.mistakes.given_up
     ctx.frames.append(frame)
     try:
         for name, (term, _) in arguments.items():
             if name in stores:
                 ctx.assign(definition, name, term)
         ctx.run(definition.body)
+        if ctx.mistakes.given_up != known_mistakes:
+            raise PoisonedError  # what it returns has no meaning
         return _result(ctx, frame, shown)
     finally:
         ctx.frames.pop()

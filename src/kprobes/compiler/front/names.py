@@ -67,7 +67,9 @@ def outside(ctx: Context, node: ast.AST, name: str) -> Term:
     value = ctx.around.types.enumerator(name)
     if value is not None:
         return Constant(value)
-    raise ctx.error(node, f"nothing is called {name!r} here", _nearest_name(ctx, name))
+    error = ctx.error(node, f"nothing is called {name!r} here", _nearest_name(ctx, name))
+    ctx.mistakes.poison(frame.scope + name)  # told once
+    raise error
 
 
 def _nearest_name(ctx: Context, name: str) -> str:

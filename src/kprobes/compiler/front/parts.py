@@ -7,10 +7,12 @@ by liveness on the exit's finished code. It is kept per call by `SaveCall` and c
 from __future__ import annotations
 
 import ast
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.build import Builder
 from kprobes.compiler.front.flow import acts, live_at_start, returns_early
+from kprobes.compiler.front.mistakes import guarded
 from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yields
 from kprobes.compiler.front.statements import assign_to
 from kprobes.compiler.front.terms import is_static
@@ -90,7 +92,7 @@ def compile_split(
     if split_at is None:
         _assign_parameters(ctx)
     elif not isinstance(split_at, ast.Expr):
-        _assign_result(ctx, split_at)
+        guarded(ctx, split_at, partial(_assign_result, ctx, split_at))
     ctx.run(after)
     if not ctx.settled:
         return None
@@ -119,7 +121,12 @@ def _assign_parameters(ctx: Context) -> None:
         *ctx.text.definition.args.kwonlyargs,
     ):
         if node.arg in ctx.frame.stores:
-            ctx.assign(node, node.arg, ctx.parameters.by_name(node, node.arg))
+            guarded(ctx, node, partial(_assign_parameter, ctx, node))
+
+
+def _assign_parameter(ctx: Context, node: ast.arg) -> None:
+    ctx.mistakes.check(node.arg)
+    ctx.assign(node, node.arg, ctx.parameters.by_name(node, node.arg))
 
 
 def _assign_result(ctx: Context, split_at: ast.stmt) -> None:

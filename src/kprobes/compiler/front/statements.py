@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, loops, maps, texts
@@ -10,6 +11,7 @@ from kprobes.compiler.front.calls import has_effect
 from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import TypeUnknownError
 from kprobes.compiler.front.expressions import binary, register_name
+from kprobes.compiler.front.mistakes import guarded, refuse_lost_yield
 from kprobes.compiler.front.terms import (
     Constant,
     Items,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from kprobes.compiler.front.context import Context
     from kprobes.errors import CompileError
+
+LANGUAGE_HINT = "docs/language.md says what handlers are made of"
 
 # Statements outside the language: what they are called, and what to do instead.
 REFUSED: dict[type[ast.stmt], tuple[str, str]] = {
@@ -51,21 +55,22 @@ REFUSED: dict[type[ast.stmt], tuple[str, str]] = {
 
 
 def run(ctx: Context, body: Sequence[ast.stmt]) -> None:
-    """Compile the statements of *body*, one after the other.
-
-    Raises:
-        CompileError: one is outside the language.
-    """
+    """Compile the statements of *body*, one after the other; those outside the language are kept as mistakes."""
     for statement in body:
-        make = _STATEMENTS.get(type(statement))
-        if make is None:
-            what, hint = REFUSED.get(type(statement), (type(statement).__name__, ""))
-            raise ctx.error(statement, f"{what} is not part of the handler language", hint)
-        try:
-            make(ctx, statement)
-        except TypeUnknownError:
-            if isinstance(statement, ast.Return):
-                raise  # what the function returns is not known yet either
+        guarded(ctx, statement, partial(_compile, ctx, statement))
+
+
+def _compile(ctx: Context, statement: ast.stmt) -> None:
+    refuse_lost_yield(ctx, statement)
+    make = _STATEMENTS.get(type(statement))
+    if make is None:
+        what, hint = REFUSED.get(type(statement), (type(statement).__name__, LANGUAGE_HINT))
+        raise ctx.error(statement, f"{what} is not part of the handler language", hint)
+    try:
+        make(ctx, statement)
+    except TypeUnknownError:
+        if isinstance(statement, ast.Return):
+            raise  # what the function returns is not known yet either
 
 
 def _expression(ctx: Context, node: ast.Expr) -> None:

@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.ir.nodes import Place
-from kprobes.errors import CompileError
+from kprobes.errors import Call, CompileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,14 +39,23 @@ class SourceText:
             return ast.unparse(node)
         return line[node.col_offset : node.end_col_offset]
 
-    def error(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
-        """Return the error that points at *node*."""
-        return self.error_at(self.place(node), what, hint)
+    def error(self, node: ast.AST, what: str, hint: str = "", calls: tuple[Call, ...] = ()) -> CompileError:
+        """Return the error that points at *node*; *calls* lead to this function."""
+        return self.error_at(self.place(node), what, hint, calls)
 
-    def error_at(self, place: Place, what: str, hint: str = "") -> CompileError:
+    def error_at(self, place: Place, what: str, hint: str = "", calls: tuple[Call, ...] = ()) -> CompileError:
         """Return the error that points at *place*."""
-        shown = self.numbered_lines().get(place.line, "")
-        return CompileError(what, hint=hint, place=(self.source.file, place.line, place.column), source=shown)
+        where = (self.source.file, place.line, place.column)
+        return CompileError(what, hint=hint, place=where, source=self.line(place.line), calls=calls)
+
+    def call_at(self, node: ast.AST, function: str) -> Call:
+        """Return the call of *function* that *node* is."""
+        place = self.place(node)
+        return Call(function, self.source.file, place.line, place.column, self.line(place.line))
+
+    def line(self, number: int) -> str:
+        """Return line *number* of the user's file, empty where that isn't one of this function."""
+        return self.numbered_lines().get(number, "")
 
     def numbered_lines(self) -> dict[int, str]:
         """Return the lines as they stand in the user's file, by number."""
