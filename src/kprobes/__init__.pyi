@@ -1,6 +1,7 @@
 """The names of kprobes, for editors and type checkers. Written by scripts/words; don't edit it by hand."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, dataclass_transform, overload
 
 from kprobes.decorators import kprobe as kprobe
 from kprobes.decorators import kretprobe as kretprobe
@@ -12,6 +13,7 @@ from kprobes.engines.targets import Kernel as Kernel
 from kprobes.engines.targets import Machine as Machine
 from kprobes.errors import CompileError as CompileError
 from kprobes.errors import KprobesError as KprobesError
+from kprobes.model.cwords import bits as bits
 from kprobes.model.mapspec import Count as Count
 from kprobes.model.mapspec import HashMap as HashMap
 from kprobes.model.mapspec import Histogram as Histogram
@@ -23,6 +25,40 @@ from kprobes.model.mapspec import UserStack as UserStack
 from kprobes.session import Session as Session
 from kprobes.session import attach as attach
 from kprobes.session import kallsyms_lookup_name as kallsyms_lookup_name
+
+# Types of C, for annotations: to a reader they are what Python has for them.
+char: TypeAlias = Any
+cstr: TypeAlias = str
+i16: TypeAlias = int
+i32: TypeAlias = int
+i64: TypeAlias = int
+i8: TypeAlias = int
+ptr: TypeAlias = Any
+s16: TypeAlias = int
+s32: TypeAlias = int
+s64: TypeAlias = int
+s8: TypeAlias = int
+size_t: TypeAlias = int
+ssize_t: TypeAlias = int
+u16: TypeAlias = int
+u32: TypeAlias = int
+u64: TypeAlias = int
+u8: TypeAlias = int
+
+_T = TypeVar("_T")
+
+@overload
+@dataclass_transform(frozen_default=True)
+def struct(cls: type[_T], /, *, packed: bool = False) -> type[_T]: ...
+@overload
+@dataclass_transform(frozen_default=True)
+def struct(cls: None = None, /, *, packed: bool = False) -> Callable[[type[_T]], type[_T]]: ...
+@overload
+@dataclass_transform(frozen_default=True)
+def union(cls: type[_T], /, *, packed: bool = False) -> type[_T]: ...
+@overload
+@dataclass_transform(frozen_default=True)
+def union(cls: None = None, /, *, packed: bool = False) -> Callable[[type[_T]], type[_T]]: ...
 
 HOMES: dict[str, str]
 __version__: str

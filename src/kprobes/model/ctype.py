@@ -7,12 +7,14 @@ size and a key of its provider, and `Types.member` finds one member at a time. T
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from kprobes.frozen import dataclass, field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol
+else:
+    Protocol = object  # `typing` would cost every start 5 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,13 @@ class Struct:
 @dataclass(frozen=True, slots=True)
 class Pointer:
     """A pointer (8 bytes). *user* is true where the type says `__user`, *const* where it says that nothing is
-    written through
-    it: a `char *` without is as likely a buffer to fill as a string. Pointers that differ in *const* are equal."""
+    written through it: a `char *` without is as likely a buffer to fill as a string. *text* says that a handler takes
+    it for the string that it points to (`cstr`). Pointers that differ in *const* or *text* are equal."""
 
     target: CType
     user: bool = False
     const: bool = field(default=False, compare=False)
+    text: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,12 @@ class Types(Protocol):
 
     def enumerator(self, name: str) -> int | None:
         """Return the value of the enum constant *name*, or None."""
+
+    def enumerators(self, enum: Enum) -> Mapping[int, str]:
+        """Return the constants of *enum* by value; of several names the first."""
+
+    def variable(self, name: str) -> CType | None:
+        """Return the type of the global variable *name*, or None."""
 
     def typename(self, name: str) -> CType | None:
         """Return the type a cast names: `u32`, `size_t`, `struct file`, `struct file *`, `char *`, or None."""

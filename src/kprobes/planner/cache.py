@@ -179,8 +179,19 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
         from kprobes.compiler.front.source import source_of
 
         yield from _source(source_of(value), seen)
+    elif isinstance(value, type) or type(value).__module__ == "kprobes.model.cwords":
+        yield f"{word}={_type(value)}"
     else:
         raise _UncacheableError
+
+
+def _type(value: object) -> str:
+    """Return what tells all of a C type, a struct class or an enum; other classes can hold anything."""
+    from kprobes.model.structs import fingerprint, is_enum, shape_of
+
+    if isinstance(value, type) and shape_of(value) is None and not is_enum(value):
+        raise _UncacheableError
+    return fingerprint(value)
 
 
 def _is_word(value: object) -> bool:

@@ -14,9 +14,9 @@ from kprobes.planner.group import Group
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from kprobes.model.ctype import CType, Member, Types
+    from kprobes.model.ctype import CType, Enum, Member, Types
     from kprobes.model.facts import Facts
     from kprobes.symbols.kernel import KernelSymbols, Resolved
 
@@ -43,9 +43,16 @@ class NoTypes:
     def enumerator(self, name: str) -> int | None:
         """Return None."""
 
+    def enumerators(self, enum: Enum) -> Mapping[int, str]:  # noqa: ARG002
+        """Return nothing."""
+        return {}
+
+    def variable(self, name: str) -> CType | None:
+        """Return None."""
+
     def typename(self, name: str) -> CType | None:
         """Return the type *name* if it is one of C's own."""
-        from kprobes.symbols.ctypes_builtin import builtin_type
+        from kprobes.model.cnames import builtin_type
 
         plain = name.strip()
         if plain.endswith("*"):

@@ -9,9 +9,9 @@ import re
 from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError, TypeNotFoundError
+from kprobes.model.cnames import builtin_type, canonical_int_name
 from kprobes.model.ctype import Array, Enum, Float, Function, Int, Member, Parameter, Pointer, Struct, Void
 from kprobes.symbols.btf import Btf, Kind, Record, load_btf
-from kprobes.symbols.ctypes_builtin import builtin_type, canonical_int_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +25,7 @@ PARAMETER_LIMIT = 128
 NESTED_LIMIT = 4096
 
 _FUNCTIONS = frozenset({Kind.FUNC})
+_VARIABLES = frozenset({Kind.VAR})
 _STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
 _ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
 _NAMED = frozenset({Kind.TYPEDEF, Kind.INT, Kind.FLOAT})
@@ -117,6 +118,23 @@ class KernelTypes:
                 return _enum_value(record, place)
         return None
 
+    def variable(self, name: str) -> CType | None:
+        """Return the type of the global variable *name* (kernels tell those of per-CPU ones), or None."""
+        for number, btf in self._blobs(None):
+            for record in btf.named(name, _VARIABLES):
+                return self._ctype(number, record.value)
+        return None
+
+    def enumerators(self, enum: Enum) -> dict[int, str]:
+        """Return the constants of *enum* by value; of several names the first."""
+        number, record = self._record(enum.key)
+        btf = self._blob(number)
+        names: dict[int, str] = {}
+        step = 2 if record.kind == Kind.ENUM else 3
+        for place in range(record.vlen):
+            names.setdefault(_enum_value(record, place), btf.string(record.words[place * step]))
+        return names
+
     def typename(self, name: str) -> CType | None:
         """Return the type that C calls *name* (`u32`, `struct file *`, `pid_t`, `char [16]`), or None."""
         match = _SPELLING.match(name)
@@ -132,16 +150,6 @@ class KernelTypes:
         return Array(found, int(count)) if found is not None and count else found
 
     # For messages.
-
-    def enumerators(self, enum: Enum) -> dict[int, str]:
-        """Return the constants of *enum* by value; of several names the first."""
-        number, record = self._record(enum.key)
-        btf = self._blob(number)
-        names: dict[int, str] = {}
-        step = 2 if record.kind == Kind.ENUM else 3
-        for place in range(record.vlen):
-            names.setdefault(_enum_value(record, place), btf.string(record.words[place * step]))
-        return names
 
     def nearest_types(self, name: str) -> tuple[str, ...]:
         """Return names of types that resemble *name*, spelt as it is (`struct fil` gives `struct file`)."""

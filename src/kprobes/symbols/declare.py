@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
+from kprobes.model.cnames import canonical_int_name
 from kprobes.symbols.btf import Kind
-from kprobes.symbols.ctypes_builtin import canonical_int_name
 
 if TYPE_CHECKING:
     from kprobes.symbols.btf import Btf, Record

@@ -13,8 +13,8 @@ import re
 
 from kprobes.errors import FormatError, SymbolNotFoundError, UsageError
 from kprobes.frozen import dataclass
+from kprobes.model.cnames import CHAR, builtin_type
 from kprobes.model.ctype import Array, CType, Enum, Int, Pointer, Void, sizeof
-from kprobes.symbols.ctypes_builtin import CHAR, builtin_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -96,6 +96,12 @@ class Universe:
     def enumerator(self, name: str) -> int | None:
         return {"O_CREAT": 64, "TASK_DEAD": 128}.get(name)
 
+    def enumerators(self, enum: Enum) -> dict[int, str]:
+        return {0: "RUNNING", 1: "SLEEPING", 128: "TASK_DEAD"} if enum == STATE else {}
+
+    def variable(self, name: str) -> object:
+        return {"init_task": STRUCTS["task_struct"], "jiffies": INTS["long"], "runqueue": STRUCTS["sock"]}.get(name)
+
     def typename(self, name: str) -> object:
         base = " ".join(name.replace("*", " ").split())
         found: object = STRUCTS.get(base.removeprefix("struct ")) if base.startswith("struct ") else INTS.get(base)
