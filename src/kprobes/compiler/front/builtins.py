@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, pointers, texts
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
     Constant,
     Items,
@@ -143,7 +144,7 @@ def _deref(ctx: Context, node: ast.AST, given: Given) -> Term:
 def _number_or_pointer(ctx: Context, argument: tuple[Term, ast.AST]) -> Term:
     term, where = argument
     if not isinstance(term, Number | Pointer | Constant | Nothing):
-        raise ctx.error(where, f"an integer or a pointer is wanted here, this is {describe(term)}")
+        raise ctx.error(where, f"an integer or a pointer is wanted here, this is {describe(term)}", advice(term))
     return term
 
 
@@ -165,7 +166,7 @@ def _int(ctx: Context, node: ast.AST, given: Given) -> Term:
     if isinstance(term, Constant):
         return Constant(term.value)
     if isinstance(term, Nothing):
-        raise ctx.error(given["value"][1], "int() of None")
+        raise ctx.error(given["value"][1], "int() of None", "None is the null pointer; the number is 0")
     found = integers.number(ctx, node, term)
     if found.value.type == U64:
         return integer(ctx.build.convert(ctx.place(node), found.value, I64))
@@ -235,7 +236,7 @@ def _extreme(ctx: Context, node: ast.AST, given: Given, op: str) -> Term:
     if len(arguments) == 1 and isinstance(arguments[0][0], Items):
         arguments = [(item, arguments[0][1]) for item in arguments[0][0].items]
     if len(arguments) < 2:
-        raise ctx.error(node, "min() and max() compare at least two values")
+        raise ctx.error(node, "min() and max() compare at least two values", "min(a, b), max(a, b, c)")
     best = _plain(ctx, *arguments[0])
     for argument in arguments[1:]:
         best = _better(ctx, node, best, _plain(ctx, *argument), op)
@@ -300,7 +301,7 @@ def _require_unsafe(ctx: Context, node: ast.AST, what: str) -> None:
         raise ctx.error(node, f"{what} changes the probed program", "allow it: unsafe=True on the probe, or --unsafe")
     if ctx.build.part == "exit":
         late = "at the return of the function" if ctx.around.returns else "behind the instruction"
-        raise ctx.error(node, f"{what} comes too late {late}")
+        raise ctx.error(node, f"{what} comes too late {late}", "do it before the yield, or in a probe of the entry")
 
 
 MAKERS: dict[str, Maker] = {

@@ -7,10 +7,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import builtins, events, inline, maps, names, texts
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.builtins import SPECIAL, Given
-from kprobes.compiler.front.terms import Literal, Map, Outside, Pointer, Term, Word, describe
+from kprobes.compiler.front.terms import Constant, Literal, Map, Number, Outside, Pointer, Term, Word, describe
 from kprobes.compiler.front.text import did_you_mean
 from kprobes.model.builtins import BUILTINS
+from kprobes.model.ctype import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +30,11 @@ def call(ctx: Context, node: ast.Call) -> Term:
         return _attribute_call(ctx, node, node.func)
     if isinstance(node.func, ast.Name):
         return _call_term(ctx, node, ctx.find_name(node.func), node.func.id)
-    raise ctx.error(node.func, "only names and methods can be called")
+    raise ctx.error(
+        node.func,
+        "only names and methods can be called",
+        "give the function a name: write it with def, at module level",
+    )
 
 
 def _call_term(ctx: Context, node: ast.Call, term: Term, shown: str) -> Term:
@@ -38,10 +44,12 @@ def _call_term(ctx: Context, node: ast.Call, term: Term, shown: str) -> Term:
         return inline.call_function(ctx, node, term.thing, shown)
     if isinstance(term, Outside):
         kind = "module" if not isinstance(term.thing, type) else "class"
-        raise ctx.error(
-            node.func, f"{shown} is a {kind}, which can't be called in a handler", names.INSTEAD.get(shown, "")
-        )
-    raise ctx.error(node.func, f"{shown} is {describe(term)}, which can't be called")
+        hint = names.INSTEAD.get(shown, f"name something of it: {shown}.NAME")
+        raise ctx.error(node.func, f"{shown} is a {kind}, which can't be called in a handler", hint)
+    hint = f"call a method: {shown}.{next(iter(maps.METHODS[type(term.spec)]))}(...)" if isinstance(term, Map) else ""
+    raise ctx.error(
+        node.func, f"{shown} is {describe(term)}, which can't be called", hint or f"leave the parentheses out: {shown}"
+    )
 
 
 def _call_word(ctx: Context, node: ast.Call, name: str) -> Term:
@@ -50,7 +58,11 @@ def _call_word(ctx: Context, node: ast.Call, name: str) -> Term:
     if name == "range":
         raise ctx.error(node, "range() stands in a for loop only", "for i in range(8): ...")
     if name in SPECIAL:
-        raise ctx.error(node, f"{name} can't be called", "regs.di names a register" if name == "regs" else "")
+        raise ctx.error(
+            node,
+            f"{name} can't be called",
+            "regs.di names a register" if name == "regs" else f"leave the parentheses out: {name}",
+        )
     row = BUILTINS[name]
     given = _bind_many(ctx, node) if row.many else bind(ctx, node, name, row.names, row.required)
     return builtins.make(ctx, node, name, given)
@@ -59,7 +71,9 @@ def _call_word(ctx: Context, node: ast.Call, name: str) -> Term:
 def _bind_many(ctx: Context, node: ast.Call) -> Given:
     _refuse_unpacking(ctx, node)
     if node.keywords:
-        raise ctx.error(node.keywords[0].value, f"no parameter is called {node.keywords[0].arg}")
+        raise ctx.error(
+            node.keywords[0].value, f"no parameter is called {node.keywords[0].arg}", "give the values alone"
+        )
     return {str(index): (ctx.lower(argument), argument) for index, argument in enumerate(node.args)}
 
 
@@ -88,7 +102,7 @@ def bind(ctx: Context, node: ast.Call, name: str, parameters: Sequence[str], req
                 did_you_mean(name_given, parameters, f"it is {shape}"),
             )
         if name_given in given:
-            raise ctx.error(keyword.value, f"{name_given} is given twice")
+            raise ctx.error(keyword.value, f"{name_given} is given twice", f"it is {shape}")
         given[name_given] = (ctx.lower(keyword.value), keyword.value)
     for parameter in parameters[:required]:
         if parameter not in given:
@@ -122,20 +136,26 @@ def _attribute_call(ctx: Context, node: ast.Call, target: ast.Attribute) -> Term
         return make(ctx, node, given)
     if texts.is_text(owner):
         return _text_method(ctx, node, target, owner)
+    raise ctx.error(target, f"{describe(owner)} has no method {target.attr!r}", _method_hint(ctx, target, owner))
+
+
+def _method_hint(ctx: Context, target: ast.Attribute, owner: Term) -> str:
     if isinstance(owner, Pointer):
-        hint = "pointers have .string() and .user_string()"
-    elif target.attr in ("string", "user_string"):
-        hint = f"of an address it is {target.attr}({ast.unparse(target.value)}, size)"
-    else:
-        hint = ""
-    raise ctx.error(target, f"{describe(owner)} has no method {target.attr!r}", hint)
+        struct = owner.target
+        if isinstance(struct, Struct) and ctx.around.types.member(struct, target.attr) is not None:
+            return f"{target.attr} is a field: leave the parentheses out"
+        return "pointers have .string() and .user_string()"
+    if target.attr in ("string", "user_string"):
+        return f"of an address it is {target.attr}({ast.unparse(target.value)}, size)"
+    return "integers have no methods" if isinstance(owner, Number | Constant) else advice(owner)
 
 
 def _map_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Map) -> Term:
     methods = maps.METHODS[type(owner.spec)]
     if target.attr not in methods:
         kind = type(owner.spec).__name__
-        raise ctx.error(target, f"a {kind} has no method {target.attr!r}", f"it has {', '.join(methods)}")
+        hint = did_you_mean(target.attr, methods, f"it has {', '.join(methods)}")
+        raise ctx.error(target, f"a {kind} has no method {target.attr!r}", hint)
     given = bind(ctx, node, f"{owner.spec.name}.{target.attr}", methods[target.attr])
     return maps.method(ctx, node, owner, target.attr, given)
 
@@ -150,7 +170,7 @@ def _text_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Ter
         )
     prefix, where = bind(ctx, node, "startswith", ("prefix",), 1)["prefix"]
     if not isinstance(prefix, Literal):
-        raise ctx.error(where, "startswith() takes a literal string")
+        raise ctx.error(where, "startswith() takes a literal string", 'write it out: s.startswith("nfs")')
     if not prefix.text:
         raise ctx.error(where, "every string begins with nothing", "give a longer literal")
     return texts.compare(ctx, node, owner, prefix, prefix=True)

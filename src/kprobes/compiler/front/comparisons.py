@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import conditions, integers, maps, texts
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.context import Links
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe
 
@@ -76,7 +77,9 @@ def compare(
 def _compare_hint(one: Term, other: Term) -> str:
     if any(texts.is_text(side) for side in (one, other)) and any(isinstance(s, Pointer) for s in (one, other)):
         return "read the string that the pointer points to: .string()"
-    return ""
+    if any(texts.is_text(side) for side in (one, other)):
+        return "compare a string with a string, a number with a number"
+    return next((advice(side) for side in (one, other) if not isinstance(side, Constant | Number)), "use ==")
 
 
 def _compare_addresses(

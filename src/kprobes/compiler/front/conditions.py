@@ -6,7 +6,8 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, texts
-from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, Word, describe
+from kprobes.compiler.front.advice import advice
+from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ def truth(ctx: Context, node: ast.AST, term: Term) -> Constant | Number:
         return Constant(1, "bool")
     if isinstance(term, Pointer | Number):
         return Number(integers.truth(ctx, node, term), "bool", 0, 1)
-    raise ctx.error(node, f"{describe(term)} is neither true nor false", "call it" if isinstance(term, Word) else "")
+    raise ctx.error(node, f"{describe(term)} is neither true nor false", advice(term))
 
 
 def opposite(ctx: Context, node: ast.AST, term: Term) -> Term:

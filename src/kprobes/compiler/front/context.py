@@ -179,10 +179,10 @@ class Context:
         """
         key = self.frame.scope + name
         if key not in self.assigned and not any(name in loop.names for loop in self.frame.loops):
-            raise self.error(node, f"{name} is used before it is assigned")
+            raise self.error(node, f"{name} is used before it is assigned", f"begin with a value: {name} = 0")
         known = self.types.get(key)
         if known is None and self.last_try:
-            raise self.error(node, f"{name} is used before it is assigned")
+            raise self.error(node, f"{name} is used before it is assigned", f"begin with a value: {name} = 0")
         if known is None or (not self.last_try and self._may_become_typed(known, name)):
             self.settled = False
             raise TypeUnknownError(name)
@@ -210,7 +210,9 @@ class Context:
                     node, f"one way gives {describe(ways[0][1])}, another {describe(term)}", "both must agree"
                 )
         if whole is None:
-            raise self.error(node, f"{describe(ways[0][1])} can't be chosen at run time")
+            raise self.error(
+                node, f"{describe(ways[0][1])} can't be chosen at run time", "write an if with a statement on each side"
+            )
         after = self.build.new_block("join")
         for block, term in ways:
             self.build.current = block

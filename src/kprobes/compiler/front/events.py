@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.mistakes import all_made
 from kprobes.compiler.front.terms import (
     Constant,
@@ -74,7 +75,7 @@ def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
         value = integers.number(ctx, node, term).value
         return ("hex" if term.kind == "hex" else "int" if value.type.signed else "uint"), value
     if not isinstance(term, Number):
-        hint = "name one of its fields or elements" if isinstance(term, Pointer) else ""
+        hint = "name one of its fields or elements" if isinstance(term, Pointer) else advice(term)
         raise ctx.error(node, f"{describe(term)} can't be part of an event", hint)
     if term.kind == "bool":
         return "bool", build.convert(place, integers.truth(ctx, node, term), U8)
@@ -204,11 +205,15 @@ def _format_spec(ctx: Context, piece: ast.FormattedValue, kind: str) -> str:
     sample: object = "" if kind in _SHOWN_AS_TEXT or piece.conversion != -1 else 0
     try:
         format(sample, spec)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         raise ctx.error(
-            piece, f"the format {spec!r} does not fit {'a string' if sample == '' else 'an integer'}", str(error)
+            piece,
+            f"the format {spec!r} does not fit {'a string' if sample == '' else 'an integer'}",
+            _FORMATS[type(sample)],
         ) from None
     return f":{spec}" if spec else ""
 
+
+_FORMATS = {str: "strings take a width: {x:>16}", int: "integers take d, x, b, a width: {x:>8}, {x:#x}"}
 
 _SHOWN_AS_TEXT = frozenset({"str", "symbol", "stack", "user_stack"})

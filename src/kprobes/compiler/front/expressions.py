@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
 from kprobes.compiler.front import builtins, conditions, integers, maps, names, pointers, texts
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.calls import call
 from kprobes.compiler.front.comparisons import comparison
 from kprobes.compiler.front.terms import (
@@ -132,8 +133,14 @@ def _attribute(ctx: Context, node: ast.Attribute) -> Term:
         return ctx.parameters.by_name(node, node.attr)
     if isinstance(owner, Map):
         kinds = maps.METHODS[type(owner.spec)]
-        raise ctx.error(node, f"{node.attr!r} of {describe(owner)} is no value", f"call a method: {', '.join(kinds)}")
-    hint = 'cast it: cast(x, "struct file *")' if isinstance(owner, Number) else ""
+        what = (
+            f"{owner.spec.name}.{node.attr} is a method"
+            if node.attr in kinds
+            else f"{describe(owner)} has no {node.attr!r}"
+        )
+        shown = node.attr if node.attr in kinds else next(iter(kinds))
+        raise ctx.error(node, what, f"call it: {owner.spec.name}.{shown}(...)")
+    hint = 'cast it: cast(x, "struct file *")' if isinstance(owner, Number) else advice(owner)
     raise ctx.error(node, f"{describe(owner)} has no field {node.attr!r}", hint)
 
 
@@ -169,11 +176,18 @@ def _subscript(ctx: Context, node: ast.Subscript) -> Term:
         return pointers.record_element(ctx, node, owner, index)
     if isinstance(owner, Items):
         if not isinstance(index, Constant):
-            raise ctx.error(node.slice, "the index of a tuple must be a literal")
+            raise ctx.error(node.slice, "the index of a tuple must be a literal", "t[0], or a loop: for x in t: ...")
         if not -len(owner.items) <= index.value < len(owner.items):
-            raise ctx.error(node.slice, f"index {index.value} is outside the tuple of {len(owner.items)}")
+            what = f"index {index.value} is outside the tuple of {len(owner.items)}"
+            raise ctx.error(
+                node.slice, what, f"the last one is {len(owner.items) - 1}" if owner.items else "it is empty"
+            )
         return owner.items[index.value]
-    hint = "compare whole strings, or their beginning: s.startswith(...)" if isinstance(owner, Text | Literal) else ""
+    hint = (
+        "compare whole strings, or their beginning: s.startswith(...)"
+        if isinstance(owner, Text | Literal)
+        else advice(owner)
+    )
     if isinstance(owner, Number):
         hint = 'cast it to a pointer first: cast(x, "u32 *")[0]'
     raise ctx.error(node, f"{describe(owner)} has no elements", hint)
@@ -210,7 +224,7 @@ def binary(
     if isinstance(operator, ast.Div):
         raise ctx.error(node, "/ gives a float in Python", "use // for whole numbers")
     if isinstance(operator, ast.MatMult):
-        raise ctx.error(node, "@ is not part of the handler language")
+        raise ctx.error(node, "@ is not part of the handler language", "integers take + - * // % & | ^ << >>")
     if isinstance(one, Constant) and isinstance(other, Constant):
         return integers.fold(ctx, node, operator, one.value, other.value)
     if isinstance(operator, ast.Pow):
@@ -219,7 +233,7 @@ def binary(
         return _pointer_arithmetic(ctx, node, operator, left, right)
     for term, where in (left, right):
         if not isinstance(term, Constant | Number):
-            hint = 'put strings together in log(f"...")' if texts.is_text(term) else ""
+            hint = 'put strings together in log(f"...")' if texts.is_text(term) else advice(term)
             raise ctx.error(where, f"{_symbol(operator)} takes integers, this is {describe(term)}", hint)
     return integers.arithmetic(ctx, node, integers.OPERATORS[type(operator)], one, other)
 
@@ -259,7 +273,7 @@ def _unary(ctx: Context, node: ast.UnaryOp) -> Term:
         return conditions.opposite(ctx, node, conditions.truth_of(ctx, node.operand))
     term = lower(ctx, node.operand)
     if not isinstance(term, Constant | Number):
-        raise ctx.error(node.operand, f"an integer is wanted here, this is {describe(term)}")
+        raise ctx.error(node.operand, f"an integer is wanted here, this is {describe(term)}", advice(term))
     if isinstance(node.op, ast.UAdd):
         return Constant(term.value) if isinstance(term, Constant) else integers.number(ctx, node, term)
     if isinstance(node.op, ast.USub):

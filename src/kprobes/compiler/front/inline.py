@@ -89,7 +89,8 @@ def _bind(
     only_named = [one.arg for one in spec.kwonlyargs]
     everything = [*positional, *only_named]
     if len(node.args) > len(positional):
-        raise ctx.error(node, f"{shown}() takes {len(positional)} arguments, {len(node.args)} are given")
+        what = f"{shown}() takes {len(positional)} arguments, {len(node.args)} are given"
+        raise ctx.error(node, what, f"it is {shown}({', '.join(everything)})")
     given: dict[str, tuple[Term, ast.AST]] = {}
     for name, argument in zip(positional, node.args, strict=False):
         if isinstance(argument, ast.Starred):
@@ -100,16 +101,18 @@ def _bind(
             raise ctx.error(keyword.value, "arguments can't be unpacked with **", "name them one by one")
         if keyword.arg not in everything or keyword.arg in {one.arg for one in spec.posonlyargs}:
             raise ctx.error(
-                keyword.value, f"{shown}() has no parameter {keyword.arg!r}", did_you_mean(keyword.arg, everything)
+                keyword.value,
+                f"{shown}() has no parameter {keyword.arg!r}",
+                did_you_mean(keyword.arg, everything, f"it is {shown}({', '.join(everything)})"),
             )
         if keyword.arg in given:
-            raise ctx.error(keyword.value, f"{keyword.arg} is given twice")
+            raise ctx.error(keyword.value, f"{keyword.arg} is given twice", f"it is {shown}({', '.join(everything)})")
         given[keyword.arg] = (_settled(ctx, keyword.value), keyword.value)
     defaults = _defaults(function, positional)
     for name in everything:
         if name not in given:
             if name not in defaults:
-                raise ctx.error(node, f"{shown}() needs {name}")
+                raise ctx.error(node, f"{shown}() needs {name}", f"it is {shown}({', '.join(everything)})")
             given[name] = (names.of_object(ctx, node, defaults[name], name), node)
     return given
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.division import divide
 from kprobes.compiler.front.terms import (
     I64_MAX,
@@ -69,7 +70,7 @@ def number(ctx: Context, node: ast.AST, term: Term, what: str = "this") -> Numbe
     place = ctx.place(node)
     if isinstance(term, Constant):
         if not I64_MIN <= term.value <= U64_MAX:
-            raise ctx.error(node, f"{term.value} does not fit into 64 bits")
+            raise ctx.error(node, f"{term.value} does not fit into 64 bits", "integers go from -2**63 to 2**64 - 1")
         kind = I64 if term.value <= I64_MAX else U64
         value = ctx.build.const(place, term.value, kind)
         return Number(value, term.kind if kind == I64 else "uint", term.value, term.value)
@@ -85,7 +86,7 @@ def number(ctx: Context, node: ast.AST, term: Term, what: str = "this") -> Numbe
 def _hint_for(term: Term) -> str:
     if isinstance(term, Pointer) and term.embedded:
         return "name one of its fields"
-    return ""
+    return advice(term)
 
 
 def address(ctx: Context, node: ast.AST, term: Term) -> Value:
@@ -123,14 +124,14 @@ def fold(ctx: Context, node: ast.AST, operator: ast.operator, left: int, right: 
     """Compute with two literals as Python does."""
     try:
         if isinstance(operator, ast.Pow) and abs(left) > 1 and not 0 <= right <= 64:
-            raise ctx.error(node, "this power does not fit into 64 bits")
+            raise ctx.error(node, "this power does not fit into 64 bits", "integers go from -2**63 to 2**64 - 1")
         if isinstance(operator, ast.LShift) and right > 64:
-            raise ctx.error(node, "this shift does not fit into 64 bits")
+            raise ctx.error(node, "this shift does not fit into 64 bits", "shift counts go from 0 to 63")
         return Constant(_FOLD[type(operator)](left, right))
     except ZeroDivisionError:
-        raise ctx.error(node, "division by zero") from None
+        raise ctx.error(node, "division by zero", "divide by something else") from None
     except ValueError:
-        raise ctx.error(node, "negative shift count") from None
+        raise ctx.error(node, "negative shift count", "shift the other way") from None
 
 
 _FOLD: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -156,7 +157,7 @@ def arithmetic(ctx: Context, node: ast.AST, op: str, left: Term, right: Term) ->
     place = ctx.place(node)
     if op in ("div", "mod"):
         if other.low == other.high == 0:
-            raise ctx.error(node, "division by zero")
+            raise ctx.error(node, "division by zero", "divide by something else")
         return divide(ctx, place, op, (one, other), _type_of_division(op, (left, one), (right, other)))
     kind = _common_type(left, right, one, other)
     first, second = ctx.build.convert(place, one.value, kind), ctx.build.convert(place, other.value, kind)

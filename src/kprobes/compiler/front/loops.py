@@ -189,7 +189,7 @@ def _range_arguments(ctx: Context, call: ast.Call) -> tuple[Constant | Number, C
         return Constant(0), terms[0], 1
     step = terms[2] if len(terms) == 3 else Constant(1)
     if not isinstance(step, Constant) or not step.value:
-        raise ctx.error(call.args[2], "the step of range() must be a literal other than zero")
+        raise ctx.error(call.args[2], "the step of range() must be a literal other than zero", "range(0, 64, 4)")
     return terms[0], terms[1], step.value
 
 
@@ -246,7 +246,7 @@ def continue_loop(ctx: Context, node: ast.Continue) -> None:
 
 def _jump_out(ctx: Context, node: ast.AST, target: OpenBlock | None) -> None:
     if target is None:
-        raise ctx.error(node, "this stands outside of any loop")
+        raise ctx.error(node, "this stands outside of any loop", "leave the handler with return")
     ctx.build.jump(ctx.place(node), target)
     ctx.build.place_block(ctx.build.new_block("dead"))
 

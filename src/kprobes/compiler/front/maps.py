@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe, integer
 from kprobes.compiler.ir.nodes import (
     BOOL,
@@ -70,7 +71,7 @@ def _shape_hint(fields: tuple[Field, ...]) -> str:
 def _operand(ctx: Context, node: ast.AST, map_: Map, field: Field, term: Term, what: str) -> Operand:
     if not _fits(field, term):
         wanted = _WANTED[field.kind]
-        hint = ""
+        hint = advice(term)
         if field.kind == "str" and isinstance(term, Pointer):
             hint = "read the string it points to: .string()"
         elif isinstance(term, Number) and term.kind in ("stack", "user_stack"):
@@ -150,7 +151,7 @@ def _integer(ctx: Context, node: ast.AST, term: Term, what: str) -> Value:
 
 def _lookup_method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, tuple[Term, ast.AST]]) -> Term:
     if "key" not in given:
-        raise ctx.error(node, f"{map_.spec.name}.{name}() needs a key")
+        raise ctx.error(node, f"{map_.spec.name}.{name}() needs a key", f"{map_.spec.name}.{name}(key, 0)")
     key_term, key_node = given["key"]
     key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
     found, term = _read(ctx, node, map_, key)

@@ -42,6 +42,7 @@ INSTEAD = {
     "pow": "use * or a shift",
     "divmod": "use // and %",
 }
+SELF_HINT = "a handler is no method: keep what lasts in a HashMap, Count or Histogram"
 MODULE_INSTEAD = {
     "time": "use now(), in ns",
     "os": "use the builtins pid, tid, uid, gid, cpu, comm",
@@ -63,7 +64,11 @@ def outside(ctx: Context, node: ast.AST, name: str) -> Term:
     if name in BUILTINS:
         return Word(name)
     if hasattr(python, name):
-        raise ctx.error(node, f"Python's {name} can't be used in a handler", INSTEAD.get(name, ""))
+        raise ctx.error(
+            node,
+            f"Python's {name} can't be used in a handler",
+            INSTEAD.get(name, f"of Python's own functions handlers know {', '.join(sorted(PYTHON))}"),
+        )
     value = ctx.around.types.enumerator(name)
     if value is not None:
         return Constant(value)
@@ -78,7 +83,11 @@ def _nearest_name(ctx: Context, name: str) -> str:
     parameters = ctx.parameters.names() if len(ctx.frames) == 1 else []
     if name in parameters:
         return f"{name} is a parameter of the probed function: take it as a parameter of the handler"
-    return did_you_mean(name, [*known, *parameters], "handlers see their locals, module-level names and the builtins")
+    return did_you_mean(
+        name,
+        [*known, *parameters],
+        SELF_HINT if name == "self" else "handlers see their locals, module-level names and the builtins",
+    )
 
 
 def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
@@ -147,7 +156,9 @@ def attribute(ctx: Context, node: ast.AST, owner: Outside, name: str) -> Term:
     except AttributeError:
         close = nearest(name, dir(owner.thing))
         raise ctx.error(
-            node, f"{owner.path} has no attribute {name!r}", f"did you mean {', '.join(close)}?" if close else ""
+            node,
+            f"{owner.path} has no attribute {name!r}",
+            f"did you mean {', '.join(close)}?" if close else "name something that it has",
         ) from None
     module = getattr(owner.thing, "__name__", "")
     if isinstance(owner.thing, ModuleType) and module in MODULE_INSTEAD and callable(thing):

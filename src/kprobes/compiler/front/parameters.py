@@ -109,9 +109,9 @@ class Parameters:
         if number >= len(parameters):
             if self.prototype.variadic:
                 return integer(self._argument(node, number), "uint")
-            raise ctx.error(
-                node, f"{self.prototype.name or 'the function'} has {len(parameters)} parameters, not {number + 1}"
-            )
+            what = f"{self.prototype.name or 'the function'} has {len(parameters)} parameters, not {number + 1}"
+            has = listed(one.name or "one without a name" for one in parameters)
+            raise ctx.error(node, what, f"they are {has}" if parameters else "regs.di is the first register")
         ctype = parameters[number].type
         index = self._index(node, number, ctype)
         return pointers.of_type(ctx, node, self._argument(node, index), ctype, self.space(ctype))

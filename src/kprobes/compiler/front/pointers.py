@@ -67,7 +67,7 @@ def _unusable(ctx: Context, node: ast.AST, ctype: CType) -> CompileError:
     if isinstance(ctype, Float):
         return ctx.error(node, f"{what} is a floating-point type", "handlers compute with integers only")
     if isinstance(ctype, Void):
-        return ctx.error(node, "void has no value")
+        return ctx.error(node, "void has no value", 'say what it is: cast(x, "u32 *")[0]')
     if isinstance(ctype, Int):
         return ctx.error(node, f"{what} has {8 * ctype.size} bits", "integers have at most 64 bits")
     return ctx.error(node, f"a {what} is no integer or pointer", "name one of its fields")
@@ -108,7 +108,11 @@ def _no_member(ctx: Context, node: ast.AST, struct: Struct, name: str) -> Compil
     what = format_ctype(struct)
     names = list(ctx.around.types.member_names(struct))
     if not names:
-        return ctx.error(node, f"{what} is only declared here: its fields are not known")
+        return ctx.error(
+            node,
+            f"{what} is only declared here: its fields are not known",
+            'cast it to a type that is known: cast(x, "struct y *")',
+        )
     return ctx.error(node, f"{what} has no field {name!r}", did_you_mean(name, names, f"it has {listed(names)}"))
 
 
@@ -119,7 +123,9 @@ def _bit_field(ctx: Context, node: ast.AST, pointer: Pointer, struct: Struct, me
         raise _unusable(ctx, node, member.type)
     start, bits = _bit_unit(member, found.bits, 8 * struct.size)
     if not bits:
-        raise ctx.error(node, f"the bit-field {member.name} spans more than 64 bits")
+        raise ctx.error(
+            node, f"the bit-field {member.name} spans more than 64 bits", 'read its parts: deref(address, "u64")'
+        )
     low = member.bit_offset - start
     unit = build.load(place, IntType(bits, signed=False), pointer.base, pointer.offset + start // 8, pointer.space)
     value = build.convert(place, unit, I64 if found.signed else U64)
@@ -300,7 +306,7 @@ def record_element(ctx: Context, node: ast.AST, array: RecordArray, index: Term)
     if not isinstance(index, Constant):
         raise ctx.error(node, "the index of an array in a record must be a literal", "write [0], [1], ...")
     if not 0 <= index.value < array.count:
-        raise ctx.error(node, f"index {index.value} is outside the array of {array.count}")
+        raise ctx.error(node, f"index {index.value} is outside the array of {array.count}", "C arrays count from 0")
     place = ctx.place(node)
     offset = array.offset + index.value * array.element.bits // 8
     value = ctx.build.context(place, "record", offset, kind=array.element)

@@ -166,7 +166,9 @@ def _no_target(ctx: Context, target: ast.expr, owner: Term) -> CompileError:
         return ctx.error(
             target, "a handler can't write to the memory of the probed program", "assign to a variable or a HashMap"
         )
-    return ctx.error(target, f"nothing can be assigned to parts of {describe(owner)}")
+    return ctx.error(
+        target, f"nothing can be assigned to parts of {describe(owner)}", "assign to a variable or a HashMap"
+    )
 
 
 def _write_register(ctx: Context, target: ast.Attribute, term: Term, value: ast.AST) -> None:
@@ -185,7 +187,7 @@ def _unpack(ctx: Context, target: ast.Tuple | ast.List, term: Term, value: ast.A
     if any(isinstance(one, ast.Starred) for one in target.elts):
         raise ctx.error(target, "unpacking with * is not part of the handler language", "name each target")
     if len(term.items) != len(target.elts):
-        raise ctx.error(target, f"{len(target.elts)} names for {len(term.items)} values")
+        raise ctx.error(target, f"{len(target.elts)} names for {len(term.items)} values", "name each value once")
     # `a, b = b, a` with strings: the first assignment must not change what the second takes.
     items = [texts.snapshot(ctx, value, item) for item in term.items]
     for one, item in zip(target.elts, items, strict=True):

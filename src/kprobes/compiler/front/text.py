@@ -68,10 +68,14 @@ class SourceText:
             tree = ast.parse(source.text)
         except SyntaxError as error:
             place = Place(source.line + (error.lineno or 1) - 1, source.indent + max((error.offset or 1) - 1, 0))
-            raise self.error_at(place, f"this is no Python: {error.msg}") from None
+            raise self.error_at(
+                place, f"this is no Python: {error.msg}", "look at the marked place and before it"
+            ) from None
         except (ValueError, RecursionError, MemoryError):
             raise self.error_at(
-                Place(source.line, source.indent), "this is no Python: NUL bytes or nested too deeply"
+                Place(source.line, source.indent),
+                "this is no Python: NUL bytes or nested too deeply",
+                "write it in shorter statements",
             ) from None
         if len(tree.body) == 1 and isinstance(tree.body[0], ast.FunctionDef):
             return tree.body[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers
+from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Literal, Number, Pointer, Term, Text, describe
 from kprobes.compiler.ir.nodes import BOOL, CompareText, CompareTexts, ConstText, CopyText, ReadText, Slot
 from kprobes.model.ctype import Int, Void, format_ctype
@@ -84,7 +85,7 @@ def store(ctx: Context, node: ast.AST, term: Term, slot: Slot) -> None:
 def _hint_for(term: Term) -> str:
     if isinstance(term, Pointer) and not term.embedded:
         return "read the string it points to: .string()"
-    return ""
+    return advice(term)
 
 
 def buffer(ctx: Context, node: ast.AST, term: Term, size: int = 0) -> Slot:
@@ -126,7 +127,7 @@ def string_at(ctx: Context, node: ast.AST, term: Term, size: int, *, user: bool 
         base, offset, space = term.base, term.offset, term.space
     else:
         if not isinstance(term, Constant | Number):
-            raise ctx.error(node, f"string() reads a pointer or an address, this is {describe(term)}")
+            raise ctx.error(node, f"string() reads a pointer or an address, this is {describe(term)}", advice(term))
         base, offset, space = integers.address(ctx, node, term), 0, ctx.default_space
     space = "user" if user else space
     return Text(size, None, lambda slot: ReadText(place, slot, base, offset, space))
