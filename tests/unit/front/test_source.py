@@ -9,8 +9,9 @@ import textwrap
 
 import pytest
 
+from kprobes import kprobe
 from kprobes.compiler.front.source import source_of
-from kprobes.errors import CompileError
+from kprobes.errors import CompileError, UsageError
 
 
 def load(tmp_path, text, name="script"):
@@ -143,7 +144,7 @@ async def waiting():
         (functools.partial(load), "this is a partial"),
         (len, "this is a builtin"),
         (waiting, "async"),
-        (5, "this is a int"),
+        (5, "this is an int"),
     ],
 )
 def test_what_is_no_plain_function_is_refused(thing, message):
@@ -165,3 +166,60 @@ print(sorted(set(sys.modules) - before))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out == "['kprobes.compiler', 'kprobes.compiler.front', 'kprobes.compiler.front.source']\n"
+
+
+def plain():
+    pass
+
+
+def wrapping(function):
+    @functools.wraps(function)
+    def wrapper(*values):
+        return function(*values)
+
+    return wrapper
+
+
+class Callable:
+    def __call__(self):
+        pass
+
+    def method(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("thing", "what", "hint"),
+    [
+        (wrapping(plain), "plain is wrapped by another decorator", "leave the other decorator out"),
+        (kprobe("x")(plain), "this is a Probe", 'one decorator takes all its places: @kprobe("a", "b")'),
+        (Callable, "this is a type", "HashMap"),
+        (Callable(), "this is a Callable", "write it with def"),
+        (Callable().method, "this is a method", "a handler has no self"),
+        (classmethod(plain), "this is a classmethod", "out of the class"),
+        (len, "this is a builtin_function_or_method", "write it with def"),
+        (functools.partial(plain), "this is a partial", "write it with def"),
+        (lambda: 1, "a handler can't be a lambda", "write it with def"),
+        (5, "this is an int", "write it with def"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_is_no_handler_is_refused_with_what_to_write(thing, what, hint):
+    with pytest.raises(CompileError) as caught:
+        kprobe("vfs_read")(thing)
+    assert what in caught.value.what
+    assert hint in caught.value.hint
+
+
+def test_a_function_without_a_file_is_refused_with_where_to_write_it():
+    names = {}
+    exec("def made(): pass", names)
+    with pytest.raises(CompileError, match="the source of made is not to be found") as caught:
+        kprobe("vfs_read")(names["made"])
+    assert "write them in a file, or in IPython or Jupyter" in caught.value.hint
+
+
+def test_a_decorator_without_its_places_says_how_it_is_written():
+    with pytest.raises(UsageError, match="needs the places to probe") as caught:
+        kprobe(plain)
+    assert '@kprobe("name")' in caught.value.hint

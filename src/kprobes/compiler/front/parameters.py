@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Functions that stand between a system call and its work take pointers of the caller's, which types don't tell apart.
 SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__se_sys_", "__do_sys_", "__sys_", "do_sys_", "ksys_", "compat_sys_")
 RECORD_TEXT = 256
+NO_SELF = "a handler is no method: move it out of the class"
 
 
 class Parameters:
@@ -72,7 +73,7 @@ class Parameters:
             known = self.names()
             what = f"{self.prototype.name or 'the probed function'} has no parameter {name!r}"
             has = f"it has {listed(known)}" if known else "it takes none, or the types don't name them: use arg(1), ..."
-            raise ctx.error(node, what, did_you_mean(name, known, has))
+            raise ctx.error(node, what, NO_SELF if name == "self" else did_you_mean(name, known, has))
 
     def _require_entry(self, node: ast.AST) -> None:
         if not self.ctx.around.at_entry:

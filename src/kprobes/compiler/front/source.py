@@ -9,7 +9,7 @@ import sys
 from types import FunctionType, MethodType
 
 from kprobes.errors import CompileError
-from kprobes.model.probe import HandlerSource
+from kprobes.model.probe import HandlerSource, Probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST: importing `ast` for one number would cost more than all of this
+NO_FILE_HINT = "handlers are compiled from their text: write them in a file, or in IPython or Jupyter, which keep it"
 IS_COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
@@ -31,6 +32,12 @@ def source_of(function: object) -> HandlerSource:
         _refuse(function)
     code = function.__code__
     place = (code.co_filename, code.co_firstlineno, 0)
+    if hasattr(function, "__wrapped__"):
+        raise CompileError(
+            f"{function.__name__} is wrapped by another decorator, and a handler is compiled from its own text",
+            hint="leave the other decorator out",
+            place=_place_of(function.__wrapped__, place),
+        )
     if code.co_name == "<lambda>":
         raise CompileError("a handler can't be a lambda", hint="write it with def", place=place)
     if code.co_flags & IS_COROUTINE:
@@ -39,7 +46,7 @@ def source_of(function: object) -> HandlerSource:
     if lines is None:
         raise CompileError(
             f"the source of {code.co_name} is not to be found ({code.co_filename})",
-            hint="handlers are compiled from their text: write them in a file",
+            hint=NO_FILE_HINT if code.co_filename.startswith("<") else "handlers are compiled from their text: keep it",
         )
     text, line, indent = _cut_out(code, lines, place)
     return HandlerSource(code.co_name, text, code.co_filename, line, indent, _names_of(function))
@@ -52,7 +59,20 @@ def _refuse(thing: object) -> NoReturn:
         hint = "move it out of the class: a handler has no self"
     elif isinstance(thing, staticmethod | classmethod | property):
         hint = "move it out of the class"
-    raise CompileError(f"a handler is a plain function, this is a {kind}", hint=hint)
+    elif isinstance(thing, Probe):
+        hint = 'one decorator takes all its places: @kprobe("a", "b"); for another kind write a second handler'
+    elif isinstance(thing, type):
+        hint = "a handler has no state of its own: keep it in a HashMap, Count or Histogram"
+    raise CompileError(f"a handler is a plain function, this is {_article(kind)} {kind}", hint=hint)
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1].lower() in "aeiou" else "a"
+
+
+def _place_of(thing: object, otherwise: tuple[str, int, int]) -> tuple[str, int, int]:
+    code = getattr(thing, "__code__", None)
+    return (code.co_filename, code.co_firstlineno, 0) if code else otherwise
 
 
 def _names_of(function: FunctionType) -> Mapping[str, object]:
