@@ -84,7 +84,9 @@ class BpfMachine:
         return tuple(sum(words[index::4]) for index in range(4))
 
     def outcome(self):
-        records = self.ring.poll_raw().records() if self.ring else []
+        records = []
+        while self.ring and (span := self.ring.poll_raw()).data:
+            records += span.records()
         return Outcome(self.counters(), records, {m.name: self.read(m.name) for m in self.handler.maps})
 
     def read(self, name):

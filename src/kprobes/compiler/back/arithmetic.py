@@ -120,6 +120,11 @@ def opaque(text: FunctionText, value: str, kind: str = "i64") -> str:
     return text.let(f'call {kind} asm sideeffect "", "=r,0"({kind} {value})')
 
 
+def unknown(text: FunctionText, value: str, kind: str = "i64") -> str:
+    """Return *value* so that LLVM can't know its range; unused it is dropped, and it may be moved."""
+    return text.let(f'call {kind} asm "", "=r,0"({kind} {value})')
+
+
 def _log2_bucket(text: FunctionText, signed: bool, sample: str) -> str:
     """Halve the candidates five times and count: three instructions a step, and the verifier knows each sum.
 
@@ -193,4 +198,4 @@ def _linear_bucket(text: FunctionText, buckets: Buckets, signed: bool, sample: s
     return text.phi("i64", ways)
 
 
-__all__ = ["binary", "bucket", "compare", "convert", "divide", "literal", "opaque"]
+__all__ = ["binary", "bucket", "compare", "convert", "divide", "literal", "opaque", "unknown"]

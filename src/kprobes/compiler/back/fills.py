@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.ir.nodes import BuiltinText, ConstText, Emit, ReadBytes, ReadText, RecordText, Slot
-from kprobes.compiler.ir.operands import slots_read
+from kprobes.compiler.ir.operands import slots_read, slots_written
 
 if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import Function
@@ -21,19 +21,20 @@ def sunk_texts(function: Function, events: dict[int, EventLayout]) -> dict[Slot,
     Such a text is read straight into the record, which spares a copy and the stack it would need.
     """
     uses: dict[Slot, int] = {}
-    fills: dict[Slot, list[Fill]] = {}
+    writers: dict[Slot, int] = {}
     candidates: dict[Slot, Fill] = {}
     for block in function.blocks:
         here: dict[Slot, Fill] = {}
         for node in block.nodes:
             for slot in slots_read(node):
                 uses[slot] = uses.get(slot, 0) + 1
+            for slot in slots_written(node):
+                writers[slot] = writers.get(slot, 0) + 1
             if isinstance(node, _FILLS):
-                fills.setdefault(node.slot, []).append(node)
                 here[node.slot] = node
             elif isinstance(node, Emit):
                 fields = events[node.event].fields
                 for field, operand in zip(fields, node.operands, strict=True):
                     if isinstance(operand, Slot) and operand in here and operand.size == field.size:
                         candidates[operand] = here[operand]
-    return {slot: fill for slot, fill in candidates.items() if uses[slot] == 1 and len(fills[slot]) == 1}
+    return {slot: fill for slot, fill in candidates.items() if uses[slot] == 1 and writers[slot] == 1}

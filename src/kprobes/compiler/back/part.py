@@ -25,6 +25,8 @@ class Part(ABC):
     *implicit* collects the layouts of the maps that the code turns out to need.
     """
 
+    divisions_are_unknown = False  # to the verifier of the machine
+
     def __init__(self, handler: Handler, function: Function, text: FunctionText) -> None:
         self.handler = handler
         self.function = function

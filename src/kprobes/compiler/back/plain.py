@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque
+from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque, unknown
 from kprobes.compiler.ir import nodes as ir
 
 if TYPE_CHECKING:
@@ -59,17 +59,23 @@ def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
         if right == "0":
             part.fault("-1")
             return "0"
-        return divide(text, node.op, kind, left, right)
+        return _hidden(part, divide(text, node.op, kind, left, right), kind)
     zero_label, fine, end = text.label("zero"), text.label("divide"), text.label("divided")
     text.unlikely(text.let(f"icmp eq i{kind.bits} {right}, 0"), zero_label, fine)
     text.start(zero_label)
     part.fault("-1")
     text.jump(end)
     text.start(fine)
-    result = divide(text, node.op, kind, left, right)
+    result = _hidden(part, divide(text, node.op, kind, left, right), kind)
     block = text.block
     text.start(end)
     return text.phi(f"i{kind.bits}", [("0", zero_label), (result, block)])
+
+
+def _hidden(part: Part, result: str, kind: ir.IntType) -> str:
+    """Keep the range of a quotient or remainder from LLVM, which would drop checks that the machine's verifier needs:
+    to that a division may give anything."""
+    return unknown(part.text, result, f"i{kind.bits}") if part.divisions_are_unknown and kind.bits == 64 else result
 
 
 def _may_be_product(part: Part, value: ir.Value) -> bool:

@@ -134,9 +134,11 @@ def _settled(ctx: Context, node: ast.expr) -> Term:
 def _result(ctx: Context, frame: Frame, shown: str) -> Term:
     """Join the ways out of the function that was just compiled."""
     build, end = ctx.build, frame.text.definition
-    fell = build.current.reached or not frame.results
-    ways = [(block, term, node) for block, term, node in frame.results if term is not None]
-    bare = [(block, node) for block, term, node in frame.results if term is None]
+    # Where the call itself is never reached, all that it might return says what it would give.
+    results = [result for result in frame.results if result[0].reached] or frame.results
+    fell = build.current.reached or not results
+    ways = [(block, term, node) for block, term, node in results if term is not None]
+    bare = [(block, node) for block, term, node in results if term is None]
     if ways and (fell or bare):
         raise ctx.error(
             bare[0][1] if bare else end, f"{shown}() returns a value on some ways only", "return one on each"

@@ -266,8 +266,7 @@ def _return(ctx: Context, node: ast.Return) -> None:
         term = Text(term.size, texts.buffer(ctx, node, term))
     if node.value is not None and isinstance(node.value, ast.Constant) and node.value.value is None:
         term = None
-    if ctx.build.current.reached:
-        ctx.frame.results.append((ctx.build.current, term, node))
+    ctx.frame.results.append((ctx.build.current, term, node))
     ctx.build.place_block(ctx.build.new_block("dead"))
 
 

@@ -1,0 +1,92 @@
+"""What generated handlers find outside of themselves: maps, constants, and plain functions that they call."""
+
+from __future__ import annotations
+
+import enum
+
+from kprobes import emit
+from kprobes.model import words
+from kprobes.model.mapspec import Count, HashMap, Histogram, String, Unsigned
+
+LIMIT = 6
+DEBUG = True
+PORTS = (22, 80, 443)
+SHELL = "bash"
+
+
+class Kind(enum.IntEnum):
+    SMALL = 1
+    LARGE = 4096
+
+
+def double(x):
+    return 2 * x
+
+
+def clamp(x, low=0, *, high=100):
+    if x < low:
+        return low
+    if x > high:
+        return high
+    return x
+
+
+def both(x):
+    return x + LIMIT, x ^ 3
+
+
+def first_above(limit):
+    for step in range(8):
+        if step * step > limit:
+            return step
+    return -1
+
+
+def last_of(node):
+    turns = 0
+    while node is not None and turns < 4:
+        node = node.next
+        turns += 1
+    return turns
+
+
+def label(node):
+    return node.name if node.on else node.text.string(10)
+
+
+def note(counter, amount, by):
+    if by == "idle" or not amount:
+        return
+    counter.add(amount, by=by)
+
+
+def told(value):
+    emit(told=value)
+    return value - 1
+
+
+FUNCTIONS = (double, clamp, both, first_above, last_of, label, note, told)
+
+
+def maps() -> dict[str, object]:
+    """Return new maps, one of each kind, some of them too small."""
+    made = (
+        Count("total"),
+        Count("by_text", by=str),
+        Count("by_pair", by=(int, str)),
+        Count("few", by=int, entries=3),
+        Histogram("sizes"),
+        Histogram("spread", linear=(-50, 200, 25)),
+        Histogram("each", by=Unsigned(2), entries=4),
+        HashMap("seen"),
+        HashMap("wide", key=(Unsigned(2), String(7)), value=(int, String(9), bool, Unsigned(4))),
+        HashMap("small", key=str, value=Unsigned(2), entries=2),
+    )
+    return {one.name: one for one in made}
+
+
+def names() -> dict[str, object]:
+    """Return all names that a generated handler may use, with new maps."""
+    constants = {"LIMIT": LIMIT, "DEBUG": DEBUG, "PORTS": PORTS, "SHELL": SHELL, "Kind": Kind}
+    builtins = {name: value for name, value in vars(words).items() if not name.startswith("_")}
+    return {**builtins, **constants, **{one.__name__: one for one in FUNCTIONS}, **maps()}
