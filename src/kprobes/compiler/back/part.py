@@ -83,6 +83,11 @@ class Part(ABC):
             raise InternalError(f"{self.handler.name}: the byte buffer {operand.name} stands for an integer")
         return operand
 
+    @abstractmethod
+    def copy_string(self, to: str, source: str, size: str) -> str:
+        """Copy the string at *source*, in memory of the handler's own, to *to*: at most *size* bytes (an i64 operand or
+        number above 0) with the NUL, nothing behind it. Return its length. *to* may be *source*."""
+
     # Maps and events
 
     def layout(self, name: str) -> MapLayout:

@@ -1,4 +1,4 @@
-"""Byte buffers: constants, copied and compared.
+"""Byte buffers: constants, copied, compared, searched and cut.
 
 A buffer is zero-filled behind its string, so that it can be a map's key, go to user space whole, and be compared by
 words.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.fields import put_text
-from kprobes.compiler.back.memory import pieces, zero
+from kprobes.compiler.back.memory import alignment, copy, pieces, zero
+from kprobes.compiler.ir.nodes import Const
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.part import Part
     from kprobes.compiler.back.text import FunctionText
-    from kprobes.compiler.ir.nodes import CompareText, CompareTexts, CopyText
+    from kprobes.compiler.ir.nodes import CompareText, CompareTexts, CopyText, CutText, FindText, TextLength, Value
 
 
 def const_text(text: FunctionText, content: bytes, to: tuple[str, int], size: int) -> None:
@@ -76,3 +78,81 @@ def _all_equal(text: FunctionText, pointer: str, tests: list[tuple[int, int, str
     ways.append(("true", text.block))
     text.start(end)
     return text.phi("i1", ways)
+
+
+def text_length(part: Part, node: TextLength) -> None:
+    """Count the bytes before the NUL, by copying them to where they are."""
+    pointer = part.buffer(node.slot)
+    part.bind(node.to, part.copy_string(pointer, pointer, str(node.slot.size)))
+
+
+def find_text(part: Part, node: FindText) -> None:
+    """Look at each place in turn, up to the NUL. With the NUL behind it a text is only found at the end."""
+    text, pointer = part.text, part.buffer(node.slot)
+    wanted = node.text + b"\0" if node.at_end else node.text
+    before, loop, end = text.block, text.label("place"), text.label("found")
+    following, again = f"%next.{loop}", text.label("again")
+    text.start(loop)
+    at = text.phi("i64", [("0", before), (following, again)])
+    place = text.offset(pointer, at)
+    first = text.let(f"load volatile i8, ptr {place}, align 1")
+    ways = []
+    for index, byte in enumerate(wanted):
+        found = first if index == 0 else text.let(f"load volatile i8, ptr {text.offset(place, index)}, align 1")
+        equal = text.label("equal")
+        text.branch(text.let(f"icmp eq i8 {found}, {_signed(byte, 1)}"), equal, again)
+        text.start(equal)
+    ways.append(("true", text.block))
+    text.jump(end)
+    text.start(again)
+    text.do(f"{following} = add i64 {at}, 1")
+    over = text.let(f"icmp ugt i64 {following}, {node.slot.size - 1 - len(node.text)}")
+    ended = text.let(f"icmp eq i8 {first}, 0")
+    ways.append(("false", text.block))
+    text.branch(text.let(f"or i1 {over}, {ended}"), end, loop)
+    text.start(end)
+    part.bind(node.to, text.phi("i1", ways))
+
+
+# More bytes than this from an odd distance are copied by the machine's own means, not one by one.
+_ODD_BYTES = 16
+
+
+def cut_text(part: Part, node: CutText) -> None:
+    """Copy a part of one buffer to another."""
+    start, length = _number_of(part, node.start), _number_of(part, node.length)
+    if start is None or length is None:
+        _cut_at_run_time(part, node)
+        return
+    text, to, size = part.text, part.buffer(node.slot), node.slot.size
+    count = max(0, min(length, size - 1, node.source.size - 1 - start))
+    if count > _ODD_BYTES and start % 8:
+        zero(text, to, size)
+        part.copy_string(to, text.offset(part.buffer(node.source), start), str(count + 1))
+        return
+    if count:  # what lies behind the string's end is zeros
+        copy(text, (to, 8), (text.offset(part.buffer(node.source), start), alignment(start)), count)
+    zero(text, text.offset(to, count), size - count, alignment(count))
+
+
+def _number_of(part: Part, value: Value) -> int | None:
+    maker = part.maker(value)
+    return maker.value if isinstance(maker, Const) else None
+
+
+def _cut_at_run_time(part: Part, node: CutText) -> None:
+    text, to = part.text, part.buffer(node.slot)
+    zero(text, to, node.slot.size)
+    inside, copied = text.label("inside"), text.label("cut")
+    start = opaque(text, part.value(node.start))
+    text.branch(text.let(f"icmp ult i64 {start}, {node.source.size}"), inside, copied)
+    text.start(inside)
+    limited, ready, before = text.label("limited"), text.label("ready"), text.block
+    length = opaque(text, part.value(node.length))
+    text.branch(text.let(f"icmp ugt i64 {length}, {node.slot.size - 1}"), limited, ready)
+    text.start(limited)
+    text.jump(ready)
+    text.start(ready)
+    count = text.phi("i64", [(length, before), (str(node.slot.size - 1), limited)])
+    part.copy_string(to, text.offset(part.buffer(node.source), start), text.let(f"add i64 {count}, 1"))
+    text.start(copied)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, pointers, texts
+from kprobes.compiler.front import integers, pointers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
     Constant,
@@ -193,11 +193,11 @@ def _len(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
     term, where = given["value"]
     if isinstance(term, Items):
         return Constant(len(term.items))
-    if isinstance(term, Literal):
-        return Constant(len(term.text.encode()))
+    if texts.is_text(term):
+        return strings.length(ctx, where, term)
     if isinstance(term, Pointer) and term.count is not None:
         return Constant(term.count)
-    raise ctx.error(where, f"len() of {describe(term)} can't be told", "len() knows tuples, literals and C arrays")
+    raise ctx.error(where, f"len() of {describe(term)} can't be told", "len() knows strings, tuples and C arrays")
 
 
 def _swapped(bits: int) -> Maker:

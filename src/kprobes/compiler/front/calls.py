@@ -6,10 +6,10 @@ import ast
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import builtins, events, inline, maps, names, texts
+from kprobes.compiler.front import builtins, events, inline, maps, names, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.builtins import SPECIAL, Given
-from kprobes.compiler.front.terms import Constant, Literal, Map, Number, Outside, Pointer, Term, Word, describe
+from kprobes.compiler.front.terms import Constant, Map, Number, Outside, Pointer, Term, Word, describe
 from kprobes.compiler.front.text import did_you_mean
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.ctype import Struct
@@ -164,22 +164,18 @@ def _text_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Ter
     if target.attr == "string":  # a string already
         bind(ctx, node, "string", ())
         return owner
-    if target.attr != "startswith":
-        raise ctx.error(
-            target, f"a string has no method {target.attr!r} in a handler", "strings take ==, != and .startswith()"
-        )
-    prefix, where = bind(ctx, node, "startswith", ("prefix",), 1)["prefix"]
-    if not isinstance(prefix, Literal):
-        raise ctx.error(where, "startswith() takes a literal string", 'write it out: s.startswith("nfs")')
-    if not prefix.text:
-        raise ctx.error(where, "every string begins with nothing", "give a longer literal")
-    return texts.compare(ctx, node, owner, prefix, prefix=True)
+    if target.attr not in strings.METHODS:
+        what = f"a string has no method {target.attr!r} in a handler"
+        raise ctx.error(target, what, "it has .startswith() and .endswith(); also ==, in, slices and len()")
+    parameter = "prefix" if target.attr == "startswith" else "suffix"
+    wanted = bind(ctx, node, target.attr, (parameter,), 1)[parameter]
+    return strings.method(ctx, node, target.attr, owner, wanted)
 
 
 def has_effect(ctx: Context, node: ast.Call) -> bool:
     """Tell whether the call *node* does something besides giving a value."""
     if isinstance(node.func, ast.Attribute):
-        return node.func.attr not in ("string", "user_string", "startswith", "get")
+        return node.func.attr not in ("string", "user_string", *strings.METHODS, "get")
     if not isinstance(node.func, ast.Name):
         return True
     name = node.func.id

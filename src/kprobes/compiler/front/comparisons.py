@@ -6,7 +6,7 @@ import ast
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import conditions, integers, maps, texts
+from kprobes.compiler.front import conditions, integers, maps, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.context import Links
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe
@@ -59,7 +59,7 @@ def compare(
         raise ctx.error(node, "`is` compares with None only", "use ==")
     if texts.is_text(one) and texts.is_text(other):
         if op not in ("eq", "ne"):
-            raise ctx.error(node, "strings can't be ordered", "strings take ==, != and .startswith()")
+            raise ctx.error(node, "strings can't be ordered", "strings take ==, !=, in, .startswith() and .endswith()")
         return texts.compare(ctx, node, one, other, equal=op == "eq")
     if isinstance(one, Items) and isinstance(other, Items):
         return _compare_tuples(ctx, node, op, (one, left[1]), (other, right[1]))
@@ -115,9 +115,11 @@ def _membership(ctx: Context, node: ast.AST, item: tuple[Term, ast.AST], where: 
     owner = ctx.lower(where)
     if isinstance(owner, Map):
         return [partial(maps.contains, ctx, node, owner, item[0], item[1])]
+    if texts.is_text(owner):
+        return [partial(strings.contains, ctx, node, item, owner)]
     if not isinstance(owner, Items):
-        hint = "strings take ==, != and .startswith()" if texts.is_text(owner) else "write a tuple: x in (1, 2, 3)"
-        raise ctx.error(where, f"`in` looks into maps and tuples, this is {describe(owner)}", hint)
+        what = f"`in` looks into maps, tuples and strings, this is {describe(owner)}"
+        raise ctx.error(where, what, "write a tuple: x in (1, 2, 3)")
     term = item[0]
     if isinstance(term, Text) and term.slot is None:
         term = Text(term.size, texts.buffer(ctx, item[1], term))

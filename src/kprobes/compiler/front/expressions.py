@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
-from kprobes.compiler.front import builtins, conditions, integers, maps, names, pointers, texts
+from kprobes.compiler.front import builtins, conditions, integers, maps, names, pointers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.calls import call
 from kprobes.compiler.front.comparisons import comparison
@@ -49,10 +49,7 @@ REFUSED: dict[type[ast.expr], tuple[str, str]] = {
     ast.Await: ("await", "handlers never wait"),
     ast.YieldFrom: ("yield from", "write a plain `yield` where the probed function runs"),
     ast.Yield: ("a yield inside an expression", "write `yield` or `ret = yield` on a line of its own"),
-    ast.JoinedStr: ("an f-string outside of emit() and log()", 'write log(f"...")'),
-    ast.FormattedValue: ("an f-string outside of emit() and log()", 'write log(f"...")'),
     ast.Starred: ("unpacking with *", "name the values one by one"),
-    ast.Slice: ("a slice", "read elements one by one: p[0]; strings are read with .string(size)"),
 }
 
 
@@ -167,6 +164,8 @@ def register_name(ctx: Context, node: ast.Attribute) -> str:
 
 def _subscript(ctx: Context, node: ast.Subscript) -> Term:
     owner = lower(ctx, node.value)
+    if isinstance(node.slice, ast.Slice):
+        return _sliced(ctx, node, owner)
     index = lower(ctx, node.slice)
     if isinstance(owner, Map):
         return maps.read(ctx, node, owner, index, node.slice)
@@ -183,14 +182,25 @@ def _subscript(ctx: Context, node: ast.Subscript) -> Term:
                 node.slice, what, f"the last one is {len(owner.items) - 1}" if owner.items else "it is empty"
             )
         return owner.items[index.value]
-    hint = (
-        "compare whole strings, or their beginning: s.startswith(...)"
-        if isinstance(owner, Text | Literal)
-        else advice(owner)
-    )
-    if isinstance(owner, Number):
-        hint = 'cast it to a pointer first: cast(x, "u32 *")[0]'
+    if isinstance(owner, Text | Literal):
+        return strings.element(ctx, node, owner, index)
+    hint = 'cast it to a pointer first: cast(x, "u32 *")[0]' if isinstance(owner, Number) else advice(owner)
     raise ctx.error(node, f"{describe(owner)} has no elements", hint)
+
+
+def _sliced(ctx: Context, node: ast.Subscript, owner: Term) -> Term:
+    if texts.is_text(owner):
+        return strings.sliced(ctx, node, owner)
+    if not isinstance(owner, Items):
+        hint = "read elements one by one: p[0]" if isinstance(owner, Pointer | RecordArray) else advice(owner)
+        raise ctx.error(node, f"strings and tuples can be sliced, this is {describe(owner)}", hint)
+    assert isinstance(node.slice, ast.Slice)
+    ends = []
+    for bound in strings.slice_bounds(ctx, node.slice):
+        if isinstance(bound, Number):
+            raise ctx.error(node.slice, "the bounds of a tuple's slice must be literals", "t[1:3]")
+        ends.append(None if bound is None else bound.value)
+    return Items(owner.items[slice(*ends)])
 
 
 def _tuple(ctx: Context, node: ast.Tuple) -> Term:
@@ -227,13 +237,15 @@ def binary(
         raise ctx.error(node, "@ is not part of the handler language", "integers take + - * // % & | ^ << >>")
     if isinstance(one, Constant) and isinstance(other, Constant):
         return integers.fold(ctx, node, operator, one.value, other.value)
+    if isinstance(operator, ast.Add) and texts.is_text(one) and texts.is_text(other):
+        return strings.concatenated(ctx, node, left, right)
     if isinstance(operator, ast.Pow):
         raise ctx.error(node, "** takes literals only", "multiply, or shift: 1 << n")
     if isinstance(one, Pointer) or isinstance(other, Pointer):
         return _pointer_arithmetic(ctx, node, operator, left, right)
     for term, where in (left, right):
         if not isinstance(term, Constant | Number):
-            hint = 'put strings together in log(f"...")' if texts.is_text(term) else advice(term)
+            hint = 'put it into the string: f"{s}{n}"' if texts.is_text(term) else advice(term)
             raise ctx.error(where, f"{_symbol(operator)} takes integers, this is {describe(term)}", hint)
     return integers.arithmetic(ctx, node, integers.OPERATORS[type(operator)], one, other)
 
@@ -346,4 +358,5 @@ _EXPRESSIONS: dict[type[ast.expr], Callable[..., Term]] = {
     ast.BoolOp: _boolean,
     ast.IfExp: _choice,
     ast.Call: call,
+    ast.JoinedStr: strings.formatted,
 }

@@ -8,11 +8,17 @@ from kprobes.compiler.ir.nodes import (
     Binary,
     Block,
     Branch,
+    BuiltinText,
     Compare,
     CompareText,
     CompareTexts,
     Const,
+    ConstText,
     Convert,
+    CopyText,
+    CutText,
+    FindText,
+    FormatText,
     Function,
     Jump,
     MapRead,
@@ -22,6 +28,7 @@ from kprobes.compiler.ir.nodes import (
     Return,
     Slot,
     Terminator,
+    TextLength,
     Value,
     WriteSlot,
 )
@@ -31,7 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Nodes without any effect but their result. `div` and `mod` are none: they can raise the fault flag.
-_DROPPABLE = (Const, Convert, ReadSlot, ReadContext, Compare, CompareText, CompareTexts)
+_DROPPABLE = (Const, Convert, ReadSlot, ReadContext, Compare, CompareText, CompareTexts, FindText, TextLength)
+# Nodes that only fill a buffer, and can't fail.
+_FILLING = (BuiltinText, ConstText, CopyText, CutText, FormatText)
 # Nodes that don't touch the world outside the hit.
 _INWARD = (*_DROPPABLE, *FILLS, WriteSlot, Binary, MapRead)
 
@@ -167,7 +176,7 @@ def _drop_once(blocks: list[Block], read: set[Slot]) -> list[Block]:
 
 
 def _is_useless(node: Node, wanted: set[Value], read: set[Slot]) -> bool:
-    if isinstance(node, WriteSlot):
+    if isinstance(node, (WriteSlot, *_FILLING)):
         return node.slot not in read
     if isinstance(node, _DROPPABLE) or (isinstance(node, Binary) and node.op not in ("div", "mod")):
         return node.to not in wanted

@@ -316,6 +316,44 @@ def _compare_texts(run: Run, node: ir.CompareTexts) -> None:
     run.set(node.to, left == right)
 
 
+def _find_text(run: Run, node: ir.FindText) -> None:
+    text = _string(run, node.slot)
+    run.set(node.to, text.endswith(node.text) if node.at_end else node.text in text)
+
+
+def _text_length(run: Run, node: ir.TextLength) -> None:
+    run.set(node.to, len(_string(run, node.slot)))
+
+
+def _cut_text(run: Run, node: ir.CutText) -> None:
+    start = run.get(node.start)
+    run.fill(node.slot, _string(run, node.source)[start : start + run.get(node.length)])
+
+
+def _format_text(run: Run, node: ir.FormatText) -> None:
+    operands = iter(node.operands)
+    parts = []
+    for piece in node.pieces:
+        parts.append(piece.text)
+        if piece.takes:
+            operand = next(operands)
+            if isinstance(operand, ir.Slot):
+                parts.append(_string(run, operand))
+            else:
+                parts.append(_written(piece, run.get(operand)))
+    run.fill(node.slot, b"".join(parts))
+
+
+def _written(piece: ir.Piece, number: int) -> bytes:
+    digits = f"{abs(number):{'d' if piece.base == 10 else 'X' if piece.upper else 'x'}}"
+    sign = "-" if number < 0 else ""
+    return sign.encode() + piece.prefix + digits.zfill(piece.least - len(sign)).encode()
+
+
+def _string(run: Run, slot: ir.Slot) -> bytes:
+    return run.buffers[slot].split(b"\0", 1)[0]
+
+
 # Maps and events
 
 
@@ -432,6 +470,10 @@ NODES: dict[type, Callable[..., None]] = {
     ir.BuiltinText: _builtin_text,
     ir.CompareText: _compare_text,
     ir.CompareTexts: _compare_texts,
+    ir.FindText: _find_text,
+    ir.TextLength: _text_length,
+    ir.CutText: _cut_text,
+    ir.FormatText: _format_text,
     ir.Builtin: _builtin,
     ir.MapAdd: _map_add,
     ir.MapSample: _map_sample,

@@ -262,6 +262,66 @@ class CompareTexts:
 
 
 @dataclass(frozen=True, slots=True)
+class FindText:
+    """`to` (bool) = *text*, which is not empty, lies somewhere in the string in *slot* (*at_end*: ends it)."""
+
+    place: Place
+    to: Value
+    slot: Slot
+    text: bytes
+    at_end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextLength:
+    """`to` (i64) = the bytes of the string in *slot*, without the NUL."""
+
+    place: Place
+    to: Value
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class CutText:
+    """Fill *slot* with the *length* bytes of the string in *source* from number *start* on (both u64), as far as there
+    are any and cut to its size; *source* is another buffer."""
+
+    place: Place
+    slot: Slot
+    source: Slot
+    start: Value
+    length: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece of a formatted string: *text* as it stands, then the next operand where *takes* is set.
+
+    A string operand is put there whole. An integer (i64 or u64) is written in *base* 10 or 16, *prefix* between its
+    sign and its digits, of which there are at least *least* (zeros are put before; a minus counts as one of them) and
+    at most *most*.
+    """
+
+    text: bytes = b""
+    takes: bool = False
+    base: int = 10
+    prefix: bytes = b""
+    least: int = 1
+    most: int = 20
+    upper: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FormatText:
+    """Fill *slot* with *pieces* one after the other; all that they can come to has room in it."""
+
+    place: Place
+    slot: Slot
+    pieces: tuple[Piece, ...]
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Builtin:
     """`to = name(arguments)`: an integer of the world.
 
@@ -393,6 +453,10 @@ Node = (
     | BuiltinText
     | CompareText
     | CompareTexts
+    | FindText
+    | TextLength
+    | CutText
+    | FormatText
     | Builtin
     | MapAdd
     | MapSample

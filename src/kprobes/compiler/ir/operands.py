@@ -8,6 +8,8 @@ from kprobes.compiler.ir.nodes import (
     BuiltinText,
     ConstText,
     CopyText,
+    CutText,
+    FormatText,
     Function,
     Jump,
     MapDelete,
@@ -24,7 +26,7 @@ from kprobes.compiler.ir.nodes import (
     WriteSlot,
 )
 
-FILLS = (ReadText, ReadBytes, RecordText, ConstText, CopyText, BuiltinText)
+FILLS = (ReadText, ReadBytes, RecordText, ConstText, CopyText, BuiltinText, CutText, FormatText)
 
 
 def made(node: Node) -> tuple[Value, ...]:
@@ -54,10 +56,11 @@ def slots_written(node: Node) -> tuple[Slot, ...]:
 
 def slots_read(node: Node) -> list[Slot]:
     """Return the slots whose content *node* uses, as often as it does."""
-    if isinstance(node, CopyText):
+    if isinstance(node, CopyText | CutText):
         return [node.source]
-    if isinstance(node, MapRead):
-        return [operand for operand in node.key if isinstance(operand, Slot)]
+    if isinstance(node, MapRead | FormatText):
+        operands = node.key if isinstance(node, MapRead) else node.operands
+        return [operand for operand in operands if isinstance(operand, Slot)]
     if isinstance(node, ReadSlot):
         return [node.slot]
     if slots_written(node):

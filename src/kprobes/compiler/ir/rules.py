@@ -130,6 +130,41 @@ def _compare_texts(check: Checker, node: ir.CompareTexts) -> None:
     check.buffer(node.right)
 
 
+def _find_text(check: Checker, node: ir.FindText) -> None:
+    check.require(node.to.type == ir.BOOL, "the result is no bool")
+    check.require(0 < len(node.text) < check.buffer(node.slot).size, "the text is empty or too long")
+    check.require(b"\0" not in node.text, "a NUL in the text")
+
+
+def _text_length(check: Checker, node: ir.TextLength) -> None:
+    check.buffer(node.slot)
+    check.require(node.to.type == ir.I64, "the length is no i64")
+
+
+def _cut_text(check: Checker, node: ir.CutText) -> None:
+    check.require(check.buffer(node.slot) is not check.buffer(node.source), "a buffer is cut into itself")
+    check.require(node.start.type == node.length.type == ir.U64, "start and length are no u64")
+
+
+def _format_text(check: Checker, node: ir.FormatText) -> None:
+    takers = [piece for piece in node.pieces if piece.takes]
+    if len(takers) != len(node.operands):
+        check.fail(f"{len(takers)} pieces take an operand, and {len(node.operands)} are given")
+    room = sum(len(piece.text) for piece in node.pieces)
+    for piece, operand in zip(takers, node.operands, strict=True):
+        room += check.buffer(operand).size - 1 if isinstance(operand, ir.Slot) else _number_room(check, piece, operand)
+    check.require(room < check.buffer(node.slot).size, "the pieces have no room")
+    check.require(node.slot not in node.operands, "a buffer is put into itself")
+    check.require(not any(b"\0" in piece.text + piece.prefix for piece in node.pieces), "a NUL in a piece")
+
+
+def _number_room(check: Checker, piece: ir.Piece, operand: ir.Value) -> int:
+    check.require(operand.type in (ir.I64, ir.U64), "a piece takes integers of 64 bits")
+    check.require(piece.base in (10, 16), f"no number is written in base {piece.base}")
+    check.require(1 <= piece.least <= piece.most <= 20, "a piece of impossible digits")
+    return piece.most + len(piece.prefix) + operand.type.signed
+
+
 def _builtin(check: Checker, node: ir.Builtin) -> None:
     check.require(node.name in BUILTINS, f"no builtin is called {node.name!r}")
     check.require(not node.arguments, "builtins take no arguments")
@@ -252,6 +287,10 @@ RULES: dict[type, Callable[..., None]] = {
     ir.BuiltinText: _builtin_text,
     ir.CompareText: _compare_text,
     ir.CompareTexts: _compare_texts,
+    ir.FindText: _find_text,
+    ir.TextLength: _text_length,
+    ir.CutText: _cut_text,
+    ir.FormatText: _format_text,
     ir.Builtin: _builtin,
     ir.MapAdd: _map_add,
     ir.MapSample: _map_sample,

@@ -12,6 +12,7 @@ from kprobes.compiler.ir.nodes import (
     Compare,
     Const,
     Convert,
+    FormatText,
     Function,
     Handler,
     Jump,
@@ -88,9 +89,24 @@ def _node(node: Node | Terminator, numbers: dict[int, int]) -> str:
     rest = [_part(f.name, getattr(node, f.name), numbers) for f in fields(node) if f.name not in ("place", *_RESULTS)]
     if isinstance(node, MapRead):
         rest = [node.map, _part("key", node.key, numbers)]
+    if isinstance(node, FormatText):
+        rest = [node.slot.name, repr(_template(node)), _part("operands", node.operands, numbers)]
     shown = " ".join(part for part in rest if part)
     name = type(node).__name__
     return f"{made} = {name} {shown}".rstrip() if made else f"{name} {shown}".rstrip()
+
+
+def _template(node: FormatText) -> str:
+    """Return the pieces in the manner of Python's formats: `{}` for a string, `{0x1-8x}` for 1 to 8 digits."""
+    operands = iter(node.operands)
+    parts = []
+    for piece in node.pieces:
+        parts.append(piece.text.decode("utf-8", "replace"))
+        if piece.takes:
+            kind = "d" if piece.base == 10 else "X" if piece.upper else "x"
+            shape = f"{piece.prefix.decode()}{piece.least}-{piece.most}{kind}"
+            parts.append("{}" if isinstance(next(operands), Slot) else f"{{{shape}}}")
+    return "".join(parts)
 
 
 def _made(node: Node | Terminator, numbers: dict[int, int]) -> str:

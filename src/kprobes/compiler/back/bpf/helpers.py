@@ -48,6 +48,8 @@ HELPERS: dict[str, Helper] = {
     "probe_read_kernel": Helper(113, "i64", (_P, "i64", "i64"), _WRITES_ARGUMENT),
     "probe_read_user_str": Helper(114, "i64", (_P, "i64", "i64"), _WRITES_ARGUMENT),
     "probe_read_kernel_str": Helper(115, "i64", (_P, "i64", "i64"), _WRITES_ARGUMENT),
+    # The same, for memory that LLVM knows of: what was stored there before is not to go away.
+    "copy_string": Helper(115, "i64", (_P, "i64", _P), _WRITES_ARGUMENT),
     "ringbuf_reserve": Helper(131, "ptr", ("ptr", "i64", "i64"), _ANY),
     "ringbuf_submit": Helper(132, "void", ("ptr", "i64"), _ANY),
     "get_func_ip": Helper(173, "i64", ("ptr",), _PURE),

@@ -25,12 +25,13 @@ from kprobes.compiler.back.bpf.reads import fill_slot, load
 from kprobes.compiler.back.bpf.scratch import release_scratch, take_scratch
 from kprobes.compiler.back.bpf.target import STATS, BpfTarget, Lowered, stats_layout
 from kprobes.compiler.back.fills import sunk_texts
+from kprobes.compiler.back.formatting import format_text
 from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
 from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.object import read_programs
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.text import ModuleText
-from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text
+from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.errors import InternalError
@@ -154,6 +155,10 @@ _LOWERINGS: Lowerings = {
     ir.CopyText: copy_text,
     ir.CompareText: compare_text,
     ir.CompareTexts: compare_texts,
+    ir.FindText: find_text,
+    ir.TextLength: text_length,
+    ir.CutText: cut_text,
+    ir.FormatText: format_text,
     ir.Builtin: builtin,
     ir.MapAdd: map_add,
     ir.MapSample: map_sample,

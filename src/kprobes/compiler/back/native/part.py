@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64 import registers as x86_64
+from kprobes.compiler.back.native.runtime import copy_string
 from kprobes.compiler.back.part import Part
 from kprobes.model.layout import SITE_COUNTERS
 from kprobes.model.plan import LEFT, OMITTED
@@ -73,6 +74,10 @@ class NativePart(Part):
     def end(self) -> None:
         """Return to the detour, and tell it where the program goes on."""
         self.text.give_back(self.text.load(64, self._left) if self._left else "0")
+
+    def copy_string(self, to: str, source: str, size: str) -> str:
+        """Copy a string byte by byte."""
+        return self.text.let(f"call i64 {copy_string(self.text.module)}(ptr {to}, ptr {source}, i64 {size})")
 
     def register(self, name: str) -> str:
         """Return a register of the probed code."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.fills import sunk_texts
+from kprobes.compiler.back.formatting import format_text
 from kprobes.compiler.back.llvm import NATIVE_LAYOUT, NATIVE_TRIPLE, compile_native
 from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.native.calls import forget_call, restore_call, save_call
@@ -21,7 +22,7 @@ from kprobes.compiler.back.native.runtime import ATTRIBUTES, SECTION
 from kprobes.compiler.back.native.world import builtin, read_context, write_context
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.text import ModuleText
-from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text
+from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.model.plan import NativeProgram
@@ -129,6 +130,10 @@ _LOWERINGS: Lowerings = {
     ir.CopyText: copy_text,
     ir.CompareText: compare_text,
     ir.CompareTexts: compare_texts,
+    ir.FindText: find_text,
+    ir.TextLength: text_length,
+    ir.CutText: cut_text,
+    ir.FormatText: format_text,
     ir.Builtin: builtin,
     ir.MapAdd: map_add,
     ir.MapSample: map_sample,

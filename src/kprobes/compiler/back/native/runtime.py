@@ -145,6 +145,31 @@ end:
     return function(module, "kp.zero", "void", "ptr %to, i64 %size", body)
 
 
+def copy_string(module: ModuleText) -> str:
+    """Return the function (to, from, size) -> length: copies a string, cut to *size* bytes with its NUL."""
+    body = """start:
+  %last = add i64 %size, -1
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %start ], [ %j, %byte ]
+  %p = getelementptr i8, ptr %from, i64 %i
+  %q = getelementptr i8, ptr %to, i64 %i
+  %more = icmp ult i64 %i, %last
+  br i1 %more, label %look, label %end
+look:
+  %c = load volatile i8, ptr %p, align 1
+  %is = icmp eq i8 %c, 0
+  br i1 %is, label %end, label %byte
+byte:
+  store volatile i8 %c, ptr %q, align 1
+  %j = add i64 %i, 1
+  br label %loop
+end:
+  store volatile i8 0, ptr %q, align 1
+  ret i64 %i"""
+    return function(module, "kp.copy_string", "i64", "ptr %to, ptr %from, i64 %size", body)
+
+
 def read(module: ModuleText) -> str:
     """Return the function (to, from, size, sp, block) -> 0, or -1 where it can't be read; *to* is then filled with
     zeros."""
