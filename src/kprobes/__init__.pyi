@@ -117,6 +117,8 @@ class Registers:
     rflags: int
     rsp: int
 
+args: _Value
+"""All parameters: `emit(*args)`, `args.count`."""
 cgroup: _Integer
 """The id of the cgroup (version 2). Only in a kernel."""
 comm: _String
@@ -159,14 +161,20 @@ user_stack: _Integer
 def arg(number: int) -> Any:
     """Argument *number*, from 1, as the kernel's `$argN`. Only at functions."""
 
-def cast(value: object, ctype: str) -> Any:
+def cast(value: object, ctype: object) -> Any:
     """*value* as a pointer or integer of *ctype*: `cast(arg(1), "struct file *")`."""
 
-def deref(address: object, ctype: str = "u64") -> int:
+def container_of(address: object, ctype: object, member: str) -> Any:
+    """The struct around a member: `container_of(p, "struct request", "queuelist")`."""
+
+def deref(address: object, ctype: object = "u64") -> int:
     """What lies at *address*, read as *ctype*."""
 
 def emit(*values: object, **named: object) -> None:
     """Sends one event; positional values are named after their text."""
+
+def flags(value: object, names: object) -> int:
+    """The value, shown as a set of flags: `flags(x, "enum ...")`, or a class of `enum.IntFlag`."""
 
 def htonl(value: object) -> int:
     """*value* with its 4 bytes swapped."""
@@ -183,8 +191,14 @@ def ntohl(value: object) -> int:
 def ntohs(value: object) -> int:
     """*value* with its 2 bytes swapped."""
 
+def offsetof(ctype: object, member: str) -> int:
+    """Where in a struct a member lies: `offsetof("struct file", "f_path.dentry")`."""
+
 def return_from_function(value: object = 0) -> None:
     """Leaves the probed function at its entry, with *value*. Only with `unsafe=True` or `--unsafe`."""
+
+def sizeof(ctype: object) -> int:
+    """The size of a type in bytes: `sizeof("struct sock")`, `sizeof(Header)`."""
 
 def skip() -> None:
     """Doesn't run the probed instruction. Only with `unsafe=True` or `--unsafe`."""

@@ -86,10 +86,13 @@ def load_script(path: str) -> dict[str, object]:
 def event_writer(session: Session, stream: TextIO, *, as_json: bool) -> Callable[[list[Event]], None]:
     """Return what writes events to *stream*: a table per kind of event, or one JSON object each."""
     if as_json:
+        from kprobes.events.value import with_names
         from kprobes.render.json_lines import JsonLines
 
         lines = JsonLines(stream)
-        return lambda events: lines.write({"event": one.name, "site": one.site, **one.fields} for one in events)
+        return lambda events: lines.write(
+            {"event": one.name, "site": one.site, **with_names(one.fields)} for one in events
+        )
     return EventTables(session, stream).write
 
 
@@ -103,7 +106,9 @@ class EventTables:
         self._stream = stream
         self._tables = {
             layout.id: TraceTable(
-                stream, [Column(field.name, field.kind) for field in layout.fields], Terminal.of(stream)
+                stream,
+                [Column(field.name, "named" if field.names else field.kind) for field in layout.fields],
+                Terminal.of(stream),
             )
             for layout in session.plan.events
             if layout.fields and not layout.template

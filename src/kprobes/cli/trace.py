@@ -67,9 +67,11 @@ class JsonTrace:
     """One object per hit: `time_ns`, `probe`, `cpu`, `pid`, `tid`, `comm`, `args`, and `duration_ns` of a return."""
 
     def __init__(self, session: Session, stream: TextIO) -> None:
+        from kprobes.events.value import with_names
         from kprobes.render.json_lines import JsonLines
 
         self._session = session
+        self._with_names = with_names
         self._lines = JsonLines(stream)
 
     def write(self, events: list[Event]) -> None:
@@ -82,7 +84,7 @@ class JsonTrace:
         row |= {name[1:]: fields[name] for name in HEAD[1:5] if name in fields}
         if "_duration" in fields:
             row["duration_ns"] = fields["_duration"]
-        row["args"] = {name: value for name, value in fields.items() if name not in HEAD}
+        row["args"] = self._with_names({name: value for name, value in fields.items() if name not in HEAD})
         if "_stack" in fields:
             row["stack"] = self._session.stack(fields["_stack"])
         return row

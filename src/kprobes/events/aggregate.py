@@ -10,7 +10,7 @@ from struct import Struct, unpack
 
 from kprobes.errors import FormatError
 from kprobes.events.record import site_name, struct_format
-from kprobes.events.value import converter
+from kprobes.events.value import converter_of
 from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS, Buckets
 from kprobes.model.plan import SiteStats
 
@@ -143,7 +143,7 @@ def _fields_reader(fields: Sequence[Field], size: int, sites: Sequence[str]) -> 
 def _convert(field: Field, sites: Sequence[str]) -> Callable[..., Any]:
     if field.kind == "site":
         return lambda number: site_name(sites, number)
-    return converter(field.kind, field.size) or int
+    return converter_of(field) or int
 
 
 def _gather(pairs: Iterable[tuple[Any, Any]]) -> Keyed:

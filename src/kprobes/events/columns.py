@@ -6,7 +6,7 @@ from struct import unpack
 from typing import TYPE_CHECKING, Any, Literal
 
 from kprobes.events.record import site_name
-from kprobes.events.value import converter, struct_code
+from kprobes.events.value import converter_of, struct_code
 from kprobes.model.layout import Field
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _values(run: Run, field: Field) -> Sequence[Any]:
     if field.kind == "site":
         sites = run.codec.event._sites
         return list(map(_Memo(lambda number: site_name(sites, number)).__getitem__, values))
-    convert = converter(field.kind, field.size)
+    convert = converter_of(field)
     return values if convert is None else list(map(_Memo(convert).__getitem__, values))
 
 

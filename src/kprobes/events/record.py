@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 
 from kprobes.errors import FormatError
-from kprobes.events.value import converter, struct_code
+from kprobes.events.value import converter_of, struct_code
 from kprobes.model.layout import RECORD_HEADER, EventLayout, Field
 
 TYPE_CHECKING = False
@@ -148,7 +148,7 @@ def site_name(sites: Sequence[str], number: int) -> str:
 def _reader(field: Field, index: int, sites: Sequence[str]) -> Reader:
     if field.kind == "site":
         return lambda values: site_name(sites, values[index])
-    convert = converter(field.kind, field.size)
+    convert = converter_of(field)
     if convert is None:
         return lambda values: values[index]
     return lambda values: convert(values[index])

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import ClassVar
+
+    from kprobes.model.layout import Field
 
 
 class Address(int):
@@ -42,6 +45,64 @@ class UserStackId(StackId):
     """The number of a user stack in the stack map; a negative one is an errno."""
 
     __slots__ = ()
+
+
+class Named(int):
+    """A number with a name, such as a member of an enumeration: it computes as the number and prints as the name.
+
+    A set of flags prints as `READ|WRITE`; bits without a name follow in hexadecimal.
+    """
+
+    names: ClassVar[Mapping[int, str]] = {}
+    flags: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """Return the name, or the number as text where it has none."""
+        number = int(self)
+        known = self.names.get(number)
+        if known is not None or not self.flags:
+            return known or int.__repr__(self)
+        parts = []
+        rest = number
+        for value, name in self.names.items():
+            if value and value & number == value and value & rest:
+                parts.append(name)
+                rest &= ~value
+        return "|".join([*parts, hex(rest)] if rest or not parts else parts)
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec) if spec[-1:] in ("b", "c", "d", "n", "o", "x", "X") else format(self.name, spec)
+
+    def __reduce__(self) -> tuple[Callable[..., Named], tuple[object, ...]]:
+        return _named, (tuple(self.names.items()), self.flags, int(self))
+
+
+def named_type(names: tuple[tuple[int, str], ...], *, flags: bool) -> type[Named]:
+    """Return the class of numbers with these *names*. Of flags the widest come first: a name of several bits wins."""
+    ordered = sorted(names, key=lambda pair: -pair[0].bit_count()) if flags else names
+    return type("Named", (Named,), {"names": dict(ordered), "flags": flags})
+
+
+def _named(names: tuple[tuple[int, str], ...], flags: bool, number: int) -> Named:
+    return named_type(names, flags=flags)(number)
+
+
+def with_names(fields: dict[str, object]) -> dict[str, object]:
+    """Return *fields* for JSON: behind each number that has a name, as `NAME_name`, that name."""
+    if not any(isinstance(value, Named) for value in fields.values()):
+        return fields
+    found: dict[str, object] = {}
+    for key, value in fields.items():
+        found[key] = value
+        if isinstance(value, Named) and f"{key}_name" not in fields:
+            found[f"{key}_name"] = value.name
+    return found
 
 
 def text_of(raw: bytes) -> str:
@@ -80,3 +141,8 @@ def converter(kind: str, size: int) -> Callable[..., object] | None:
         outer = CONVERTERS.get(kind)
         return wide if outer is None else lambda raw: outer(wide(raw))
     return CONVERTERS.get(kind)
+
+
+def converter_of(field: Field) -> Callable[..., object] | None:
+    """Return what makes a value of what `struct_code` reads of *field*, None where that is the value already."""
+    return named_type(field.names, flags=field.flags) if field.names else converter(field.kind, field.size)

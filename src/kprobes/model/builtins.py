@@ -143,6 +143,9 @@ TABLE = (
         only="at functions", kinds=_FUNCTIONS,
     ),
     Builtin(
+        "args", "Any", "all parameters: `emit(*args)`, `args.count`", only="not at other instructions",
+    ),
+    Builtin(
         "regs", "Registers", "the registers: `regs.di` or `regs.rdi`, all those of `struct pt_regs`",
         only="not in tracepoints", kinds=_FUNCTIONS, is_object=True,
     ),
@@ -160,10 +163,20 @@ TABLE = (
     # Memory.
     Builtin("string", "str", "the NUL-terminated string at *address*, at most *size* - 1 bytes", (_ADDRESS, _SIZE)),
     Builtin("user_string", "str", "the same, always in the memory of the process", (_ADDRESS, _SIZE)),
-    Builtin("deref", "int", "what lies at *address*, read as *ctype*", (_ADDRESS, Parameter("ctype", "str", '"u64"'))),
+    Builtin("deref", "int", "what lies at *address*, read as *ctype*",
+            (_ADDRESS, Parameter("ctype", "object", '"u64"'))),
     # Values.
     Builtin("cast", "Any", '*value* as a pointer or integer of *ctype*: `cast(arg(1), "struct file *")`',
-            (_VALUE, Parameter("ctype", "str"))),
+            (_VALUE, Parameter("ctype"))),
+    Builtin("sizeof", "int", 'the size of a type in bytes: `sizeof("struct sock")`, `sizeof(Header)`',
+            (Parameter("ctype"),)),
+    Builtin("offsetof", "int", 'where in a struct a member lies: `offsetof("struct file", "f_path.dentry")`',
+            (Parameter("ctype"), Parameter("member", "str"))),
+    Builtin("container_of", "Any",
+            'the struct around a member: `container_of(p, "struct request", "queuelist")`',
+            (_ADDRESS, Parameter("ctype"), Parameter("member", "str"))),
+    Builtin("flags", "int", 'the value, shown as a set of flags: `flags(x, "enum ...")`, or a class of `enum.IntFlag`',
+            (_VALUE, Parameter("names"))),
     Builtin("symbol", "u64", "*address*, shown as a symbol", (_ADDRESS,), shown="symbol"),
     Builtin("hex", "int", "*value*, shown in hexadecimal", (_VALUE,), python=True),
     Builtin("int", "i64", "*value* as an `i64`", (_VALUE,), python=True),

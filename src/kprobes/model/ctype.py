@@ -42,12 +42,14 @@ class Float:
 
 @dataclass(frozen=True, slots=True)
 class Enum:
-    """An enumeration stored in *size* bytes; its names come from `Types.enumerators`."""
+    """An enumeration stored in *size* bytes; its names come from `Types.enumerators`. With *flags* a value is a set
+    of them."""
 
     name: str
     size: int
     signed: bool
     key: int
+    flags: bool = False
 
 
 @dataclass(frozen=True, slots=True)

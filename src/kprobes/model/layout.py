@@ -21,6 +21,8 @@ LOG2_BUCKETS = 66
 class Field:
     """One field at *offset*, *size* bytes. *kind* tells how to read and show it.
 
+    Integers that have *names* for their values are shown by them; with *flags* a value is a set of bits that do.
+
     Kinds: `int` (signed), `uint`, `hex` (pointers), `bool`, `str` (NUL-terminated bytes), `symbol` (an address
     shown by
     name), `stack` and `user_stack` (i64 id in the stack map, negative is an errno), `site` (u32 index of a site).
@@ -30,6 +32,8 @@ class Field:
     kind: str
     offset: int
     size: int
+    names: tuple[tuple[int, str], ...] = ()
+    flags: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,13 +124,13 @@ def type_named(annotation: object, names: Mapping[str, object]) -> object:
             found = eval(annotation, {"__builtins__": __builtins__}, dict(names))  # noqa: S307 - as typing.get_type_hints
         except Exception:  # noqa: BLE001 - whatever it is, it is no Python
             found = annotation
-        return _spelled(found, names) if isinstance(found, str) else type_named(found, names)
+        return spelled(found, names) if isinstance(found, str) else type_named(found, names)
     if annotation is bool:
         return BOOL
     return annotation
 
 
-def _spelled(text: str, names: Mapping[str, object]) -> object:
+def spelled(text: str, names: Mapping[str, object]) -> object:
     """Return the type that C's spelling *text* names."""
     match = _SPELLING.match(text)
     if match is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, pointers, strings, texts
+from kprobes.compiler.front import casts, integers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
     Constant,
+    Everything,
     Items,
     Literal,
     Nothing,
@@ -122,23 +123,32 @@ def _string(ctx: Context, node: ast.AST, given: Given, *, user: bool) -> Term:
     return texts.string_at(ctx, node, term, size, user=user)
 
 
-def _name_literal(ctx: Context, given: Given) -> tuple[str, ast.AST]:
-    term, where = given["ctype"]
-    if not isinstance(term, Literal) or not term.text.strip():
-        raise ctx.error(where, "a C type is given as a string", '"u32", "struct file *"')
-    return term.text, where
-
-
-def _cast(ctx: Context, node: ast.AST, given: Given) -> Term:
-    name, where = _name_literal(ctx, given)
-    return pointers.cast(ctx, node, _number_or_pointer(ctx, given["value"]), name, where)
+def cast(ctx: Context, node: ast.AST, given: Given) -> Term:
+    """Return a value as another type."""
+    return casts.cast(ctx, node, _number_or_pointer(ctx, given["value"]), given["ctype"])
 
 
 def _deref(ctx: Context, node: ast.AST, given: Given) -> Term:
-    ctype = None
-    if "ctype" in given:
-        ctype, _ = pointers.type_named(ctx, given["ctype"][1], _name_literal(ctx, given)[0])
-    return pointers.deref(ctx, node, _number_or_pointer(ctx, given["address"]), ctype)
+    ctype = casts.type_of(ctx, given["ctype"])[0] if "ctype" in given else None
+    return casts.deref(ctx, node, _number_or_pointer(ctx, given["address"]), ctype)
+
+
+def _sizeof(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    return casts.size_of(ctx, given["ctype"])
+
+
+def _offsetof(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    return Constant(casts.offset_of(ctx, given["ctype"], given["member"])[1])
+
+
+def _container_of(ctx: Context, node: ast.AST, given: Given) -> Term:
+    struct, offset = casts.offset_of(ctx, given["ctype"], given["member"])
+    return casts.container_of(ctx, node, _number_or_pointer(ctx, given["address"]), struct, offset)
+
+
+def _flags(ctx: Context, node: ast.AST, given: Given) -> Term:
+    number = integers.number(ctx, node, _number_or_pointer(ctx, given["value"]))
+    return casts.named_values(ctx, number, given["names"])
 
 
 def _number_or_pointer(ctx: Context, argument: tuple[Term, ast.AST]) -> Term:
@@ -311,9 +321,14 @@ MAKERS: dict[str, Maker] = {
     "function": _function,
     "retval": _retval,
     "arg": _arg,
+    "args": lambda ctx, node, given: Everything(),  # noqa: ARG005 - the face of all makers
     "string": string,
     "user_string": user_string,
-    "cast": _cast,
+    "cast": cast,
+    "sizeof": _sizeof,
+    "offsetof": _offsetof,
+    "container_of": _container_of,
+    "flags": _flags,
     "deref": _deref,
     "hex": _hex,
     "symbol": _symbol,

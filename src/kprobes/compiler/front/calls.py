@@ -6,13 +6,15 @@ import ast
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import builtins, events, inline, maps, names, strings, texts
+from kprobes.compiler.front import builtins, events, inline, maps, names, strings, structs, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.builtins import SPECIAL, Given
 from kprobes.compiler.front.terms import Constant, Map, Number, Outside, Pointer, Term, Word, describe
 from kprobes.compiler.front.text import did_you_mean
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.ctype import Struct
+from kprobes.model.cwords import CWord
+from kprobes.model.structs import is_enum, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +44,11 @@ def _call_term(ctx: Context, node: ast.Call, term: Term, shown: str) -> Term:
         return _call_word(ctx, node, term.name)
     if isinstance(term, Outside) and isinstance(term.thing, FunctionType):
         return inline.call_function(ctx, node, term.thing, shown)
+    if isinstance(term, Outside) and shape_of(term.thing) is not None:
+        return structs.made(ctx, node, term.thing, shown)
+    if isinstance(term, Outside) and (isinstance(term.thing, CWord) or is_enum(term.thing)):
+        given = bind(ctx, node, shown, ("value",), 1)
+        return builtins.cast(ctx, node, {**given, "ctype": (term, node.func)})
     if isinstance(term, Outside):
         kind = "module" if not isinstance(term.thing, type) else "class"
         hint = names.INSTEAD.get(shown, f"name something of it: {shown}.NAME")
@@ -134,6 +141,9 @@ def _attribute_call(ctx: Context, node: ast.Call, target: ast.Attribute) -> Term
         given = {"address": (owner, target.value), **bind(ctx, node, target.attr, ("size",))}
         make = builtins.user_string if target.attr == "user_string" else builtins.string
         return make(ctx, node, given)
+    if isinstance(owner, Pointer | Number | Constant) and target.attr == "cast":
+        given = {"value": (owner, target.value), **bind(ctx, node, "cast", ("ctype",), 1)}
+        return builtins.cast(ctx, node, given)
     if texts.is_text(owner):
         return _text_method(ctx, node, target, owner)
     raise ctx.error(target, f"{describe(owner)} has no method {target.attr!r}", _method_hint(ctx, target, owner))
@@ -144,7 +154,7 @@ def _method_hint(ctx: Context, target: ast.Attribute, owner: Term) -> str:
         struct = owner.target
         if isinstance(struct, Struct) and ctx.around.types.member(struct, target.attr) is not None:
             return f"{target.attr} is a field: leave the parentheses out"
-        return "pointers have .string() and .user_string()"
+        return "pointers have .string(), .user_string() and .cast()"
     if target.attr in ("string", "user_string"):
         return f"of an address it is {target.attr}({ast.unparse(target.value)}, size)"
     return "integers have no methods" if isinstance(owner, Number | Constant) else advice(owner)
@@ -175,7 +185,7 @@ def _text_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Ter
 def has_effect(ctx: Context, node: ast.Call) -> bool:
     """Tell whether the call *node* does something besides giving a value."""
     if isinstance(node.func, ast.Attribute):
-        return node.func.attr not in ("string", "user_string", *strings.METHODS, "get")
+        return node.func.attr not in ("string", "user_string", *strings.METHODS, "get", "cast")
     if not isinstance(node.func, ast.Name):
         return True
     name = node.func.id

@@ -11,13 +11,16 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import comparisons, conditions, expressions, parts, statements
+from kprobes.compiler.front.annotations import parameters_of
 from kprobes.compiler.front.build import TooLargeError
 from kprobes.compiler.front.context import Context, Frame
+from kprobes.compiler.front.owntypes import OwnTypes
 from kprobes.compiler.front.parameters import Parameters
 from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
 from kprobes.compiler.front.surroundings import RecordField, Surroundings
 from kprobes.compiler.front.text import SourceText
 from kprobes.errors import CompileError, InternalError, all_mistakes
+from kprobes.frozen import replace
 
 if TYPE_CHECKING:
     from kprobes.compiler.front.variables import Variable
@@ -54,11 +57,14 @@ def compile_handler(
 def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, MapSpec]) -> Handler:
     types: dict[str, Variable] = {}
     helpers: dict[object, SourceText] = {}
+    own = OwnTypes(surroundings.types)
+    surroundings = replace(surroundings, types=own)
     last_try = False
     found: list[CompileError] = []
     for _ in range(MOST_PASSES):
         ctx = Context(text, surroundings, types, shared)
         ctx.helpers = helpers
+        ctx.own = own
         ctx.last_try = last_try
         before = dict(types)
         handler = _compile_once(ctx)
@@ -120,6 +126,14 @@ def _parameter_names(ctx: Context, definition: ast.FunctionDef) -> frozenset[str
         _refuse(ctx, spec.vararg, "a handler takes parameters by name", "**arguments stands for all of them")
     for default in (*spec.defaults, *(one for one in spec.kw_defaults if one is not None)):
         _refuse(ctx, default, "a parameter of a handler has no default", "its value comes from the probed function")
+    try:
+        ctx.parameters.annotate(definition)
+    except CompileError as error:
+        ctx.settled = False
+        ctx.mistakes.add(error)
+        for node in parameters_of(definition):
+            ctx.mistakes.poison(node.arg)
+        return frozenset(node.arg for node in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs))
     for node in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs):
         try:
             ctx.parameters.check(node)

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kprobes.compiler.front.build import Builder, OpenBlock
+    from kprobes.compiler.front.owntypes import OwnTypes
     from kprobes.compiler.front.parameters import Parameters
     from kprobes.compiler.front.surroundings import Surroundings
     from kprobes.compiler.front.text import SourceText
     from kprobes.compiler.front.variables import Variable
     from kprobes.model.layout import EventLayout
     from kprobes.model.mapspec import MapSpec
+
+
+# Arguments of a function that nothing tells the prototype of, shown as they are.
+RAW_ARGUMENTS = 3
 
 
 class TypeUnknownError(Exception):
@@ -102,6 +107,7 @@ class Context:
         self.run: Callable[[Sequence[ast.stmt]], None]
         self.handler_parameters: frozenset[str] = frozenset()
         self.helpers: dict[object, SourceText] = {}
+        self.own: OwnTypes
         self.parameters: Parameters
 
     @property
@@ -259,6 +265,8 @@ class Context:
     def parameters_for_events(self, node: ast.AST) -> list[tuple[str, Term]]:
         """Return name and term of each parameter that can be shown; `const char *` are read as strings."""
         found: list[tuple[str, Term]] = []
+        if self.parameters.are_unknown():
+            return [(f"arg{number + 1}", self.parameters.raw(node, number)) for number in range(RAW_ARGUMENTS)]
         for name in self.parameters.readable():
             term = self.parameters.by_name(node, name)
             if self.parameters.is_string(name):

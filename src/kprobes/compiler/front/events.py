@@ -7,7 +7,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front import integers, pointers, structs, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.mistakes import all_made
 from kprobes.compiler.front.terms import (
@@ -21,11 +21,14 @@ from kprobes.compiler.front.terms import (
     describe,
 )
 from kprobes.compiler.ir.nodes import I64, U64, Emit, IntType, Operand
+from kprobes.frozen import replace
+from kprobes.model.ctype import Function, Struct
 from kprobes.model.layout import RECORD_HEADER, EventLayout, Field, pack_fields
 
 if TYPE_CHECKING:
     from kprobes.compiler.front.context import Context
 
+Names = tuple[tuple[tuple[int, str], ...], bool]
 U8 = IntType(8, signed=False)
 # A record larger than this is refused: it is built on a stack of 512 bytes or in a scratch map.
 LARGEST_RECORD = 8192
@@ -38,6 +41,7 @@ class Record:
         self.names: list[str] = []
         self.kinds: list[str] = []
         self.operands: list[Operand] = []
+        self.enums: list[Names] = []
 
     def add(self, ctx: Context, node: ast.AST, name: str, term: Term) -> str:
         """Append *term* as a field; return the name it gets, which no other field has.
@@ -52,6 +56,7 @@ class Record:
         self.names.append(unique)
         self.kinds.append(kind)
         self.operands.append(operand)
+        self.enums.append(_names(ctx, term))
         return unique
 
     def layout(self) -> tuple[tuple[Field, ...], int]:
@@ -60,7 +65,16 @@ class Record:
             (name, kind, operand.type.bits // 8 if not hasattr(operand, "size") else operand.size)
             for name, kind, operand in zip(self.names, self.kinds, self.operands, strict=True)
         ]
-        return pack_fields(shapes, RECORD_HEADER)
+        fields, size = pack_fields(shapes, RECORD_HEADER)
+        named = zip(fields, self.enums, strict=True)
+        return tuple(replace(one, names=names[0], flags=names[1]) if names[0] else one for one, names in named), size
+
+
+def _names(ctx: Context, term: Term) -> Names:
+    """Return the names for the values of *term*, and whether they are flags."""
+    if not isinstance(term, Number) or term.enum is None:
+        return (), False
+    return tuple(sorted(ctx.own.enumerators(term.enum).items())), term.enum.flags
 
 
 def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
@@ -68,7 +82,8 @@ def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
     if texts.is_text(term):
         return "str", texts.buffer(ctx, node, term)
     if isinstance(term, Pointer | Nothing) and not (isinstance(term, Pointer) and term.embedded):
-        return "hex", integers.address(ctx, node, term)
+        is_code = isinstance(term, Pointer) and isinstance(term.target, Function)
+        return "symbol" if is_code else "hex", integers.address(ctx, node, term)
     if isinstance(term, Constant):
         if term.kind == "bool":
             return "bool", build.const(place, term.value, U8)
@@ -109,17 +124,32 @@ def emit(ctx: Context, node: ast.Call, *, log: bool) -> Term:
 
 def _add_positional(ctx: Context, argument: ast.expr, record: Record) -> None:
     if isinstance(argument, ast.Starred):
-        raise ctx.error(argument, "* can't be used here", "name the values one by one, or emit(**arguments)")
+        _add_all(ctx, argument.value, record)
+        return
     if isinstance(argument, ast.JoinedStr):
         raise ctx.error(argument, "an f-string stands alone", 'write emit(f"...") or log(f"...")')
-    record.add(ctx, argument, _name_of(ctx, argument, len(record.names)), ctx.lower(argument))
+    term = ctx.lower(argument)
+    name = _name_of(ctx, argument, len(record.names))
+    if isinstance(term, Everything):
+        _add_all(ctx, argument, record)
+        return
+    parts = structs.leaves(ctx, argument, term)
+    if parts is None:
+        record.add(ctx, argument, name, term)
+    for part, leaf in parts or ():
+        record.add(ctx, argument, f"{name}{part}" if part.startswith("[") else f"{name}.{part}", leaf)
 
 
 def _add_named(ctx: Context, keyword: ast.keyword, record: Record) -> None:
     if keyword.arg is None:
-        _everything(ctx, keyword.value, record)
-    else:
-        record.add(ctx, keyword.value, keyword.arg, ctx.lower(keyword.value))
+        _add_all(ctx, keyword.value, record)
+        return
+    term = ctx.lower(keyword.value)
+    parts = structs.leaves(ctx, keyword.value, term)
+    if parts is None:
+        record.add(ctx, keyword.value, keyword.arg, term)
+    for part, leaf in parts or ():
+        record.add(ctx, keyword.value, f"{keyword.arg}{part}" if part[0] == "[" else f"{keyword.arg}.{part}", leaf)
 
 
 def _log_plain(ctx: Context, node: ast.Call) -> Term:
@@ -130,11 +160,21 @@ def _log_plain(ctx: Context, node: ast.Call) -> Term:
     raise ctx.error(node, "log() takes one string", 'write log(f"... {value} ...")')
 
 
-def _everything(ctx: Context, node: ast.expr, record: Record) -> None:
-    if not isinstance(node, ast.Name) or not isinstance(ctx.lower(node), Everything):
-        raise ctx.error(node, "** takes the handler's own **parameter", "declare it: def handler(**arguments)")
-    for name, term in ctx.parameters_for_events(node):
-        record.add(ctx, node, name, term)
+def _add_all(ctx: Context, node: ast.expr, record: Record) -> None:
+    """Append what `*args`, `**arguments`, `**header` stand for: all parameters, or all members of a struct."""
+    term = ctx.lower(node)
+    if isinstance(term, Everything):
+        for name, one in ctx.parameters_for_events(node):
+            record.add(ctx, node, name, one)
+        return
+    if isinstance(term, Pointer) and isinstance(term.target, Struct) and not term.embedded:
+        term = pointers.element(ctx, node, term, Constant(0), node)
+    parts = structs.leaves(ctx, node, term)
+    if parts is None:
+        hint = "emit(*args) sends all parameters, emit(**pointer) all members of a struct; others are named one by one"
+        raise ctx.error(node, f"{describe(term)} can't be unpacked here", hint)
+    for name, one in parts:
+        record.add(ctx, node, name, one)
 
 
 def _send(ctx: Context, node: ast.Call, record: Record, template: str) -> Term:
@@ -172,7 +212,7 @@ def _name_of(ctx: Context, node: ast.expr, index: int) -> str:
     return ctx.frame.text.segment(node)
 
 
-_WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool"})
+_WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool", "flags"})
 
 
 def _template(ctx: Context, node: ast.JoinedStr, record: Record) -> str:

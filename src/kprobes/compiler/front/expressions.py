@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
-from kprobes.compiler.front import builtins, conditions, integers, maps, names, pointers, strings, texts
+from kprobes.compiler.front import builtins, casts, conditions, integers, maps, names, pointers, strings, structs, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.calls import call
 from kprobes.compiler.front.comparisons import comparison
@@ -15,6 +15,7 @@ from kprobes.compiler.front.terms import (
     Everything,
     Items,
     Literal,
+    Made,
     Map,
     Nothing,
     Number,
@@ -118,6 +119,8 @@ def _attribute(ctx: Context, node: ast.Attribute) -> Term:
     owner = lower(ctx, node.value)
     if isinstance(owner, Pointer):
         return pointers.field(ctx, node, owner, node.attr)
+    if isinstance(owner, Made):
+        return structs.member(ctx, node, owner, node.attr)
     if isinstance(owner, Outside):
         return _called_if_bare(ctx, node, names.attribute(ctx, node, owner, node.attr))
     if owner == Word("regs"):
@@ -171,6 +174,8 @@ def _subscript(ctx: Context, node: ast.Subscript) -> Term:
         return maps.read(ctx, node, owner, index, node.slice)
     if isinstance(owner, Pointer):
         return pointers.element(ctx, node, owner, index, node.slice)
+    if isinstance(owner, Outside):
+        return casts.part_of_type(ctx, node, owner, index)
     if isinstance(owner, RecordArray):
         return pointers.record_element(ctx, node, owner, index)
     if isinstance(owner, Items):

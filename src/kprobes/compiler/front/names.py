@@ -10,6 +10,7 @@ from kprobes.compiler.front.builtins import PYTHON
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Outside, Term, Word
 from kprobes.compiler.front.text import did_you_mean, nearest
 from kprobes.model.builtins import BUILTINS
+from kprobes.model.cwords import ArrayOf, CWord, PointerTo
 from kprobes.model.mapspec import Count, HashMap, Histogram
 from kprobes.model.probe import Probe
 from kprobes.model.words import Word as ImportedWord
@@ -111,7 +112,7 @@ def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
     word = word_of(thing)
     if word:
         return Word(word)
-    if isinstance(thing, FunctionType | ModuleType | type):
+    if isinstance(thing, FunctionType | ModuleType | type | CWord | ArrayOf | PointerTo):
         return Outside(thing, path)
     raise _unusable(ctx, node, thing, path)
 

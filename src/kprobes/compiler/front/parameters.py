@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import pointers, texts
 from kprobes.compiler.front.abi import integer_indexes
+from kprobes.compiler.front.annotations import annotated, ctype_of, parameters_of
 from kprobes.compiler.front.terms import Pointer, RecordArray, Term, Text, integer
 from kprobes.compiler.front.text import did_you_mean, listed
 from kprobes.compiler.ir.nodes import I64, U64, RecordText, Slot, Value
@@ -37,6 +38,21 @@ class Parameters:
         self._indexes: tuple[int | None, ...] | None = None
         self._read: dict[tuple[str, int], Value] = {}
         self._captured: dict[Slot, int] = {}
+        self._field_types: dict[str, CType] = {}
+
+    def annotate(self, definition: ast.FunctionDef) -> None:
+        """Take in what the handler's annotations say of types.
+
+        Raises:
+            CompileError: one names no type of C, or they leave one open.
+        """
+        if self.ctx.around.record:
+            for node in parameters_of(definition):
+                ctype = ctype_of(self.ctx, node.annotation) if node.annotation is not None else None
+                if ctype is not None:
+                    self._field_types[node.arg] = ctype
+            return
+        self.prototype = annotated(self.ctx, definition, self.ctx.around.prototype)
 
     # Names.
 
@@ -67,7 +83,7 @@ class Parameters:
             raise ctx.error(
                 node,
                 f"nothing tells what {name!r} is: the probed function has no known prototype",
-                "use arg(1), arg(2), ... or regs.di in place of parameters",
+                f"say what it is, by its place: def handler({name}: u64); or use arg(1), regs.di",
             )
         if name not in self.names():
             known = self.names()
@@ -126,6 +142,14 @@ class Parameters:
         found = zip(self.prototype.parameters, self.indexes(), strict=True)
         return [one.name for one, index in found if one.name and index is not None and pointers.is_readable(one.type)]
 
+    def are_unknown(self) -> bool:
+        """Tell whether there are arguments, and nothing tells which."""
+        return not self.ctx.around.record and self.prototype is None and self.ctx.around.at_entry
+
+    def raw(self, node: ast.AST, number: int) -> Term:
+        """Return argument *number*, from 0, as it lies in its register, to be shown in hexadecimal."""
+        return integer(self._argument(node, number), "hex")
+
     def is_string(self, name: str) -> bool:
         """Tell whether the parameter *name* is a string to show: `const char *`, or `char *` in a record."""
         types = {one.name: one.type for one in self.ctx.around.record}
@@ -138,8 +162,9 @@ class Parameters:
     def indexes(self) -> tuple[int | None, ...]:
         """Return the number of each parameter in the C ABI's order of integer arguments; None where it has none."""
         if self._indexes is None:
-            assert self.prototype is not None
-            self._indexes = integer_indexes(self.prototype, self.ctx.around.types)
+            true = self.ctx.around.prototype or self.prototype  # annotations don't change where arguments lie
+            assert true is not None
+            self._indexes = integer_indexes(true, self.ctx.around.types)
         return self._indexes
 
     def _index(self, node: ast.AST, number: int, ctype: CType) -> int:
@@ -215,7 +240,7 @@ class Parameters:
     def _field(self, node: ast.AST, field: RecordField) -> Term:
         ctx = self.ctx
         place = ctx.place(node)
-        offset, size, ctype = field.offset, field.size, field.type
+        offset, size, ctype = field.offset, field.size, self._field_types.get(field.name, field.type)
         if isinstance(ctype, Array):
             return self._array_field(node, field, ctype)
         if isinstance(ctype, CPointer):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.front import integers
 from kprobes.compiler.front.terms import (
     Constant,
+    Nothing,
     Number,
     Pointer,
     RecordArray,
@@ -18,6 +19,7 @@ from kprobes.compiler.front.terms import (
 )
 from kprobes.compiler.front.text import did_you_mean, listed
 from kprobes.compiler.ir.nodes import BOOL, I64, U64, IntType, Place, Value
+from kprobes.frozen import replace
 from kprobes.model.ctype import Array, CType, Enum, Float, Function, Int, Member, Struct, Void, format_ctype, sizeof
 from kprobes.model.ctype import Pointer as CPointer
 
@@ -42,10 +44,10 @@ def of_type(ctx: Context, node: ast.AST, value: Value, ctype: CType, space: str)
         CompileError: the type can't be computed with.
     """
     if isinstance(ctype, CPointer):
-        return Pointer(value, 0, ctype.target, "user" if ctype.user else space)
+        return Pointer(value, 0, ctype.target, "user" if ctype.user else space, text=ctype.text)
     kind = int_type(ctype)
     if kind is None:
-        raise _unusable(ctx, node, ctype)
+        raise unusable(ctx, node, ctype)
     place = ctx.place(node)
     return extended(ctx, place, ctx.build.convert(place, value, kind), ctype)
 
@@ -55,14 +57,17 @@ def extended(ctx: Context, place: Place, value: Value, ctype: CType) -> Number:
     if isinstance(ctype, Int) and ctype.kind == "bool":
         return Number(ctx.build.convert(place, value, BOOL), "bool", 0, 1)  # whatever the byte holds: true or false
     store = value.type if value.type.bits < 64 else None
-    return integer(ctx.build.convert(place, value, widened(value.type)), _shown(value.type), store)
+    wide = ctx.build.convert(place, value, widened(value.type))
+    found = integer(wide, _shown(value.type), store)
+    return replace(found, enum=ctype) if isinstance(ctype, Enum) else found
 
 
 def _shown(kind: IntType) -> str:
     return "int" if kind.signed else "uint"
 
 
-def _unusable(ctx: Context, node: ast.AST, ctype: CType) -> CompileError:
+def unusable(ctx: Context, node: ast.AST, ctype: CType) -> CompileError:
+    """Return the error of computing with a *ctype*."""
     what = format_ctype(ctype)
     if isinstance(ctype, Float):
         return ctx.error(node, f"{what} is a floating-point type", "handlers compute with integers only")
@@ -85,12 +90,24 @@ def field(ctx: Context, node: ast.AST, pointer: Pointer, name: str) -> Term:
     struct = pointer.target
     if not isinstance(struct, Struct) or pointer.count is not None:
         raise _fieldless(ctx, node, pointer, name)
-    member = ctx.around.types.member(struct, name)
+    member = member_of(ctx, node, struct, name)
     if member is None:
         raise _no_member(ctx, node, struct, name)
     if member.bit_size:
         return _bit_field(ctx, node, pointer, struct, member)
     return read(ctx, node, pointer, member.bit_offset // 8, member.type)
+
+
+def member_of(ctx: Context, node: ast.AST, struct: Struct, name: str) -> Member | None:
+    """Return the member *name* of *struct*, or None.
+
+    Raises:
+        CompileError: it is of a type that the probed program doesn't have.
+    """
+    try:
+        return ctx.own.member(struct, name)
+    except LookupError as error:
+        raise ctx.error(node, f"no C type {error.args[0]!r} is known here", f"{name} is a pointer to it") from None
 
 
 def _fieldless(ctx: Context, node: ast.AST, pointer: Pointer, name: str) -> CompileError:
@@ -106,7 +123,7 @@ def _fieldless(ctx: Context, node: ast.AST, pointer: Pointer, name: str) -> Comp
 
 def _no_member(ctx: Context, node: ast.AST, struct: Struct, name: str) -> CompileError:
     what = format_ctype(struct)
-    names = list(ctx.around.types.member_names(struct))
+    names = list(ctx.own.member_names(struct))
     if not names:
         return ctx.error(
             node,
@@ -120,7 +137,7 @@ def _bit_field(ctx: Context, node: ast.AST, pointer: Pointer, struct: Struct, me
     place, build = ctx.place(node), ctx.build
     found = int_type(member.type)
     if found is None:
-        raise _unusable(ctx, node, member.type)
+        raise unusable(ctx, node, member.type)
     start, bits = _bit_unit(member, found.bits, 8 * struct.size)
     if not bits:
         raise ctx.error(
@@ -136,7 +153,7 @@ def _bit_field(ctx: Context, node: ast.AST, pointer: Pointer, struct: Struct, me
         return Number(result, "bool", 0, 1)
     least, most = limits(IntType(member.bit_size, found.signed))
     store = found if found.bits < 64 else None
-    return Number(result, _shown(found), least, most, store)
+    return Number(result, _shown(found), least, most, store, member.type if isinstance(member.type, Enum) else None)
 
 
 def _bit_unit(member: Member, type_bits: int, struct_bits: int) -> tuple[int, int]:
@@ -164,12 +181,12 @@ def read(ctx: Context, node: ast.AST, pointer: Pointer, offset: int, ctype: CTyp
     place = ctx.place(node)
     if isinstance(ctype, CPointer):
         value = ctx.build.load(place, U64, pointer.base, offset, pointer.space)
-        return Pointer(value, 0, ctype.target, "user" if ctype.user else pointer.space)
+        return Pointer(value, 0, ctype.target, "user" if ctype.user else pointer.space, text=ctype.text)
     kind = int_type(ctype)
     if kind is None:
         if isinstance(ctype, Function):
             raise ctx.error(node, "a function can't be read", "show its address: symbol(...)")
-        raise _unusable(ctx, node, ctype)
+        raise unusable(ctx, node, ctype)
     return extended(ctx, place, ctx.build.load(place, kind, pointer.base, offset, pointer.space), ctype)
 
 
@@ -177,18 +194,34 @@ def read(ctx: Context, node: ast.AST, pointer: Pointer, offset: int, ctype: CTyp
 
 
 def element(ctx: Context, node: ast.AST, pointer: Pointer, index: Term, index_node: ast.AST) -> Term:
-    """Return `pointer[index]`.
+    """Return `pointer[index]`. An element beyond the end of an array reads like one behind a null pointer.
 
     Raises:
-        CompileError: the elements have no size, or the index is beyond an array's end.
+        CompileError: the elements have no size, or a literal index is beyond an array's end.
     """
     count = pointer.count
     if isinstance(index, Constant) and count and not 0 <= index.value < count:
         raise ctx.error(index_node, f"index {index.value} is outside the array of {count}", "C arrays count from 0")
-    at = moved(ctx, node, pointer, index, index_node)
+    if count and isinstance(index, Number) and not (index.low >= 0 and index.high < count):
+        at = _within(ctx, node, pointer, (index, index_node), count)
+    else:
+        at = moved(ctx, node, pointer, index, index_node)
+    if isinstance(pointer.target, Array):
+        inner = pointer.target
+        return Pointer(at.base, at.offset, inner.element, at.space, count=inner.count, embedded=True)
     if isinstance(pointer.target, Struct):
         return Pointer(at.base, at.offset, at.target, at.space, embedded=True)
     return read(ctx, node, at, 0, pointer.target)
+
+
+def _within(ctx: Context, node: ast.AST, pointer: Pointer, index: tuple[Number, ast.AST], count: int) -> Pointer:
+    """Return the address of the element *index* of an array of *count*, null where it has none."""
+    place, build = ctx.place(node), ctx.build
+    number = integers.wide(ctx, index[1], index[0], U64)  # what is below 0 is above all
+    inside = build.compare(place, "lt", number, build.const(place, count, U64))
+    found = ctx.select(node, inside, lambda: moved(ctx, node, pointer, *index), Nothing)
+    assert isinstance(found, Pointer)
+    return found
 
 
 def moved(ctx: Context, node: ast.AST, pointer: Pointer, by: Term, by_node: ast.AST, *, back: bool = False) -> Pointer:
@@ -230,68 +263,6 @@ def distance(ctx: Context, node: ast.AST, left: Pointer, right: Pointer) -> Term
     if size > 1:
         apart = build.binary(place, "div", apart, build.const(place, size, I64))
     return integer(apart)
-
-
-# Casts.
-
-
-def type_named(ctx: Context, node: ast.AST, name: str) -> tuple[CType, bool]:
-    """Return the C type called *name*, and whether the name says `__user`.
-
-    Raises:
-        CompileError: no such type is known.
-    """
-    words = name.replace("*", " * ").split()
-    user = "__user" in words
-    spelling = " ".join(word for word in words if word not in ("__user", "const", "volatile"))
-    found = ctx.around.types.typename(spelling)
-    if found is None:
-        hint = 'write it as in C: "u32", "struct file *", "char *"'
-        if spelling.split()[0:1] and spelling.split()[0] not in ("struct", "union", "enum"):
-            bare = spelling.split()[0]
-            if ctx.around.types.struct(bare) is not None:
-                hint = f'did you mean "struct {spelling}"?'
-        raise ctx.error(node, f"no C type {name!r} is known here", hint)
-    return found, user
-
-
-def cast(ctx: Context, node: ast.AST, term: Term, name: str, name_node: ast.AST) -> Term:
-    """Return *term* as the C type called *name*.
-
-    Raises:
-        CompileError: the type is unknown, or neither integer nor pointer.
-    """
-    ctype, user = type_named(ctx, name_node, name)
-    if isinstance(ctype, Struct):
-        raise ctx.error(name_node, f"a value can't be cast to {name}", f'cast to a pointer: "{name} *"')
-    if isinstance(ctype, CPointer):
-        space = "user" if user or ctype.user else term.space if isinstance(term, Pointer) else ctx.default_space
-        if isinstance(term, Pointer):
-            return Pointer(term.base, term.offset, ctype.target, space)
-        return Pointer(integers.address(ctx, node, term), 0, ctype.target, space)
-    kind = int_type(ctype)
-    if kind is None:
-        raise _unusable(ctx, name_node, ctype)
-    if isinstance(ctype, Int) and ctype.kind == "bool":
-        return Number(integers.truth(ctx, node, term), "bool", 0, 1)
-    value = integers.narrow(ctx, node, term, kind)
-    return extended(ctx, ctx.place(node), value, ctype)
-
-
-def deref(ctx: Context, node: ast.AST, term: Term, ctype: CType | None) -> Term:
-    """Return what *term* points to, read as *ctype* (None: as its own type says).
-
-    Raises:
-        CompileError: *term* is no pointer and no type is given.
-    """
-    if isinstance(term, Pointer):
-        if ctype is None:
-            return element(ctx, node, term, Constant(0), node)
-        return read(ctx, node, term, 0, ctype)
-    if ctype is None:
-        raise ctx.error(node, "deref() of an integer needs a type", 'write deref(address, "u32")')
-    base = integers.address(ctx, node, term)
-    return read(ctx, node, Pointer(base, 0, Void(), ctx.default_space), 0, ctype)
 
 
 # Records of tracepoints.

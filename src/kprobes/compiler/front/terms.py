@@ -14,9 +14,10 @@ from kprobes.frozen import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kprobes.model.ctype import CType
+    from kprobes.model.ctype import CType, Enum
     from kprobes.model.layout import MapLayout
     from kprobes.model.mapspec import MapSpec
+    from kprobes.model.structs import Shape
 
 I64_MIN, I64_MAX, U64_MAX = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1
 
@@ -46,7 +47,7 @@ class Number:
     """A 64-bit integer or a truth value at run time.
 
     *kind* tells how it is shown (see `model.layout.Field`), *store* the narrowest type known to hold it, and *low* and
-    *high* its range.
+    *high* its range. *enum* has names for its values.
     """
 
     value: Value
@@ -54,6 +55,7 @@ class Number:
     low: int
     high: int
     store: IntType | None = None
+    enum: Enum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Pointer:
     """The address *base* + *offset* of a *target*, to be read in *space*.
 
     *count* is set for an array (which stands for its first element), *embedded* for a struct inside another one, whose
-    address can't be null.
+    address can't be null. *text*: it stands for the string there, as C's `const char *` mostly does.
     """
 
     base: Value
@@ -70,6 +72,7 @@ class Pointer:
     space: str
     count: int | None = None
     embedded: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,14 @@ class Text:
 class Items:
     """A tuple."""
 
+    items: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A struct of the user's own, made by calling its class: *items* in the order of its members."""
+
+    shape: Shape
     items: tuple[Term, ...]
 
 
@@ -141,6 +152,7 @@ Term = (
     | Pointer
     | Text
     | Items
+    | Made
     | Map
     | Outside
     | Word
@@ -182,7 +194,7 @@ def widened(narrow: IntType) -> IntType:
 
 def is_static(term: Term) -> bool:
     """Tell whether *term* is the same in both parts of a handler: it names no value of the hit."""
-    if isinstance(term, Items):
+    if isinstance(term, Items | Made):
         return all(is_static(item) for item in term.items)
     return isinstance(term, Constant | Literal | Nothing | Map | Outside | Word | Everything)
 
@@ -201,11 +213,14 @@ def describe(term: Term) -> str:
             return f"a {format_ctype(term.target)}"
         shape = Array(term.target, term.count) if term.count is not None else CPointer(term.target)
         return f"a {format_ctype(shape)}"
+    if isinstance(term, Made):
+        return f"a {term.shape.name}"
     if isinstance(term, Map):
         return f"the map {term.spec.name}"
     if isinstance(term, Word):
         return f"the builtin {term.name}"
     if isinstance(term, Outside):
-        return f"the Python {type(term.thing).__name__} {term.path}"
+        kind = type(term.thing).__name__ if type(term.thing).__module__ != "kprobes.model.cwords" else "type"
+        return f"the Python {kind} {term.path}"
     names = {Nothing: "None", Items: "a tuple", Bound: "a method", RecordArray: "an array"}
     return names.get(type(term), "the parameters")

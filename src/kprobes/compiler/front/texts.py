@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers
 from kprobes.compiler.front.advice import advice
-from kprobes.compiler.front.terms import Constant, Items, Literal, Number, Pointer, Term, Text, describe
+from kprobes.compiler.front.terms import Constant, Items, Literal, Made, Number, Pointer, Term, Text, describe
 from kprobes.compiler.ir.nodes import BOOL, CompareText, CompareTexts, ConstText, CopyText, ReadText, Slot
 from kprobes.model.ctype import Int, Void, format_ctype
 
@@ -35,7 +35,7 @@ def is_char(ctype: CType) -> bool:
 def is_text(term: Term) -> bool:
     """Tell whether *term* can stand where a string is wanted."""
     if isinstance(term, Pointer):
-        return term.count is not None and is_char(term.target)
+        return term.text or (term.count is not None and is_char(term.target))
     return isinstance(term, Text | Literal)
 
 
@@ -102,6 +102,8 @@ def snapshot(ctx: Context, node: ast.AST, term: Term) -> Term:
     """Return *term* with its strings read now, into buffers that no assignment changes (named with a dot)."""
     if isinstance(term, Items):
         return Items(tuple(snapshot(ctx, node, item) for item in term.items))
+    if isinstance(term, Made):
+        return Made(term.shape, tuple(snapshot(ctx, node, item) for item in term.items))
     if isinstance(term, Literal) or not is_text(term):
         return term
     if isinstance(term, Text) and term.slot is not None and term.slot.name.startswith("."):

@@ -13,6 +13,7 @@ from kprobes.compiler.front.terms import (
     Constant,
     Items,
     Literal,
+    Made,
     Nothing,
     Number,
     Pointer,
@@ -23,24 +24,26 @@ from kprobes.compiler.front.terms import (
     limits,
 )
 from kprobes.compiler.ir.nodes import I64, U64, IntType, Slot
-from kprobes.frozen import dataclass
-from kprobes.model.ctype import CType, Void
+from kprobes.frozen import dataclass, replace
+from kprobes.model.ctype import CType, Enum, Void
 
 if TYPE_CHECKING:
     import ast
 
     from kprobes.compiler.front.context import Context
     from kprobes.errors import CompileError
+    from kprobes.model.structs import Shape
 
 
 @dataclass(frozen=True, slots=True)
 class IntVariable:
     """An integer, kept as i64 or u64; shown as *kind* (empty while only literals were assigned), always within *store*
-    where that is set."""
+    where that is set, by the names of *enum*."""
 
     type: IntType
     kind: str
     store: IntType | None
+    enum: Enum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,10 @@ class TextVariable:
 
 @dataclass(frozen=True, slots=True)
 class ItemsVariable:
-    """A tuple."""
+    """A tuple, or a struct of the user's own that was made of as many parts."""
 
     items: tuple[Variable, ...]
+    shape: Shape | None = None
 
 
 # Kinds that a plain integer can't be shown as.
@@ -77,7 +81,7 @@ def variable_for(term: Term) -> Variable | None:
         wide = U64 if term.value > limits(I64)[1] else I64
         return IntVariable(wide, "" if term.kind == "int" else term.kind, None)
     if isinstance(term, Number):
-        return IntVariable(U64 if term.value.type == U64 else I64, term.kind, term.store)
+        return IntVariable(U64 if term.value.type == U64 else I64, term.kind, term.store, term.enum)
     if isinstance(term, Nothing):
         return PointerVariable(None, "kernel")
     if isinstance(term, Pointer):
@@ -86,9 +90,10 @@ def variable_for(term: Term) -> Variable | None:
         return PointerVariable(term.target, term.space)
     if isinstance(term, Literal | Text):
         return TextVariable(texts.size_of(term))
-    if isinstance(term, Items):
+    if isinstance(term, Items | Made):
         items = [variable_for(item) for item in term.items]
-        return ItemsVariable(tuple(item for item in items if item is not None)) if None not in items else None
+        shape = term.shape if isinstance(term, Made) else None
+        return ItemsVariable(tuple(item for item in items if item is not None), shape) if None not in items else None
     return None
 
 
@@ -101,8 +106,11 @@ def joined(one: Variable, other: Variable) -> Variable | None:
     if isinstance(one, PointerVariable) and isinstance(other, PointerVariable):
         return _joined_pointers(one, other)
     if isinstance(one, ItemsVariable) and isinstance(other, ItemsVariable) and len(one.items) == len(other.items):
+        if one.shape is not other.shape:
+            return None
         items = [joined(a, b) for a, b in zip(one.items, other.items, strict=True)]
-        return ItemsVariable(tuple(item for item in items if item is not None)) if None not in items else None
+        whole = tuple(item for item in items if item is not None)
+        return ItemsVariable(whole, one.shape) if None not in items else None
     return None
 
 
@@ -116,7 +124,8 @@ def _joined_integers(one: IntVariable, other: IntVariable) -> IntVariable:
         kind = ""
     if kind in ("", "int", "uint"):
         kind = "uint" if wide == U64 else "int"
-    return IntVariable(wide, kind, one.store if one.store == other.store else None)
+    enum = one.enum if one.enum == other.enum or not other.kind else other.enum if not one.kind else None
+    return IntVariable(wide, kind, one.store if one.store == other.store else None, enum)
 
 
 def _joined_pointers(one: PointerVariable, other: PointerVariable) -> PointerVariable | None:
@@ -140,6 +149,8 @@ def describe_variable(variable: Variable) -> str:
         from kprobes.model.ctype import format_ctype
 
         return "None" if variable.target is None else f"a {format_ctype(CPointer(variable.target))}"
+    if isinstance(variable, ItemsVariable) and variable.shape is not None:
+        return f"a {variable.shape.name}"
     return "a string" if isinstance(variable, TextVariable) else f"a tuple of {len(variable.items)}"
 
 
@@ -147,7 +158,7 @@ def write(ctx: Context, node: ast.AST, key: str, variable: Variable, term: Term)
     """Store *term* as *variable* into the slots called *key*."""
     place = ctx.place(node)
     if isinstance(variable, ItemsVariable):
-        assert isinstance(term, Items)
+        assert isinstance(term, Items | Made)
         for index, (item, part) in enumerate(zip(variable.items, term.items, strict=True)):
             write(ctx, node, f"{key}.{index}", item, part)
     elif isinstance(variable, TextVariable):
@@ -162,7 +173,8 @@ def read(ctx: Context, node: ast.AST, key: str, variable: Variable) -> Term:
     """Return the term that stands for what the slots called *key* hold now."""
     place = ctx.place(node)
     if isinstance(variable, ItemsVariable):
-        return Items(tuple(read(ctx, node, f"{key}.{i}", item) for i, item in enumerate(variable.items)))
+        items = tuple(read(ctx, node, f"{key}.{i}", item) for i, item in enumerate(variable.items))
+        return Items(items) if variable.shape is None else Made(variable.shape, items)
     if isinstance(variable, TextVariable):
         return Text(variable.size, Slot(key, None, variable.size))
     value = ctx.build.read_slot(place, Slot(key, U64 if isinstance(variable, PointerVariable) else variable.type))
@@ -170,7 +182,8 @@ def read(ctx: Context, node: ast.AST, key: str, variable: Variable) -> Term:
         return Pointer(value, 0, variable.target or Void(), variable.space)
     if variable.kind == "bool":
         return Number(value, "bool", 0, 1)
-    return integer(value, variable.kind, variable.store)  # an empty kind means that of the type
+    found = integer(value, variable.kind, variable.store)  # an empty kind means that of the type
+    return replace(found, enum=variable.enum) if variable.enum else found
 
 
 def slots(key: str, variable: Variable) -> list[Slot]:
