@@ -10,7 +10,6 @@ from kprobes.compiler.front.terms import (
     Constant,
     Everything,
     Items,
-    Literal,
     Nothing,
     Number,
     Pointer,
