@@ -12,6 +12,7 @@ from kprobes.engines.process.target import Process as Process
 from kprobes.engines.targets import Kernel as Kernel
 from kprobes.engines.targets import Machine as Machine
 from kprobes.errors import CompileError as CompileError
+from kprobes.errors import HandlerWarning as HandlerWarning
 from kprobes.errors import KprobesError as KprobesError
 from kprobes.model.cwords import bits as bits
 from kprobes.model.mapspec import Count as Count

@@ -17,6 +17,8 @@
     ├── DownloadError                a kernel package could not be had or is broken
     └── InternalError                an invariant of ours is broken; asks for a report
 
+Besides there is `HandlerWarning`, a `UserWarning`: a handler that compiles and is probably not what was meant.
+
 Nothing here imports anything of kprobes but `frozen`, which imports nothing.
 """
 
@@ -133,6 +135,10 @@ class VerifierError(CompileError):
     ) -> None:
         super().__init__(what, hint=hint, place=place, source=source)
         self.log = log
+
+
+class HandlerWarning(UserWarning):
+    """A handler compiles and is probably not what its author meant."""
 
 
 class SymbolNotFoundError(KprobesError, LookupError):

@@ -6,7 +6,15 @@ import time
 from itertools import dropwhile
 
 from kprobes.engines.targets import Kernel
-from kprobes.errors import KprobesError, SyscallError, UnprobeableError, UnsupportedError, UsageError, VerifierError
+from kprobes.errors import (
+    HandlerWarning,
+    KprobesError,
+    SyscallError,
+    UnprobeableError,
+    UnsupportedError,
+    UsageError,
+    VerifierError,
+)
 from kprobes.events.aggregate import read_map, read_stats
 from kprobes.events.decode import Decoder
 from kprobes.frozen import dataclass
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.targets import Target
     from kprobes.events.record import Event
+    from kprobes.model.caution import Caution
     from kprobes.model.listed import Listed
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Plan, Site, SiteStats
@@ -61,17 +70,35 @@ class ProbeStats:
         return not (self.missed or self.lost or self.faults)
 
 
-def attach(*probes: Probe, to: Target | None = None) -> Session:
+def attach(*probes: Probe, to: Target | None = None, warnings: bool = True) -> Session:
     """Attach *probes* to a target (default: this machine's kernel) and return the session, which detaches when closed.
+
+    What is probably not meant in the handlers is told as a `HandlerWarning`, by Python's own `warnings`, unless
+    *warnings* is false; `session.warnings` has it.
 
     Raises:
         KprobesError: a leaf of it says what can't be done, and why; nothing stays attached.
     """
     engine = (to or Kernel()).open()
     try:
-        return attach_to(engine, *probes, within=within_of(engine))
+        session = attach_to(engine, *probes, within=within_of(engine))
     except BaseException:
         engine.close()
+        raise
+    if warnings and session.warnings:
+        _warn(session)
+    return session
+
+
+def _warn(session: Session) -> None:
+    """Hand the warnings to Python's machinery, which may be told to raise them."""
+    from warnings import warn_explicit
+
+    try:
+        for one in session.warnings:
+            warn_explicit(str(one), HandlerWarning, one.file, one.line)
+    except HandlerWarning:
+        session.close()
         raise
 
 
@@ -163,6 +190,11 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def warnings(self) -> tuple[Caution, ...]:
+        """Return what is probably not meant in the handlers."""
+        return self.plan.cautions
 
     @property
     def engine(self) -> Engine:

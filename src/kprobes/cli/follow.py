@@ -73,6 +73,10 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
         except BaseException:
             engine.close()
             raise
+        if session.warnings:
+            from kprobes.cli.problems import write_warnings
+
+            write_warnings(session.warnings, sys.stderr, as_json=arguments.format == "json")
         begin = time.monotonic()
         with session, workload:  # the workload ends first: it needs the engine that the session closes
             job = make_job(session, stream)

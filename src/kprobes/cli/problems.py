@@ -8,10 +8,11 @@ from kprobes.errors import CompileError, VerifierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import TextIO
 
     from kprobes.errors import KprobesError
+    from kprobes.model.caution import Caution
 
 # More mistakes than these help nobody at a time.
 MOST_SHOWN = 20
@@ -33,9 +34,29 @@ def write_problems(error: KprobesError, stream: TextIO, *, as_json: bool = False
         stream.write(f"the verifier's log:\n{error.log}\n")
 
 
-def row_of(error: KprobesError, severity: str = "error") -> dict[str, object]:
+def write_warnings(cautions: Sequence[Caution], stream: TextIO, *, as_json: bool = False) -> None:
+    """Write what is probably not meant in the handlers."""
+    if as_json:
+        from kprobes.render.json_lines import JsonLines
+
+        JsonLines(stream).write(
+            {"severity": "warning", "message": one.what, "hint": one.hint, "file": one.file, "line": one.line,
+             "column": one.column + 1, "source": one.source}
+            for one in cautions
+        )  # fmt: skip
+        return
+    from kprobes.render.source import SourcePlace, problem
+    from kprobes.render.terminal import Terminal
+
+    terminal = Terminal.of(stream)
+    for one in cautions:
+        place = SourcePlace(one.file, one.line, one.column, one.source)
+        stream.write(problem(one.what, terminal, place=place, hint=one.hint, severity="warning"))
+
+
+def row_of(error: KprobesError) -> dict[str, object]:
     """Return *error* as the object that is shown with `--format json`; lines and columns count from 1."""
-    row: dict[str, object] = {"severity": severity, "message": error.what, "hint": error.hint}
+    row: dict[str, object] = {"severity": "error", "message": error.what, "hint": error.hint}
     if isinstance(error, CompileError) and error.line:
         row |= {"file": error.file, "line": error.line, "column": error.column + 1, "source": error.source}
         row["calls"] = [
@@ -45,7 +66,7 @@ def row_of(error: KprobesError, severity: str = "error") -> dict[str, object]:
     return row
 
 
-def _text_writer(stream: TextIO, severity: str = "error") -> Callable[[KprobesError], str]:
+def _text_writer(stream: TextIO) -> Callable[[KprobesError], str]:
     from kprobes.render.source import SourcePlace, problem
     from kprobes.render.terminal import Terminal
 
@@ -57,6 +78,6 @@ def _text_writer(stream: TextIO, severity: str = "error") -> Callable[[KprobesEr
         if isinstance(error, CompileError) and error.line:
             place = SourcePlace(error.file, error.line, error.column, error.source)
             calls = tuple(map(str, error.calls))
-        return problem(error.what, terminal, place=place, calls=calls, hint=error.hint, severity=severity)
+        return problem(error.what, terminal, place=place, calls=calls, hint=error.hint)
 
     return text

@@ -8,6 +8,7 @@ attaches the links and hands the bytes of ring and maps back; it never compiles 
 from __future__ import annotations
 
 from kprobes.frozen import dataclass
+from kprobes.model.caution import Caution
 from kprobes.model.layout import EventLayout, MapLayout
 
 PLAN_VERSION = 1
@@ -227,8 +228,7 @@ class Plan:
     Attachments are made in order: return programs come before the entry programs that depend on them, so that no
     entry is
     recorded whose return can't be seen. *key* says for which target the plan holds (kernel build-id); *notes* are
-    warnings
-    for the user.
+    remarks about the places for the user, *cautions* warnings about the handlers.
     """
 
     probes: tuple[PlannedProbe, ...]
@@ -243,6 +243,7 @@ class Plan:
     natives: tuple[NativeProgram, ...] = ()
     objects: tuple[CodeObject, ...] = ()
     unwinding: tuple[Unwinding, ...] = ()
+    cautions: tuple[Caution, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from marshal import dumps, loads
 
 from kprobes.errors import FormatError
-from kprobes.model import layout, plan
+from kprobes.model import caution, layout, plan
 
 try:
     from _blake2 import blake2b  # `hashlib` would load all of OpenSSL
@@ -42,6 +42,7 @@ KINDS: tuple[type, ...] = (
     plan.NativeRelocation,
     plan.CodeObject,
     plan.Unwinding,
+    caution.Caution,
 )
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 

@@ -16,7 +16,7 @@ import struct
 from json import JSONDecodeError, dumps, loads
 
 from kprobes.errors import FormatError
-from kprobes.model import features, layout, plan
+from kprobes.model import caution, features, layout, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ TYPES: dict[str, type] = {
         plan.NativeProgram,
         plan.CodeObject,
         plan.Unwinding,
+        caution.Caution,
         plan.SourceLine,
         plan.Program,
         plan.Attachment,

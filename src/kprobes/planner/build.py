@@ -15,6 +15,7 @@ from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Wa
 from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.planner.auto import write_handler
+from kprobes.planner.cautions import cautions_of
 from kprobes.planner.group import Group
 from kprobes.planner.places import Places
 from kprobes.planner.ways import Demand, Ways, candidates
@@ -77,6 +78,7 @@ class Builder:
         self.events: list[EventLayout] = []
         self.notes: list[str] = []
         self.asked: list[Probe] = []
+        self.handlers: list[Handler] = []
         self.shards = 1 << max(0, self.features.cpus - 1).bit_length()
 
     def resolve(self, probe: Probe) -> None:
@@ -117,6 +119,7 @@ class Builder:
             # both came with 5.12 to 5.15; the cookie is the one that can be asked for
             compare_exchange=bool(self.features.attach_cookie),
         )
+        self.handlers.append(handler)
         lowered = lower(handler, target)
         self._add_maps([*handler.maps, *lowered.maps])
         self.events += handler.events
@@ -144,6 +147,7 @@ class Builder:
             events=tuple(self.events),
             key=self.features.key,
             notes=tuple(self.notes),
+            cautions=cautions_of(self.handlers),
         )
 
     def _handler(self, group: Group) -> Handler:

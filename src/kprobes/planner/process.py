@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.compiler.ir.nodes import Handler
+    from kprobes.model.caution import Caution
     from kprobes.model.layout import EventLayout
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Site
@@ -96,6 +97,7 @@ class _Builder:
             natives=tuple(natives),
             objects=tuple(load_code(path, branches=count >= MANY_SITES) for path, count in paths.items() if path),
             unwinding=unwinding,
+            cautions=_cautions(handlers),
         )
 
     def _unwinding(self) -> tuple[Unwinding, ...]:
@@ -203,6 +205,15 @@ class _Builder:
                     f"two maps are called {layout.name!r} and differ in shape",
                     hint="give each map its own name, or share one object between the handlers",
                 )
+
+
+def _cautions(handlers: Sequence[Handler | None]) -> tuple[Caution, ...]:
+    written = [handler for handler in handlers if handler is not None]
+    if not written:
+        return ()  # hits are counted: the compiler is not even imported
+    from kprobes.planner.cautions import cautions_of
+
+    return cautions_of(written)
 
 
 def _shared_out(layout: MapLayout) -> MapLayout:

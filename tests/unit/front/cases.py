@@ -6,7 +6,7 @@ A file holds cases one after the other:
     def handler(...):
         ...
     ---
-    the IR, or the error with its hint
+    the IR, or the error with its hint; in `warnings.golden` the warnings
 
 `UPDATE_GOLDEN=1 pytest tests/unit/front` writes what comes out now; look at the difference before committing it.
 """
@@ -87,10 +87,21 @@ def outcome(case: Case) -> str:
         return "\n".join(shown).replace(f"{Path(__file__).parent}/", "")
 
 
+def warned(case: Case) -> str:
+    """Return the warnings about a source that compiles."""
+    found = compile_text(case.source, case.around).cautions
+    shown = [
+        f"{one.line}:{one.column + 1}: {one.what}\n{one.source}\n{' ' * one.column}^\nhint: {one.hint}\n"
+        for one in found
+    ]
+    return "\n".join(shown) or "nothing\n"
+
+
 def check(path: Path) -> None:
     """Compare each case of a golden file with what comes out, or write the file anew."""
     cases = read_cases(path)
-    results = [(case, outcome(case)) for case in cases]
+    show = warned if path.stem.startswith("warnings") else outcome
+    results = [(case, show(case)) for case in cases]
     if os.environ.get("UPDATE_GOLDEN"):
         write_cases(path, results)
     wrong = [

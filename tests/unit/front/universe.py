@@ -182,6 +182,7 @@ class Objects:
     opened = HashMap("opened", key=int, value=int)
     names = HashMap("names", key=Unsigned(4), value=(int, String(32)))
     paths = HashMap("paths", key=str, value=bool)
+    narrow = HashMap("narrow", key=Unsigned(1), value=Unsigned(2))
 
 
 NAMES: dict[str, object] = {

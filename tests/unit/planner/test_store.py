@@ -6,7 +6,7 @@ import pytest
 
 from kprobes.errors import FormatError
 from kprobes.frozen import replace
-from kprobes.model import layout, plan
+from kprobes.model import caution, layout, plan
 from kprobes.model.store import KINDS, plan_from_store, plan_to_store
 
 PLAN = plan.Plan(
@@ -31,6 +31,7 @@ PLAN = plan.Plan(
     notes=("n",),
     natives=(plan.NativeProgram("n", b"\xc3", relocations=(plan.NativeRelocation(0, "map", "m"),)),),
     objects=(plan.CodeObject("/bin/x", ((0, 4), (8, 9)), (5,)),),
+    cautions=(caution.Caution("what", "hint", "f.py", 3, 4, "x = 5"),),
 )
 
 

@@ -6,7 +6,7 @@ import ast
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import conditions, integers, maps, strings, texts
+from kprobes.compiler.front import cautions, conditions, integers, maps, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.context import Links
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe
@@ -53,8 +53,9 @@ def compare(
     Raises:
         CompileError: the two can't be compared.
     """
-    one, other = left[0], right[0]
     op = integers.COMPARISONS[type(operator)]
+    cautions.compared(ctx, node, op, left, right)
+    one, other = left[0], right[0]
     if isinstance(operator, ast.Is | ast.IsNot) and not (isinstance(one, Nothing) or isinstance(other, Nothing)):
         raise ctx.error(node, "`is` compares with None only", "use ==")
     if texts.is_text(one) and texts.is_text(other):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.front import comparisons, conditions, expressions, parts, statements
 from kprobes.compiler.front.annotations import parameters_of
 from kprobes.compiler.front.build import TooLargeError
+from kprobes.compiler.front.cautions import look_at_text
 from kprobes.compiler.front.context import Context, Frame
 from kprobes.compiler.front.owntypes import OwnTypes
 from kprobes.compiler.front.parameters import Parameters
@@ -25,6 +26,7 @@ from kprobes.frozen import replace
 if TYPE_CHECKING:
     from kprobes.compiler.front.variables import Variable
     from kprobes.compiler.ir.nodes import Handler
+    from kprobes.model.caution import Caution
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.probe import HandlerSource
 
@@ -70,7 +72,7 @@ def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, Map
         handler = _compile_once(ctx)
         found += ctx.mistakes.errors
         if handler is not None and not found:
-            return handler
+            return replace(handler, cautions=_cautions(ctx))
         if found and types == before:
             raise all_mistakes(found)
         last_try = types == before  # nothing more will be learned: what is unknown now is an error
@@ -106,6 +108,14 @@ def _compile_once(ctx: Context) -> Handler | None:
     if ctx.around.returns or split_at is not None:
         return parts.compile_split(ctx, before, split_at, after)
     return parts.compile_plain(ctx)
+
+
+def _cautions(ctx: Context) -> tuple[Caution, ...]:
+    """Return the warnings about the handler and the functions that are compiled into it."""
+    for text in (ctx.text, *ctx.helpers.values()):
+        for caution in look_at_text(text):
+            ctx.cautions.add(caution)
+    return ctx.cautions.finish()
 
 
 def _split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]]:

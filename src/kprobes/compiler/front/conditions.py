@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front import cautions, integers, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, describe
 
@@ -24,6 +24,7 @@ def truth(ctx: Context, node: ast.AST, term: Term) -> Constant | Number:
     Raises:
         CompileError: it is neither true nor false.
     """
+    cautions.asked_for_truth(ctx, node, term)
     if isinstance(term, Constant):
         return Constant(int(term.value != 0), "bool")
     if isinstance(term, Nothing):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import texts, variables
+from kprobes.compiler.front import cautions, texts, variables
 from kprobes.compiler.front.mistakes import Mistakes
 from kprobes.compiler.front.scan import count_stores
 from kprobes.compiler.front.terms import Map, RecordArray, Term, describe
@@ -95,6 +95,7 @@ class Context:
         self.assigned: set[str] = set()
         self.settled = True
         self.mistakes = Mistakes()
+        self.cautions = cautions.Cautions()
         self.last_try = False
         self.turns = 1
         self.inlined = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front import cautions, integers, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe, integer
 from kprobes.compiler.ir.nodes import (
@@ -79,6 +79,7 @@ def _operand(ctx: Context, node: ast.AST, map_: Map, field: Field, term: Term, w
         elif field.kind == "int" and texts.is_text(term):
             hint = f"declare the {what} as str, or String(bytes)"
         raise ctx.error(node, f"the {what} of {map_.spec.name} is {wanted}, this is {describe(term)}", hint)
+    cautions.kept(ctx, node, f"the {what} of {map_.spec.name}", field, term)
     if field.kind == "str":
         return texts.buffer(ctx, node, term, field.size)
     if field.kind == "bool":

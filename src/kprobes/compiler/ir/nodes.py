@@ -20,6 +20,7 @@ Semantics that every lowering and the interpreter share:
 from __future__ import annotations
 
 from kprobes.frozen import dataclass
+from kprobes.model.caution import Caution
 from kprobes.model.layout import EventLayout, Field, MapLayout
 
 
@@ -528,7 +529,8 @@ class Handler:
     A plain handler of an entry-like probe has only *entry*; a handler without `yield` of a return probe that needs
     nothing
     of the entry has only *exit*; one split by `yield` has both where something must cross. *call_fields* lays out what
-    crosses. *file* and *lines* (number from 1 -> text) are for line info and messages.
+    crosses. *file* and *lines* (number from 1 -> text) are for line info and messages, *cautions* for the
+    user.
     """
 
     name: str
@@ -539,3 +541,4 @@ class Handler:
     call_fields: tuple[Field, ...]
     file: str
     lines: dict[int, str]
+    cautions: tuple[Caution, ...] = ()
