@@ -1,5 +1,6 @@
 /* The handlers of bench/instructions.py as one would write them in C, with the same bookkeeping: hits, missed calls,
- * lost events and faults are counted, without a key in each CPU's share of an array, and nothing is left uninitialised.
+ * lost events and faults are counted, without a key in each CPU's share of an array, and writes to a full map by map, and nothing is left
+ * uninitialised.
  * Offsets stand for what CO-RE would fill in. */
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -21,7 +22,7 @@ static void *(*reserve)(void *, u64, u64) = (void *)131;
 static void (*submit)(void *, u64) = (void *)132;
 
 enum { SHARDS = 4, HITS = 0, MISSED = 1, LOST = 2, FAULTS = 3, NOEXIST = 1, EEXIST = 17 };
-extern u64 stats[SHARDS][4], sizes[SHARDS][66];
+extern u64 calls_dropped, usecs_dropped, stats[SHARDS][4], sizes[SHARDS][66];
 extern u8 zeros[1024], calls, usecs, inflight, ring;
 
 INLINE void count(int what) { __sync_fetch_and_add(&stats[cpu() & (SHARDS - 1)][what], 1); }
@@ -45,15 +46,17 @@ INLINE u64 bucket(s64 sample)
 }
 
 /* Returns whether it failed. */
-INLINE int add(void *map, void *key, u64 amount)
+INLINE int add(void *map, void *key, u64 amount, u64 *dropped)
 {
 	u64 *there = lookup(map, key);
 	if (!there) {
 		if (!update(map, key, &amount, NOEXIST))
 			return 0;
 		there = lookup(map, key);
-		if (!there)
+		if (!there) {
+			__sync_fetch_and_add(dropped, 1);
 			return 1;
+		}
 	}
 	__sync_fetch_and_add(there, amount);
 	return 0;
@@ -70,7 +73,7 @@ SEC("keyed") long count_by_comm(u64 *ctx)
 	char key[16];
 	count(HITS);
 	comm(key, sizeof key);
-	if (add(&calls, key, 1))
+	if (add(&calls, key, 1, &calls_dropped))
 		count(FAULTS);
 	return 0;
 }
@@ -114,6 +117,7 @@ SEC("exit") long latency_exit(struct regs *ctx)
 		update(&usecs, key, zeros, NOEXIST);
 		there = lookup(&usecs, key);
 		if (!there) {
+			__sync_fetch_and_add(&usecs_dropped, 1);
 			count(FAULTS);
 			return 0;
 		}
@@ -159,7 +163,7 @@ SEC("filter") long filtered(struct regs *ctx)
 		fault = read_kernel(&flags, 4, (void *)(ctx->di + 32));
 		if (flags & 1) {
 			comm(key, sizeof key);
-			fault |= -add(&calls, key, 1);
+			fault |= -add(&calls, key, 1, &calls_dropped);
 		}
 	}
 	if (fault < 0)

@@ -31,6 +31,8 @@ HOMES = {
     "kprobes.engines.process.target": "Process",
     "kprobes.engines.targets": "Kernel Machine",
     "kprobes.errors": "CompileError HandlerWarning KprobesError",
+    "kprobes.model.aggregates": "Avg Max Min Stacks Sum",
+    "kprobes.model.containers": "Array Queue",
     "kprobes.model.cwords": "bits char cstr i8 i16 i32 i64 ptr s8 s16 s32 s64 size_t ssize_t u8 u16 u32 u64",
     "kprobes.model.mapspec": "Count HashMap Histogram Stack String Symbol Unsigned UserStack",
     "kprobes.model.structs": "struct union",

@@ -18,7 +18,7 @@ from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.pictures import write_value
 from kprobes.errors import KprobesError, UsageError
-from kprobes.model.mapspec import Count, HashMap, Histogram
+from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import Probe
 
 TYPE_CHECKING = False
@@ -144,7 +144,7 @@ def _report(session: Session, names: Mapping[str, object], stream: TextIO, *, as
         report(session)
         return
     used = {layout.name for layout in session.plan.maps}
-    for value in dict.fromkeys(value for value in names.values() if isinstance(value, Count | Histogram | HashMap)):
+    for value in dict.fromkeys(value for value in names.values() if isinstance(value, MapSpec)):
         if value.name in used:
             write_value(value.name, session.read(value.name), stream, as_json=as_json)
 

@@ -19,6 +19,11 @@ class Attached(Protocol):
     def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a map; an array map of one entry gives one pair with the key `b""`."""
 
+    def take_map(self, name: str) -> list[tuple[bytes, bytes]]:
+        """Return what a map holds, and leave nothing of it: what handlers add meanwhile is either in what is returned
+        or still there. Aggregates that only grow and are not `windowed` can't be taken: compare with what they were.
+        """
+
     def read_stack(self, stack_id: int) -> tuple[int, ...]:
         """Return the addresses of a stack, innermost first; empty where it is gone."""
 

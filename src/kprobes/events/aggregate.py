@@ -11,7 +11,7 @@ from struct import Struct, unpack
 from kprobes.errors import FormatError
 from kprobes.events.record import site_name, struct_format
 from kprobes.events.value import converter_of
-from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS, Buckets
+from kprobes.model.layout import RANKS, SITE_COUNTER_BYTES, SITE_COUNTERS, Buckets, value_of
 from kprobes.model.plan import SiteStats
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from kprobes.events.average import Average
     from kprobes.events.distribution import Distribution
     from kprobes.model.layout import Field, MapLayout
 
@@ -46,39 +47,64 @@ class Keyed(_Dict):
 def read_map(pairs: Sequence[tuple[bytes, bytes]], layout: MapLayout, sites: Sequence[str] = ()) -> Any:
     """Return what the map of *layout* holds; *pairs* are its raw (key, value), *sites* the names for `site` fields.
 
-    `count`: an int, or a `Keyed` of ints. `histogram`: a `Distribution`, or a `Keyed` of them. `hash`: a dict. A key
-    or value of one field is that field's value, one of several is a tuple. Sums are signed 64-bit numbers.
+    `count`: an int, or a `Keyed` of ints. `histogram`: a `Distribution`, or a `Keyed` of them. `avg`: an `Average`, or
+    a `Keyed` of them. `min`, `max`: an int (None where there is no value), or a `Keyed` of ints. `hash`, `lru`: a dict.
+    `array`, `queue`: a list. A key or value of one field is that field's value, one of several is a tuple. Sums are
+    signed 64-bit numbers.
 
     Raises:
         FormatError: a key or value has another size than the layout says, or such a map holds no values.
     """
     _check(pairs, layout)
-    if layout.kind == "hash":
+    if layout.kind in ("array", "queue"):
+        read_value = _fields_reader(layout.value, layout.value_size, sites)
+        return [read_value(part) for _, value in pairs for part in _pieces(value, layout.value_size)]
+    if layout.kind in ("hash", "lru"):
         read_key = _fields_reader(layout.key, layout.key_size, sites)
         read_value = _fields_reader(layout.value, layout.value_size, sites)
         return {read_key(key): read_value(value) for key, value in pairs}
-    if layout.kind not in ("count", "histogram"):
-        raise FormatError(f"map {layout.name!r} is of kind {layout.kind!r}, which holds no values")
-    read = _sum_of if layout.kind == "count" else _distribution_of(layout.buckets or Buckets())
+    read = _reader_of(layout)
     if not layout.key:
         return read(pairs[0][1] if pairs else bytes(layout.value_size))
     read_key = _fields_reader(layout.key, layout.key_size, sites)
-    return _gather((read_key(key), read(value)) for key, value in pairs)
+    found = _gather(((read_key(key), read(value)) for key, value in pairs), _JOINS.get(layout.kind, merge))
+    return Keyed(reversed(found.items())) if layout.kind == "min" else found
 
 
-def merge(one: Any, other: Any) -> Any:
-    """Return two results of `read_map` for one layout as one: sums and distributions add up, key by key.
+def _reader_of(layout: MapLayout) -> Callable[[bytes], Any]:
+    """Return what reads a value of an aggregate."""
+    if layout.kind == "count":
+        return _sum_of
+    if layout.kind == "histogram":
+        return _distribution_of(layout.buckets or Buckets())
+    if layout.kind == "avg":
+        return _average_of()
+    if layout.kind in RANKS:
+        return lambda raw: _best_of(layout.kind, raw)
+    raise FormatError(f"map {layout.name!r} is of kind {layout.kind!r}, which holds no values")
 
-    Where both are plain dicts (HashMap), the *other*'s value of a key that is in both stays.
+
+def _pieces(raw: bytes, size: int) -> list[bytes]:
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
+
+
+def merge(one: Any, other: Any, kind: str = "") -> Any:
+    """Return two results of `read_map` for one layout as one: sums, distributions and averages add up, key by key.
+
+    *kind* is that of the layout: of `min` and `max` the better value stays. Where both are plain dicts (HashMap), the
+    *other*'s value of a key that is in both stays.
 
     Raises:
         TypeError: they are not of one kind.
         ValueError: they are distributions with different buckets.
     """
+    join = _JOINS.get(kind, merge)
+    if kind in _JOINS and not isinstance(one, dict):
+        return join(one, other)
     if type(one) is not type(other):
         raise TypeError(f"can't merge {type(one).__name__} with {type(other).__name__}")
     if isinstance(one, Keyed):
-        return _gather([*one.items(), *other.items()])
+        return _gather([*one.items(), *other.items()], join)
     if isinstance(one, dict):
         return {**one, **other}
     total = one + other
@@ -102,8 +128,9 @@ def read_stats(pairs: Sequence[tuple[bytes, bytes]], layout: MapLayout, sites: i
 
 def _check(pairs: Sequence[tuple[bytes, bytes]], layout: MapLayout) -> None:
     key_size = layout.key_size if layout.key else None
+    value_size = layout.value_size * (layout.max_entries if layout.kind == "array" else 1)
     for key, value in pairs:
-        if len(value) != layout.value_size or (key_size is not None and len(key) != key_size):
+        if len(value) != value_size or (key_size is not None and len(key) != key_size):
             raise FormatError(f"map {layout.name!r} gave a key or value of the wrong size")
 
 
@@ -122,6 +149,34 @@ def _sum_of(raw: bytes) -> int:
 def _signed(number: int) -> int:
     """Return *number* as the 64-bit counter it stands for: handlers may add negative amounts."""
     return ((number + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)
+
+
+def _average_of() -> Callable[[bytes], Average]:
+    from kprobes.events.average import Average  # most sessions have none
+
+    def read(raw: bytes) -> Average:
+        count, total = _shard_sums(raw, 2)
+        return Average(count, _signed(total))
+
+    return read
+
+
+def _best_of(kind: str, raw: bytes) -> int | None:
+    """Return the value of the highest rank in *raw*, shards of two u64: rank, and whether there is one."""
+    numbers = unpack(f"<{len(raw) // 8}Q", raw)
+    ranks = [rank for rank, is_there in zip(numbers[::2], numbers[1::2], strict=True) if rank or is_there]
+    return value_of(kind, max(ranks)) if ranks else None
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((value for value in (one, other) if value is not None), default=None)
+
+
+def _greatest(one: int | None, other: int | None) -> int | None:
+    return max((value for value in (one, other) if value is not None), default=None)
+
+
+_JOINS: dict[str, Callable[[Any, Any], Any]] = {"min": _least, "max": _greatest}
 
 
 def _distribution_of(buckets: Buckets) -> Callable[[bytes], Distribution]:
@@ -146,16 +201,16 @@ def _convert(field: Field, sites: Sequence[str]) -> Callable[..., Any]:
     return converter_of(field) or int
 
 
-def _gather(pairs: Iterable[tuple[Any, Any]]) -> Keyed:
-    """Return *pairs* by key, those of one key added up, the largest first."""
+def _gather(pairs: Iterable[tuple[Any, Any]], join: Callable[[Any, Any], Any] = merge) -> Keyed:
+    """Return *pairs* by key, those of one key joined, the largest first."""
     found: dict[Any, Any] = {}
     for key, value in pairs:
-        found[key] = merge(found[key], value) if key in found else value
+        found[key] = join(found[key], value) if key in found else value
     return Keyed(sorted(found.items(), key=lambda item: (-_weight(item[1]), str(item[0]))))
 
 
-def _weight(value: int | Distribution) -> int:
-    return value if isinstance(value, int) else value.total
+def _weight(value: int | Distribution | Average | None) -> float:
+    return value or 0 if value is None or isinstance(value, int) else value.weight
 
 
 def _label(key: object) -> str:

@@ -29,6 +29,11 @@ class Distribution:
         return sum(self.counts)
 
     @property
+    def weight(self) -> int:
+        """Return by what the first of several comes first."""
+        return self.total
+
+    @property
     def rows(self) -> list[tuple[int | None, int | None, int]]:
         """Return (low, high, count) of the buckets from the first to the last that isn't empty.
 

@@ -17,6 +17,14 @@ SITE_COUNTER_BYTES = 8 * len(SITE_COUNTERS)
 LOG2_BUCKETS = 66
 
 
+# What a `meta` map holds.
+META_WINDOW, META_DROPPED = 0, 8
+META_BYTES = 16
+_HIGHEST = (1 << 63) - 1
+# By what a signed value and its rank differ: the best value has the highest rank, as an unsigned number.
+RANKS = {"min": _HIGHEST, "max": 1 << 63}
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field at *offset*, *size* bytes. *kind* tells how to read and show it.
@@ -74,7 +82,13 @@ class MapLayout:
       `count`, `histogram`  aggregates; without a key they live in an array map of one entry, sharded:
       u64[shards][value.total
                             or 1]; with a key in a hash map whose value is u64[...] updated atomically.
-      `hash`                key -> value, any fields.
+      `min`, `max`, `avg`   aggregates of two u64: for `min` and `max` the rank of the best value (see `rank_of`) and
+                            whether there is one; for `avg` the number of values and their sum.
+      `hash`, `lru`         key -> value, any fields; of `lru` the key that was used longest ago goes when it is full.
+      `array`               *max_entries* values one behind the other, by index; no key, one entry.
+      `queue`               values, the oldest first; no key.
+      `meta`                what belongs to the map in its name: u64 number of the window (see *windowed*), u64 writes
+                            that found no room.
       `stats`               the site counters: u64[shards][sites][4], one array entry.
       `calls`               per-call data of return probes: key u64 frame, value the saved fields.
       `frames`              the same without helpers: one array entry of sets of 4 slots, each u64 frame (0: free)
@@ -85,6 +99,9 @@ class MapLayout:
       `traces`              the same as a table: the addresses are the key, the number of the slot is the id.
       `unwind`              how frames are found, and working memory for it (see `model.shared`).
       `constants`           read-only bytes of the code in *initial*; one array entry.
+
+    *windowed*: the last 8 bytes of a key are the number of the window in which it was added to. Whoever takes what the
+    map holds begins a new window, waits until nobody adds to the old one any more, and takes its keys out.
     """
 
     name: str
@@ -97,6 +114,24 @@ class MapLayout:
     buckets: Buckets | None = None
     shards: int = 0
     initial: bytes = b""
+    windowed: bool = False
+
+
+def meta_of(layout: MapLayout) -> MapLayout:
+    """Return the layout of what belongs to the map *layout* besides its content."""
+    return MapLayout(f".meta.{layout.name}", "meta", 4, META_BYTES, 1)
+
+
+def rank_of(kind: str, value: int) -> int:
+    """Return the rank of *value* in a `min` or a `max`, 0 to 2**64 - 1; the higher the better. Values beyond i64 count
+    as its highest."""
+    return (min(value, _HIGHEST) & (1 << 64) - 1) ^ RANKS[kind]
+
+
+def value_of(kind: str, rank: int) -> int:
+    """Return the value that has *rank*."""
+    word = rank ^ RANKS[kind]
+    return word - (1 << 64) if word >> 63 else word
 
 
 def align_up(value: int, alignment: int) -> int:

@@ -1,4 +1,5 @@
-"""What the user names in a handler to keep state: Count, Histogram, HashMap, and the types of their keys.
+"""What the user names in a handler to keep state: Count, Histogram, HashMap, and the types of their keys. More maps are
+in `model.aggregates` and `model.containers`.
 
 These objects are names with a shape. Their methods are written in handlers, which are compiled; calling them in plain
 Python is a mistake and says so.
@@ -83,7 +84,27 @@ def fields_of(spec: TypeSpec | None, name: str) -> tuple[tuple[Field, ...], int]
     return pack_fields(flat)
 
 
-def _only_in_handlers(what: str) -> NoReturn:
+class MapSpec:
+    """A map by its name and shape: what every sort of them offers to the compiler."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str:
+            """Return the name, one a session."""
+
+    def layout(self, shards: int) -> MapLayout:
+        """Return the layout; *shards* is the power of two of per-CPU shares of a map without key.
+
+        Raises:
+            UsageError: its shape is wrong.
+        """
+        raise NotImplementedError
+
+
+def only_in_handlers(what: str) -> NoReturn:
+    """Say that *what* was called in plain Python."""
     raise UsageError(
         f"{what} runs only inside a handler, which is compiled",
         hint="read the result with session[map] while or after the session runs",
@@ -91,7 +112,7 @@ def _only_in_handlers(what: str) -> NoReturn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Count:
+class Count(MapSpec):
     """Sums under keys: `Count("opens", by=str)`, in a handler `opens.add(by=comm())`, `opens.add(5)`.
 
     `session[opens]` is a dict from key to sum, or one int without `by`. At most *entries* keys.
@@ -103,7 +124,7 @@ class Count:
 
     def add(self, amount: int = 1, *, by: object = None) -> None:
         """Add *amount* under the key *by* (only in a handler)."""
-        _only_in_handlers(f"{self.name}.add")
+        only_in_handlers(f"{self.name}.add")
 
     def layout(self, shards: int) -> MapLayout:
         """Return the layout; *shards* is the power of two of per-CPU shares of a map without key."""
@@ -114,7 +135,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Histogram:
+class Histogram(MapSpec):
     """A distribution of integers under keys: `Histogram("usecs", by=str)`, in a handler `usecs.add(value, by=comm())`.
 
     Buckets are powers of two, or linear with `Histogram("size", linear=(low, high, step))`. `session[usecs]` is a
@@ -129,7 +150,7 @@ class Histogram:
 
     def add(self, value: int, *, by: object = None, weight: int = 1) -> None:
         """Add *weight* to the bucket of *value* under the key *by* (only in a handler)."""
-        _only_in_handlers(f"{self.name}.add")
+        only_in_handlers(f"{self.name}.add")
 
     @property
     def buckets(self) -> Buckets:
@@ -158,40 +179,44 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HashMap:
+class HashMap(MapSpec):
     """State between hits: `HashMap("opened", key=int, value=int)`; in a handler `m[k] = v`, `m[k]`, `m.get(k, 0)`,
     `k in m`,
     `del m[k]`, `m[k] += 1`.
 
-    `session[m]` is a dict. At most *entries* keys; a write to a full map counts as a fault.
+    `session[m]` is a dict. At most *entries* keys. A write to a full map is dropped and counted; with *lru* the key
+    that was used longest ago goes instead.
     """
 
     name: str
     key: TypeSpec = int
     value: TypeSpec = int
     entries: int = DEFAULT_ENTRIES
+    lru: bool = False
 
     def __getitem__(self, key: object) -> int:
-        _only_in_handlers(f"{self.name}[...]")
+        only_in_handlers(f"{self.name}[...]")
 
     def __setitem__(self, key: object, value: object) -> None:
-        _only_in_handlers(f"{self.name}[...] =")
+        only_in_handlers(f"{self.name}[...] =")
 
     def __delitem__(self, key: object) -> None:
-        _only_in_handlers(f"del {self.name}[...]")
+        only_in_handlers(f"del {self.name}[...]")
 
     def __contains__(self, key: object) -> bool:
-        _only_in_handlers(f"in {self.name}")
+        only_in_handlers(f"in {self.name}")
 
     def get(self, key: object, default: int = 0) -> int:
         """Return the value under *key*, or *default* (only in a handler)."""
-        _only_in_handlers(f"{self.name}.get")
+        only_in_handlers(f"{self.name}.get")
+
+    def pop(self, key: object, default: int = 0) -> int:
+        """Forget *key* and return what its value was, or *default* (only in a handler)."""
+        only_in_handlers(f"{self.name}.pop")
 
     def layout(self, shards: int) -> MapLayout:
         """Return the layout."""
         key, key_size = fields_of(self.key, "key")
         value, value_size = fields_of(self.value, "value")
-        return MapLayout(self.name, "hash", key_size, value_size, self.entries, key=key, value=value)
-
-
-MapSpec = Count | Histogram | HashMap
+        kind = "lru" if self.lru else "hash"
+        return MapLayout(self.name, kind, key_size, value_size, self.entries, key=key, value=value)

@@ -6,7 +6,9 @@ The compiler writes code that knows these offsets, the process engine maps the m
   time, so that plain additions will do.
 - A *world* page: what a handler can't ask the kernel for without a system call.
 - A *table* for each map with a key: header (u64 slots, a power of two; u64 slots in use), then slots, open addressing:
-  u32 state, u32 hash of the key, key, value.
+  u32 state, u32 hash of the key, key, value; in an `lru` map u64 time stamp of the last use behind it.
+- A *queue*: positions of the oldest value and of the next one, then slots, a power of two: u64 turn, value. The slot of
+  position p is free for it when its turn is twice the number of rounds before p, and filled when that is one more.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ BLOCK_RANDOM = 80  # u64 state of the generator
 HITS = 128
 MAX_BLOCKS = 256
 
-# Shares of a map without key: one for each block; a Count's are a cache line apart.
+# Shares of a map without key: one for each block; those of a few bytes are a cache line apart.
+SHARE_LINE = 64
 COUNT_SHARES = 8 * MAX_BLOCKS
 HISTOGRAM_SHARES = MAX_BLOCKS
 
@@ -65,6 +68,7 @@ TABLE_HEADER = 64
 TABLE_USED = 8
 SLOT_HASH = 4
 SLOT_KEY = 8
+QUEUE_HEAD, QUEUE_TAIL, QUEUE_SLOTS = 0, 64, 128
 SLOT_FREE, SLOT_CLAIMED, SLOT_FULL, SLOT_DELETED = 0, 1, 2, 3
 
 
@@ -88,11 +92,13 @@ def counted_sites(sites: int, programs: Iterable[NativeProgram]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The shape of a map with a key: *capacity* slots, a power of two; sizes are multiples of 8."""
+    """The shape of a map with a key: *capacity* slots, a power of two; sizes are multiples of 8. *stamped*: the time
+    of the last use stands behind the value."""
 
     key_size: int
     value_size: int
     capacity: int
+    stamped: bool = False
 
     @property
     def value_at(self) -> int:
@@ -102,10 +108,39 @@ class Table:
     @property
     def stride(self) -> int:
         """Return the bytes from one slot to the next."""
+        return self.stamp_at + 8 * self.stamped
+
+    @property
+    def stamp_at(self) -> int:
+        """Return where in a slot the time of the last use stands, if it does."""
         return self.value_at + self.value_size
 
 
 def table_of(layout: MapLayout) -> Table:
     """Return the shape of the map *layout*; at least half of its slots stay free."""
     capacity = 1 << max(2 * layout.max_entries - 1, 1).bit_length()
-    return Table(align_up(layout.key_size, 8), align_up(layout.value_size, 8), capacity)
+    key_size, value_size = align_up(layout.key_size, 8), align_up(layout.value_size, 8)
+    return Table(key_size, value_size, capacity, layout.kind == "lru")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueShape:
+    """The shape of a queue: 2**bits slots of *stride* bytes."""
+
+    stride: int
+    bits: int
+
+    @property
+    def mask(self) -> int:
+        """Return what of a position is the number of its slot."""
+        return (1 << self.bits) - 1
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of the whole."""
+        return QUEUE_SLOTS + self.stride * (self.mask + 1)
+
+
+def queue_of(layout: MapLayout) -> QueueShape:
+    """Return the shape of the queue *layout*."""
+    return QueueShape(8 + align_up(layout.value_size, 8), (layout.max_entries - 1).bit_length())

@@ -202,9 +202,9 @@ def _is_plain(value: object) -> bool:
     """Return whether the repr of *value* tells all of it: maps, constants, and sequences of them."""
     if isinstance(value, tuple | list):
         return all(type(item) in _PLAIN for item in value)
-    from kprobes.model.mapspec import Count, HashMap, Histogram
+    from kprobes.model.mapspec import MapSpec
 
-    return isinstance(value, (Count, Histogram, HashMap, *_PLAIN))
+    return isinstance(value, (MapSpec, *_PLAIN))
 
 
 def code_stamp() -> str:

@@ -217,12 +217,13 @@ def _cautions(handlers: Sequence[Handler | None]) -> tuple[Caution, ...]:
 
 
 def _shared_out(layout: MapLayout) -> MapLayout:
-    """Return *layout* with a share for each block; those of a Count lie in cache lines of their own."""
-    from kprobes.model.shared import COUNT_SHARES
+    """Return *layout* with a share for each block; those of a few bytes lie in cache lines of their own."""
+    from kprobes.model.shared import MAX_BLOCKS, SHARE_LINE
 
-    if layout.kind == "count" and not layout.key:
-        return replace(layout, shards=COUNT_SHARES, value_size=8 * COUNT_SHARES)
-    return layout
+    if layout.kind not in ("count", "min", "max", "avg") or layout.key:
+        return layout
+    size = MAX_BLOCKS * SHARE_LINE
+    return replace(layout, shards=size * layout.shards // layout.value_size, value_size=size)
 
 
 def _title(group: Group) -> str:

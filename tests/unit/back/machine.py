@@ -92,10 +92,14 @@ class BpfMachine:
     def read(self, name):
         """Return a map as a dict; the shards of one without key are summed."""
         one = self.maps[name]
+        if one.layout.kind == "queue":
+            return {}
         return {key: value if key else _sum(one.layout, value) for key, value in one.read()}
 
 
 def _sum(layout, value):
+    if layout.kind not in ("count", "histogram"):
+        return value
     words = struct.unpack(f"<{len(value) // 8}Q", value)
     each = len(words) // layout.shards
     return struct.pack(f"<{each}Q", *(sum(words[index::each]) & U64 for index in range(each)))

@@ -6,7 +6,6 @@ import ctypes
 import mmap
 import os
 import struct
-from dataclasses import replace
 
 from back.machine import ARGUMENTS, U64, Outcome, _sum
 
@@ -21,7 +20,8 @@ from kprobes.engines.process.stubs import SHARED, routines
 from kprobes.engines.process.tables import read_region
 from kprobes.engines.process.world import Clock, World
 from kprobes.model.layout import SITE_COUNTERS
-from kprobes.model.shared import BLOCK_COMM, BLOCK_PID, BLOCK_TID, COUNT_SHARES
+from kprobes.model.shared import BLOCK_COMM, BLOCK_PID, BLOCK_TID
+from kprobes.planner.process import _shared_out
 
 RING = 1 << 20
 OWNER = 0x1000
@@ -113,15 +113,15 @@ class NativeMachine:
     def read(self, layout):
         number = self.layouts.index(layout)
         pairs = read_region(self.shared, self.layout.region_at(number), layout) if self.layout.regions[number] else []
+        if layout.kind == "queue":
+            return {}
         if layout.kind in ("count", "histogram") and not layout.key:
             return {b"": _sum(layout, pairs[0][1])}
         return dict(pairs)
 
 
 def _shaped(layout):
-    if layout.kind == "count" and not layout.key:
-        return replace(layout, shards=COUNT_SHARES, value_size=8 * COUNT_SHARES)
-    return layout
+    return _shared_out(layout)
 
 
 def run_native(handler, hits, **options):

@@ -9,6 +9,7 @@ from kprobes.compiler.back.text import literal
 from kprobes.compiler.ir.nodes import Slot
 from kprobes.compiler.ir.operands import made
 from kprobes.errors import CompileError, InternalError
+from kprobes.model.layout import META_DROPPED, meta_of
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.fills import Fill
@@ -114,6 +115,17 @@ class Part(ABC):
     def add(self, pointer: str, amount: str) -> None:
         """Add *amount* to the u64 at *pointer*, atomically; the old value is not asked for, which every kernel can."""
         self.text.do(f"atomicrmw add ptr {pointer}, i64 {amount} monotonic, align 8")
+
+    @abstractmethod
+    def map_value(self, name: str) -> str:
+        """Return the address of the map *name*, or of its first value."""
+
+    def drop(self, layout: MapLayout) -> None:
+        """Count a write that found no room in the map *layout*, and raise the fault flag."""
+        meta = meta_of(layout)
+        self.need(meta)
+        self.add(self.text.offset(self.map_value(meta.name), META_DROPPED), "1")
+        self.fault("-1")
 
     # Faults
 

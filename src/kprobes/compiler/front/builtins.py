@@ -10,6 +10,7 @@ from kprobes.compiler.front.terms import (
     Constant,
     Everything,
     Items,
+    Map,
     Nothing,
     Number,
     Pointer,
@@ -22,6 +23,7 @@ from kprobes.compiler.front.terms import (
 )
 from kprobes.compiler.ir.nodes import I64, U64, BuiltinText, IntType, WriteContext
 from kprobes.model.builtins import BUILTINS, TABLE, Builtin
+from kprobes.model.containers import Array
 from kprobes.model.ctype import Struct, Void
 from kprobes.model.mapspec import COMM_SIZE
 
@@ -206,7 +208,10 @@ def _len(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
         return strings.length(ctx, where, term)
     if isinstance(term, Pointer) and term.count is not None:
         return Constant(term.count)
-    raise ctx.error(where, f"len() of {describe(term)} can't be told", "len() knows strings, tuples and C arrays")
+    if isinstance(term, Map) and isinstance(term.spec, Array):
+        return Constant(term.spec.length)
+    hint = "len() knows strings, tuples, Arrays and C arrays"
+    raise ctx.error(where, f"len() of {describe(term)} can't be told", hint)
 
 
 def _swapped(bits: int) -> Maker:

@@ -164,10 +164,14 @@ def _map_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Map)
     methods = maps.METHODS[type(owner.spec)]
     if target.attr not in methods:
         kind = type(owner.spec).__name__
-        hint = did_you_mean(target.attr, methods, f"it has {', '.join(methods)}")
-        raise ctx.error(target, f"a {kind} has no method {target.attr!r}", hint)
+        hint = f"it has {', '.join(methods)}" if methods else f"write {owner.spec.name}[index]"
+        raise ctx.error(target, f"{_a(kind)} has no method {target.attr!r}", did_you_mean(target.attr, methods, hint))
     given = bind(ctx, node, f"{owner.spec.name}.{target.attr}", methods[target.attr])
     return maps.method(ctx, node, owner, target.attr, given)
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}"
 
 
 def _text_method(ctx: Context, node: ast.Call, target: ast.Attribute, owner: Term) -> Term:

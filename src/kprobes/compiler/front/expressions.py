@@ -138,8 +138,9 @@ def _attribute(ctx: Context, node: ast.Attribute) -> Term:
             if node.attr in kinds
             else f"{describe(owner)} has no {node.attr!r}"
         )
-        shown = node.attr if node.attr in kinds else next(iter(kinds))
-        raise ctx.error(node, what, f"call it: {owner.spec.name}.{shown}(...)")
+        shown = node.attr if node.attr in kinds else next(iter(kinds), "")
+        hint = f"call it: {owner.spec.name}.{shown}(...)" if shown else f"take its elements: {owner.spec.name}[index]"
+        raise ctx.error(node, what, hint)
     hint = 'cast it: cast(x, "struct file *")' if isinstance(owner, Number) else advice(owner)
     raise ctx.error(node, f"{describe(owner)} has no field {node.attr!r}", hint)
 

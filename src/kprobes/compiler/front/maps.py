@@ -1,4 +1,5 @@
-"""Maps in handlers: `count.add(1, by=comm())`, `opened[key] = value`, `key in opened`, `del opened[key]`."""
+"""Maps in handlers: `count.add(1, by=comm())`, `opened[key] = value`, `key in opened`, `del opened[key]`, `last[i]`,
+`late.push(value)`."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import cautions, integers, texts
 from kprobes.compiler.front.advice import advice
+from kprobes.compiler.front.builtins import make
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe, integer
 from kprobes.compiler.ir.nodes import (
     BOOL,
@@ -15,13 +17,18 @@ from kprobes.compiler.ir.nodes import (
     MapAdd,
     MapBump,
     MapDelete,
+    MapFold,
     MapRead,
     MapSample,
     MapWrite,
     Operand,
+    QueuePop,
+    QueuePush,
     Slot,
     Value,
 )
+from kprobes.model.aggregates import Avg, Max, Min, Stacks, Sum
+from kprobes.model.containers import Array, Queue
 from kprobes.model.mapspec import Count, HashMap, Histogram
 
 if TYPE_CHECKING:
@@ -35,6 +42,13 @@ METHODS: dict[type, dict[str, tuple[str, ...]]] = {
     Count: {"add": ("amount", "by")},
     Histogram: {"add": ("value", "by", "weight")},
     HashMap: {"get": ("key", "default"), "pop": ("key", "default")},
+    Sum: {"add": ("value", "by")},
+    Min: {"add": ("value", "by")},
+    Max: {"add": ("value", "by")},
+    Avg: {"add": ("value", "by")},
+    Stacks: {"add": ("amount", "by")},
+    Array: {},
+    Queue: {"push": ("value",), "pop": ("default",)},
 }
 _WANTED = {
     "int": "an integer",
@@ -105,6 +119,8 @@ def _int_type(field: Field) -> IntType:
 
 
 def _key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node: ast.AST) -> tuple[Operand, ...]:
+    if isinstance(map_.spec, Stacks):
+        return _stacks_key(ctx, node, map_, by, by_node)
     if by is None:
         if map_.layout.key:
             raise ctx.error(node, f"{map_.spec.name} has keys, and none is given", "say which: add(..., by=...)")
@@ -117,6 +133,18 @@ def _key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node: ast.A
     return operands(ctx, by_node, map_, map_.layout.key, by, "key")
 
 
+def _stacks_key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node: ast.AST) -> tuple[Operand, ...]:
+    """Take the stacks, and put what is given besides behind them."""
+    spec = map_.spec
+    assert isinstance(spec, Stacks)
+    if (by is None) != (spec.by is None):
+        problem = "is counted under keys besides, and none is given" if by is None else "has no keys besides the stacks"
+        raise ctx.error(by_node, f"{spec.name} {problem}", f'Stacks("{spec.name}", by=str) goes with add(by=comm())')
+    stacks = tuple(make(ctx, node, word, {}) for word in spec.kinds)
+    rest = () if by is None else by.items if isinstance(by, Items) else (by,)
+    return operands(ctx, by_node, map_, map_.layout.key, Items((*stacks, *rest)), "key")
+
+
 def method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, tuple[Term, ast.AST]]) -> Term:
     """Carry out `map.name(...)`; *given* are the arguments by name.
 
@@ -125,9 +153,11 @@ def method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, 
     """
     if isinstance(map_.spec, HashMap):
         return _lookup_method(ctx, node, map_, name, given)
+    if isinstance(map_.spec, Queue):
+        return _queue_method(ctx, node, map_, name, given)
     place = ctx.place(node)
     by, by_node = given.get("by", (None, node))
-    if isinstance(map_.spec, Count):
+    if isinstance(map_.spec, Count | Stacks):
         amount, amount_node = given.get("amount", (Constant(1), node))
         value = _integer(ctx, amount_node, amount, "the amount")
         ctx.build.add(MapAdd(place, map_.layout.name, _key(ctx, node, map_, by, by_node), value))
@@ -135,6 +165,12 @@ def method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, 
     if "value" not in given:
         raise ctx.error(node, f"{map_.spec.name}.add() needs the value to count", "add(value) or add(value, by=key)")
     sample = _integer(ctx, given["value"][1], given["value"][0], "the value")
+    if isinstance(map_.spec, Sum):
+        ctx.build.add(MapAdd(place, map_.layout.name, _key(ctx, node, map_, by, by_node), sample))
+        return Nothing()
+    if isinstance(map_.spec, Min | Max | Avg):
+        ctx.build.add(MapFold(place, map_.layout.name, _key(ctx, node, map_, by, by_node), sample))
+        return Nothing()
     weight, weight_node = given.get("weight", (Constant(1), node))
     times = _integer(ctx, weight_node, weight, "the weight")
     key = _key(ctx, node, map_, by, by_node)
@@ -158,15 +194,38 @@ def _lookup_method(ctx: Context, node: ast.Call, map_: Map, name: str, given: di
     found, term = _read(ctx, node, map_, key)
     if name == "pop":
         ctx.build.add(MapDelete(ctx.place(node), map_.layout.name, key, ctx.build.value(BOOL)))
-    default = given.get("default")
+    return _or_default(ctx, node, map_, (found, term), given.get("default"))
+
+
+def _queue_method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dict[str, tuple[Term, ast.AST]]) -> Term:
+    if name == "pop":
+        return _or_default(ctx, node, map_, _results(ctx, node, map_, None), given.get("default"))
+    if "value" not in given:
+        raise ctx.error(node, f"{map_.spec.name}.push() needs a value")
+    values = operands(ctx, given["value"][1], map_, map_.layout.value, given["value"][0], "value")
+    ctx.build.add(QueuePush(ctx.place(node), map_.layout.name, values))
+    return Nothing()
+
+
+def _or_default(
+    ctx: Context, node: ast.Call, map_: Map, read: tuple[Value, Term], default: tuple[Term, ast.AST] | None
+) -> Term:
+    """Return what was read, or *default* where nothing was found."""
+    found, term = read
     if default is None or default[0] == Constant(0):
         return term  # what is missing reads as zeros
     if isinstance(default[0], Nothing):
-        raise ctx.error(default[1], "a value of a map is never None", f"test first: if key in {map_.spec.name}")
+        hint = "give a number: pop(-1)" if isinstance(map_.spec, Queue) else f"test first: if key in {map_.spec.name}"
+        raise ctx.error(default[1], "a value of a map is never None", hint)
     return ctx.select(node, found, lambda: term, lambda: default[0])
 
 
 def _read(ctx: Context, node: ast.AST, map_: Map, key: tuple[Operand, ...]) -> tuple[Value, Term]:
+    return _results(ctx, node, map_, key)
+
+
+def _results(ctx: Context, node: ast.AST, map_: Map, key: tuple[Operand, ...] | None) -> tuple[Value, Term]:
+    """Look *key* up, or take the next value of a queue; return whether there is one, and what it is."""
     place, build = ctx.place(node), ctx.build
     found = build.value(BOOL)
     numbers: list[Value | None] = []
@@ -175,7 +234,10 @@ def _read(ctx: Context, node: ast.AST, map_: Map, key: tuple[Operand, ...]) -> t
         is_text = one.kind == "str"
         strings.append(ctx.new_slot(None, one.size) if is_text else None)
         numbers.append(None if is_text else build.value(_int_type(one)))
-    build.add(MapRead(place, map_.layout.name, key, found, tuple(numbers), tuple(strings)))
+    if key is None:
+        build.add(QueuePop(place, map_.layout.name, found, tuple(numbers), tuple(strings)))
+    else:
+        build.add(MapRead(place, map_.layout.name, key, found, tuple(numbers), tuple(strings)))
     terms = tuple(
         _term(ctx, node, one, number, string)
         for one, number, string in zip(map_.layout.value, numbers, strings, strict=True)
@@ -196,8 +258,18 @@ def _term(ctx: Context, node: ast.AST, field: Field, number: Value | None, strin
 
 def read(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> Term:
     """Return `map[key]`; a missing key reads as zeros."""
-    require_lookups(ctx, node, map_)
-    return _read(ctx, node, map_, operands(ctx, key_node, map_, map_.layout.key, key_term, "key"))[1]
+    return _read(ctx, node, map_, _place_in(ctx, node, map_, key_term, key_node))[1]
+
+
+def _place_in(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> tuple[Operand, ...]:
+    """Return what stands for `[key]`: the fields of a key, or one index."""
+    if not isinstance(map_.spec, Array):
+        require_lookups(ctx, node, map_)
+        return operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    index, length = _integer(ctx, key_node, key_term, "the index"), map_.spec.length
+    if isinstance(key_term, Constant) and not 0 <= key_term.value < length:
+        raise ctx.error(key_node, f"{map_.spec.name} has no index {key_term.value}", f"it has 0 to {length - 1}")
+    return (index,)
 
 
 def contains(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> Number:
@@ -211,15 +283,14 @@ def write(
     ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST, value: tuple[Term, ast.AST]
 ) -> None:
     """Carry out `map[key] = value`."""
-    require_lookups(ctx, node, map_)
-    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    key = _place_in(ctx, node, map_, key_term, key_node)
     values = operands(ctx, value[1], map_, map_.layout.value, value[0], "value")
     ctx.build.add(MapWrite(ctx.place(node), map_.layout.name, key, values))
 
 
 def bump(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST, amount: Value) -> None:
     """Carry out `map[key] += amount`, atomically."""
-    key = operands(ctx, key_node, map_, map_.layout.key, key_term, "key")
+    key = _place_in(ctx, node, map_, key_term, key_node)
     ctx.build.add(MapBump(ctx.place(node), map_.layout.name, key, amount))
 
 
@@ -236,14 +307,30 @@ def delete(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast
     ctx.build.add(MapDelete(ctx.place(node), map_.layout.name, key, ctx.build.value(BOOL)))
 
 
+def require_values(ctx: Context, node: ast.AST, map_: Map) -> None:
+    """Refuse `map[key] += n` where there is no `map[key]`, before its parts are looked at.
+
+    Raises:
+        CompileError: *map_* is neither a HashMap nor an Array.
+    """
+    if not isinstance(map_.spec, Array):
+        require_lookups(ctx, node, map_)
+
+
 def require_lookups(ctx: Context, node: ast.AST, map_: Map) -> None:
-    """Refuse to look into an aggregate, which handlers can only add to.
+    """Refuse to look keys up in an aggregate, which handlers can only add to, and in what has no keys.
 
     Raises:
         CompileError: *map_* is no HashMap.
     """
     if not isinstance(map_.spec, HashMap):
         kind = type(map_.spec).__name__
+        if isinstance(map_.spec, Queue):
+            raise ctx.error(node, f"{map_.spec.name} is a Queue, which has no keys", "it has push(value) and pop()")
+        if isinstance(map_.spec, Array):
+            raise ctx.error(node, f"{map_.spec.name} is an Array: its values are there always", "take a HashMap")
         raise ctx.error(
-            node, f"{map_.spec.name} is a {kind}: a handler can add to it, not look into it", "use a HashMap"
+            node,
+            f"{map_.spec.name} is {'an' if kind == 'Avg' else 'a'} {kind}: a handler can add to it, not look into it",
+            "use a HashMap",
         )

@@ -11,7 +11,7 @@ from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Outs
 from kprobes.compiler.front.text import did_you_mean, nearest
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.cwords import ArrayOf, CWord, PointerTo
-from kprobes.model.mapspec import Count, HashMap, Histogram
+from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import Probe
 from kprobes.model.words import Word as ImportedWord
 
@@ -107,7 +107,7 @@ def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
         return Nothing()
     if isinstance(thing, tuple):
         return Items(tuple(of_object(ctx, node, item, f"{path}[{i}]") for i, item in enumerate(thing)))
-    if isinstance(thing, Count | Histogram | HashMap):
+    if isinstance(thing, MapSpec):
         return ctx.use_map(node, thing)
     word = word_of(thing)
     if word:

@@ -214,7 +214,7 @@ def _augmented(ctx: Context, node: ast.AugAssign) -> None:
 
 
 def _augment_map(ctx: Context, node: ast.AugAssign, target: ast.Subscript, owner: Map) -> None:
-    maps.require_lookups(ctx, target, owner)
+    maps.require_values(ctx, target, owner)
     key = ctx.lower(target.slice)
     amount = ctx.lower(node.value)
     if isinstance(node.op, ast.Add | ast.Sub) and maps.is_bumpable(owner) and isinstance(amount, Constant | Number):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.ir import nodes as ir
-from kprobes.compiler.ir.storage import Storage, bucket_of
+from kprobes.compiler.ir.storage import Elements, Storage, Waiting, bucket_of, storage_of
 from kprobes.errors import InternalError
 from kprobes.model.layout import RECORD_HEADER
 
@@ -44,7 +44,7 @@ class Interpreter:
         self.world = world
         self.site = site
         self.room_for_calls = calls
-        self.maps = {layout.name: Storage(layout) for layout in handler.maps}
+        self.maps = {layout.name: storage_of(layout) for layout in handler.maps}
         self.events = {event.id: event for event in handler.events}
         self.counters = Counters()
         self.saved: dict[int, tuple[int | bytes, ...]] = {}
@@ -62,6 +62,27 @@ class Interpreter:
     def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a map, as an engine does."""
         return self.maps[name].read()
+
+    def storage(self, name: str) -> Storage:
+        """Return a map with keys, or of one value."""
+        found = self.maps[name]
+        if not isinstance(found, Storage):
+            raise InternalError(f"the map {name} has no keys")
+        return found
+
+    def lookups(self, name: str) -> Storage | Elements:
+        """Return a map or an array."""
+        found = self.maps[name]
+        if isinstance(found, Waiting):
+            raise InternalError(f"the map {name} is a queue")
+        return found
+
+    def queue(self, name: str) -> Waiting:
+        """Return a queue."""
+        found = self.maps[name]
+        if not isinstance(found, Waiting):
+            raise InternalError(f"the map {name} is no queue")
+        return found
 
     def _run(self, function: ir.Function, frame: Frame) -> None:
         run = Run(self, function, frame)
@@ -149,7 +170,7 @@ class Run:
         return bytes(record)
 
     def key(self, layout: MapLayout, operands: Sequence[ir.Operand]) -> bytes:
-        """Return the key of a map; empty for one without."""
+        """Return the key of a map; empty for one without. The interpreter has one window."""
         return self.pack(layout.key, operands, layout.key_size) if layout.key else b""
 
 
@@ -362,7 +383,7 @@ def _map_add(run: Run, node: ir.MapAdd) -> None:
 
 
 def _add(run: Run, name: str, key: Sequence[ir.Operand], index: int, amount: int) -> None:
-    storage = run.host.maps[name]
+    storage = run.host.storage(name)
     if not storage.add(run.key(storage.layout, key), index, amount):
         run.fault = True
 
@@ -374,14 +395,33 @@ def _map_sample(run: Run, node: ir.MapSample) -> None:
     _add(run, node.map, node.key, bucket_of(buckets, run.get(node.sample)), run.get(node.weight))
 
 
+def _map_fold(run: Run, node: ir.MapFold) -> None:
+    storage = run.host.storage(node.map)
+    if not storage.fold(run.key(storage.layout, node.key), run.get(node.sample)):
+        run.fault = True
+
+
 def _map_read(run: Run, node: ir.MapRead) -> None:
-    storage = run.host.maps[node.map]
-    found = storage.find(run.key(storage.layout, node.key))
-    content = bytes(storage.layout.value_size) if found is None else found
-    for field, value in zip(storage.layout.value, node.to, strict=False):
+    storage = run.host.lookups(node.map)
+    if isinstance(storage, Elements):
+        found = storage.find(_index(run, node.key))
+        run.fault |= found is None
+    else:
+        found = storage.find(run.key(storage.layout, node.key))
+    _take(run, node, storage.layout, found)
+
+
+def _index(run: Run, key: tuple[ir.Operand, ...]) -> int:
+    assert isinstance(key[0], ir.Value)
+    return run.get(key[0])
+
+
+def _take(run: Run, node: ir.MapRead | ir.QueuePop, layout: MapLayout, found: bytes | None) -> None:
+    content = bytes(layout.value_size) if found is None else found
+    for field, value in zip(layout.value, node.to, strict=False):
         if value is not None:
             run.set(value, _number(field, content))
-    for field, slot in zip(storage.layout.value, node.texts, strict=False):
+    for field, slot in zip(layout.value, node.texts, strict=False):
         if slot is not None:
             run.fill(slot, content[field.offset : field.offset + field.size])
     run.set(node.found, found is not None)
@@ -393,19 +433,37 @@ def _number(field: Field, content: bytes) -> int:
 
 
 def _map_write(run: Run, node: ir.MapWrite) -> None:
-    storage = run.host.maps[node.map]
+    storage = run.host.lookups(node.map)
     layout = storage.layout
-    if not storage.put(run.key(layout, node.key), run.pack(layout.value, node.values, layout.value_size)):
+    value = run.pack(layout.value, node.values, layout.value_size)
+    if isinstance(storage, Elements):
+        run.fault |= not storage.put(_index(run, node.key), value)
+    elif not storage.put(run.key(layout, node.key), value):
         run.fault = True
 
 
 def _map_bump(run: Run, node: ir.MapBump) -> None:
-    _add(run, node.map, node.key, 0, run.get(node.amount))
+    storage = run.host.maps[node.map]
+    if isinstance(storage, Elements):
+        run.fault |= not storage.add(_index(run, node.key), run.get(node.amount))
+    else:
+        _add(run, node.map, node.key, 0, run.get(node.amount))
 
 
 def _map_delete(run: Run, node: ir.MapDelete) -> None:
-    storage = run.host.maps[node.map]
+    storage = run.host.storage(node.map)
     run.set(node.found, storage.remove(run.key(storage.layout, node.key)))
+
+
+def _queue_push(run: Run, node: ir.QueuePush) -> None:
+    queue = run.host.queue(node.map)
+    layout = queue.layout
+    run.fault |= not queue.push(run.pack(layout.value, node.values, layout.value_size))
+
+
+def _queue_pop(run: Run, node: ir.QueuePop) -> None:
+    queue = run.host.queue(node.map)
+    _take(run, node, queue.layout, queue.pop())
 
 
 def _emit(run: Run, node: ir.Emit) -> None:
@@ -477,10 +535,13 @@ NODES: dict[type, Callable[..., None]] = {
     ir.Builtin: _builtin,
     ir.MapAdd: _map_add,
     ir.MapSample: _map_sample,
+    ir.MapFold: _map_fold,
     ir.MapRead: _map_read,
     ir.MapWrite: _map_write,
     ir.MapBump: _map_bump,
     ir.MapDelete: _map_delete,
+    ir.QueuePush: _queue_push,
+    ir.QueuePop: _queue_pop,
     ir.Emit: _emit,
     ir.SaveCall: _save_call,
     ir.RestoreCall: _restore_call,

@@ -13,7 +13,8 @@ Semantics that every lowering and the interpreter share:
 - A read that fails gives zero (an empty string) and raises the fault flag; the handler goes on. A hit with the flag up
   counts as one fault of its site when the handler ends.
 - An event that finds no room is dropped and counted as lost. A map that is full drops the write and raises the fault
-  flag. A `SaveCall` that finds no room counts the hit as missed, and the exit part won't run for that call.
+  flag. An index outside of an array reads zeros, writes nothing, and raises the flag.
+  A `SaveCall` that finds no room counts the hit as missed, and the exit part won't run for that call.
 - Every cycle of blocks passes through a counted loop header, so every function ends (see `verify`).
 """
 
@@ -359,10 +360,21 @@ class MapSample:
 
 
 @dataclass(frozen=True, slots=True)
+class MapFold:
+    """Min, Max, Avg: take *sample* (i64 or u64, by its type) in under *key*. To Min and Max what is above i64 is its
+    highest value."""
+
+    place: Place
+    map: str
+    key: tuple[Operand, ...]
+    sample: Value
+
+
+@dataclass(frozen=True, slots=True)
 class MapRead:
     """HashMap: look *key* up; *found* (bool) tells; integer results go to *to*, byte fields to *texts* (by field
     order,
-    None in the other tuple's place). Missing: zeros."""
+    None in the other tuple's place). Missing: zeros. Array: the same, *key* is one index of 64 bits."""
 
     place: Place
     map: str
@@ -374,7 +386,7 @@ class MapRead:
 
 @dataclass(frozen=True, slots=True)
 class MapWrite:
-    """HashMap: store *values* (by field order) under *key*."""
+    """HashMap and Array: store *values* (by field order) under *key*."""
 
     place: Place
     map: str
@@ -384,7 +396,7 @@ class MapWrite:
 
 @dataclass(frozen=True, slots=True)
 class MapBump:
-    """HashMap: add *amount* to the single integer field under *key*, starting from zero, atomically."""
+    """HashMap and Array: add *amount* to the single integer field under *key*, starting from zero, atomically."""
 
     place: Place
     map: str
@@ -400,6 +412,26 @@ class MapDelete:
     map: str
     key: tuple[Operand, ...]
     found: Value
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePush:
+    """Queue: append *values* (by field order)."""
+
+    place: Place
+    map: str
+    values: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePop:
+    """Queue: take the oldest value; *found*, *to* and *texts* as `MapRead` has them."""
+
+    place: Place
+    map: str
+    found: Value
+    to: tuple[Value | None, ...]
+    texts: tuple[Slot | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,10 +493,13 @@ Node = (
     | Builtin
     | MapAdd
     | MapSample
+    | MapFold
     | MapRead
     | MapWrite
     | MapBump
     | MapDelete
+    | QueuePush
+    | QueuePop
     | Emit
     | SaveCall
     | RestoreCall

@@ -15,6 +15,7 @@ from kprobes.compiler.ir.nodes import (
     MapDelete,
     MapRead,
     Node,
+    QueuePop,
     ReadBytes,
     ReadSlot,
     ReadText,
@@ -31,7 +32,7 @@ FILLS = (ReadText, ReadBytes, RecordText, ConstText, CopyText, BuiltinText, CutT
 
 def made(node: Node) -> tuple[Value, ...]:
     """Return the values that *node* defines."""
-    if isinstance(node, MapRead):
+    if isinstance(node, MapRead | QueuePop):
         return (node.found, *(value for value in node.to if value is not None))
     if isinstance(node, MapDelete):
         return (node.found,)
@@ -49,7 +50,7 @@ def slots_written(node: Node) -> tuple[Slot, ...]:
     """Return the slots that *node* sets."""
     if isinstance(node, (*FILLS, WriteSlot)):
         return (node.slot,)
-    if isinstance(node, MapRead):
+    if isinstance(node, MapRead | QueuePop):
         return tuple(slot for slot in node.texts if slot is not None)
     return node.slots if isinstance(node, RestoreCall) else ()
 

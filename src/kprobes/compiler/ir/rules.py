@@ -33,8 +33,8 @@ class Checker(Protocol):
     def buffer(self, slot: object) -> ir.Slot:
         """Return *slot* if it is a byte buffer."""
 
-    def layout(self, name: str, kind: str) -> MapLayout:
-        """Return a map's layout."""
+    def layout(self, name: str, *kinds: str) -> MapLayout:
+        """Return the layout of a map of one of *kinds*."""
 
 
 def _const(check: Checker, node: ir.Const) -> None:
@@ -205,9 +205,30 @@ def _map_sample(check: Checker, node: ir.MapSample) -> None:
     _word(check, node.weight, "weight")
 
 
+def _map_fold(check: Checker, node: ir.MapFold) -> None:
+    _fit(check, check.layout(node.map, "min", "max", "avg").key, node.key, "the key")
+    _word(check, node.sample, "sample")
+
+
+_LOOKED_INTO = ("hash", "lru", "array")
+
+
+def _look_up(check: Checker, name: str, key: tuple[ir.Operand, ...]) -> MapLayout:
+    layout = check.layout(name, *_LOOKED_INTO)
+    if layout.kind != "array":
+        _fit(check, layout.key, key, "the key")
+        return layout
+    check.require(len(key) == 1 and isinstance(key[0], ir.Value), "an array wants one index")
+    assert isinstance(key[0], ir.Value)
+    _word(check, key[0], "index")
+    return layout
+
+
 def _map_read(check: Checker, node: ir.MapRead) -> None:
-    layout = check.layout(node.map, "hash")
-    _fit(check, layout.key, node.key, "the key")
+    _results(check, node, _look_up(check, node.map, node.key))
+
+
+def _results(check: Checker, node: ir.MapRead | ir.QueuePop, layout: MapLayout) -> None:
     check.require(node.found.type == ir.BOOL, "`found` is no bool")
     check.require(len(node.to) <= len(layout.value) and len(node.texts) <= len(layout.value), "too many results")
     for field, value in zip(layout.value, node.to, strict=False):
@@ -221,22 +242,28 @@ def _map_read(check: Checker, node: ir.MapRead) -> None:
 
 
 def _map_write(check: Checker, node: ir.MapWrite) -> None:
-    layout = check.layout(node.map, "hash")
-    _fit(check, layout.key, node.key, "the key")
+    layout = _look_up(check, node.map, node.key)
     _fit(check, layout.value, node.values, "the value")
 
 
 def _map_bump(check: Checker, node: ir.MapBump) -> None:
-    layout = check.layout(node.map, "hash")
-    _fit(check, layout.key, node.key, "the key")
+    layout = _look_up(check, node.map, node.key)
     is_one_word = len(layout.value) == 1 and layout.value_size == 8 and layout.value[0].kind != "str"
     check.require(is_one_word, f"the value of {node.map} is not one number of 8 bytes")
     _word(check, node.amount, "amount")
 
 
 def _map_delete(check: Checker, node: ir.MapDelete) -> None:
-    _fit(check, check.layout(node.map, "hash").key, node.key, "the key")
+    _fit(check, check.layout(node.map, "hash", "lru").key, node.key, "the key")
     check.require(node.found.type == ir.BOOL, "`found` is no bool")
+
+
+def _queue_push(check: Checker, node: ir.QueuePush) -> None:
+    _fit(check, check.layout(node.map, "queue").value, node.values, "the value")
+
+
+def _queue_pop(check: Checker, node: ir.QueuePop) -> None:
+    _results(check, node, check.layout(node.map, "queue"))
 
 
 def _emit(check: Checker, node: ir.Emit) -> None:
@@ -294,10 +321,13 @@ RULES: dict[type, Callable[..., None]] = {
     ir.Builtin: _builtin,
     ir.MapAdd: _map_add,
     ir.MapSample: _map_sample,
+    ir.MapFold: _map_fold,
     ir.MapRead: _map_read,
     ir.MapWrite: _map_write,
     ir.MapBump: _map_bump,
     ir.MapDelete: _map_delete,
+    ir.QueuePush: _queue_push,
+    ir.QueuePop: _queue_pop,
     ir.Emit: _emit,
     ir.SaveCall: _save_call,
     ir.RestoreCall: _restore_call,

@@ -18,6 +18,7 @@ from kprobes.compiler.ir.nodes import (
     Jump,
     MapRead,
     Node,
+    QueuePop,
     ReadContext,
     ReadSlot,
     Slot,
@@ -91,6 +92,8 @@ def _node(node: Node | Terminator, numbers: dict[int, int]) -> str:
         rest = [node.map, _part("key", node.key, numbers)]
     if isinstance(node, FormatText):
         rest = [node.slot.name, repr(_template(node)), _part("operands", node.operands, numbers)]
+    if isinstance(node, QueuePop):
+        rest = [node.map]
     shown = " ".join(part for part in rest if part)
     name = type(node).__name__
     return f"{made} = {name} {shown}".rstrip() if made else f"{name} {shown}".rstrip()
@@ -115,7 +118,7 @@ def _made(node: Node | Terminator, numbers: dict[int, int]) -> str:
     for name in ("found", "to"):
         part = getattr(node, name, None)
         results += part if isinstance(part, tuple) else [part]
-    if isinstance(node, MapRead):
+    if isinstance(node, MapRead | QueuePop):
         results += node.texts
     shown = []
     for result in results:

@@ -130,10 +130,10 @@ class _Checker:
             self.fail(f"{slot} is no byte buffer")
         return slot
 
-    def layout(self, name: str, kind: str) -> MapLayout:
-        """Return the layout of the map *name*, which has to be of *kind*."""
+    def layout(self, name: str, *kinds: str) -> MapLayout:
+        """Return the layout of the map *name*, which has to be of one of *kinds*."""
         layout = self.maps.get(name)
         if layout is None:
             self.fail(f"there is no map {name!r}")
-        self.require(layout.kind == kind, f"the map {name} is a {layout.kind}, not a {kind}")
+        self.require(layout.kind in kinds, f"the map {name} is a {layout.kind}, not a {' or '.join(kinds)}")
         return layout

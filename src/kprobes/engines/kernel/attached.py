@@ -6,9 +6,10 @@ import time
 
 from kprobes.engines.kernel.attach import Programs
 from kprobes.engines.kernel.limits import allow_descriptors
-from kprobes.engines.kernel.maps import KernelMap, parse_stack
+from kprobes.engines.kernel.maps import KernelMap, parse_stack, wait_for_programs
 from kprobes.engines.kernel.ring import EMPTY, Ring
 from kprobes.errors import InternalError
+from kprobes.model.layout import meta_of
 from kprobes.model.plan import MULTI_WAYS
 
 TYPE_CHECKING = False
@@ -76,6 +77,19 @@ class KernelAttached:
         if name not in self._maps:
             raise InternalError(f"the plan has no map {name!r}")
         return self._maps[name].read()
+
+    def take_map(self, name: str) -> list[tuple[bytes, bytes]]:
+        """Return what `read_map` would, and leave nothing of it; what handlers add meanwhile is in what is returned or
+        in what is left. Of `count`, `histogram` and `avg` only those that are `windowed`.
+        """
+        made = self._maps.get(name)
+        if made is None:
+            raise InternalError(f"the plan has no map {name!r}")
+        if not made.layout.windowed:
+            return made.take()
+        window = self._maps[meta_of(made.layout).name].begin_window()
+        wait_for_programs()
+        return made.take_old(window)
 
     def read_stack(self, stack_id: int) -> tuple[int, ...]:
         """Return the addresses of a stack, innermost first; empty where it is gone."""

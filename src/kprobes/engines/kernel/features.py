@@ -45,6 +45,11 @@ def parse_cpus(text: str) -> int:
     return max(count, 1)
 
 
+def count_cpus() -> int:
+    """Return for how many CPUs this kernel has room."""
+    return parse_cpus(read_text("/sys/devices/system/cpu/possible"))
+
+
 def probe_features() -> Features:
     """Return what this kernel can do, asking it only what the cache does not say."""
     key = parse_build_id(read_bytes(_NOTES) or b"")
@@ -61,7 +66,7 @@ def probe_features() -> Features:
     return Features(
         key=key,
         release=os.uname().release,
-        cpus=parse_cpus(read_text("/sys/devices/system/cpu/possible")),
+        cpus=count_cpus(),
         kprobe=answers["kprobe"],
         uprobe=answers["uprobe"],
         kprobe_multi=answers["kprobe_multi"],

@@ -32,6 +32,7 @@ _libc.syscall.restype = ctypes.c_long
 
 # Commands of bpf(2).
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_NEXT_KEY = 0, 1, 2, 4
+_MAP_DELETE, _MAP_TAKE, _MAP_TAKE_BATCH = 3, 21, 25
 _PROG_LOAD, _INFO_BY_FD, _RAW_TRACEPOINT_OPEN, _BTF_LOAD = 5, 15, 17, 18
 _BTF_FD_BY_ID, _MAP_FREEZE, _BTF_NEXT_ID, _MAP_LOOKUP_BATCH, _LINK_CREATE = 19, 22, 23, 24, 28
 
@@ -46,8 +47,12 @@ class MapType:
 
     HASH = 1
     ARRAY = 2
+    PERCPU_HASH = 5
     PERCPU_ARRAY = 6
     STACK_TRACE = 7
+    LRU_HASH = 9
+    ARRAY_OF_MAPS = 12
+    QUEUE = 22
     RINGBUF = 27
 
 
@@ -146,12 +151,13 @@ class MapShape:
     value_size: int
     max_entries: int
     flags: int = 0
+    inner: int = 0  # descriptor of a map like those that an array of maps holds
 
 
 def map_create(name: str, shape: MapShape) -> int:
     """Return the descriptor of a new map."""
     fields = (shape.type, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
-    attributes = buffer(struct.pack("<7I16s", *fields, 0, 0, object_name(name)))
+    attributes = buffer(struct.pack("<7I16s", *fields, shape.inner, 0, object_name(name)))
     return _bpf_checked(_MAP_CREATE, attributes, f"creating the map {name}")
 
 
@@ -174,6 +180,26 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     _bpf_checked(_MAP_UPDATE, attributes, "filling a map")
 
 
+def map_delete(fd: int, key: bytes) -> bool:
+    """Forget *key*; tell whether it was there."""
+    keys = buffer(key)
+    result = _bpf(_MAP_DELETE, buffer(struct.pack("<I4xQ", fd, ctypes.addressof(keys))))
+    if result < 0 and result != -errno.ENOENT:
+        raise failure("taking a key out of a map", -result)
+    return result == 0
+
+
+def map_take(fd: int, value_size: int) -> bytes | None:
+    """Return the oldest value of a queue, which then is no longer there; None where it is empty."""
+    value = buffer(value_size)
+    result = _bpf(_MAP_TAKE, buffer(struct.pack("<I4xQQQ", fd, 0, ctypes.addressof(value), 0)))
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise failure("taking from a queue", -result)
+    return value.raw
+
+
 def map_freeze(fd: int) -> None:
     """Make a map read-only for user space, so that the verifier may take its values for constants."""
     _bpf_checked(_MAP_FREEZE, buffer(struct.pack("<I", fd)), "freezing a map")
@@ -194,7 +220,8 @@ def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one BPF_MAP_LOOKUP_BATCH gave: *code* is 0 or the errno, *found* pairs, and the place to go on from."""
+    """What one BPF_MAP_LOOKUP_BATCH or BPF_MAP_LOOKUP_AND_DELETE_BATCH gave: *code* is 0 or the errno, *found* pairs,
+    and the place to go on from."""
 
     code: int
     found: int
@@ -203,8 +230,9 @@ class Batch:
     place: bytes
 
 
-def map_lookup_batch(fd: int, sizes: tuple[int, int], count: int, place: bytes | None) -> Batch:
-    """Read up to *count* pairs of a hash map whose key and value have *sizes*, from *place* (None: the beginning).
+def map_lookup_batch(fd: int, sizes: tuple[int, int], count: int, place: bytes | None, *, take: bool = False) -> Batch:
+    """Read up to *count* pairs of a hash map whose key and value have *sizes*, from *place* (None: the beginning);
+    *take* them out.
 
     ENOENT in the result says that this was the last batch, ENOSPC that *count* is too small for one bucket.
     """
@@ -213,7 +241,7 @@ def map_lookup_batch(fd: int, sizes: tuple[int, int], count: int, place: bytes |
     end = buffer(max(sizes[0], 8))
     pointers = (0 if start is None else ctypes.addressof(start), *map(ctypes.addressof, (end, keys, values)))
     attributes = buffer(struct.pack("<4QIIQQ", *pointers, count, fd, 0, 0))
-    result = _bpf(_MAP_LOOKUP_BATCH, attributes)
+    result = _bpf(_MAP_TAKE_BATCH if take else _MAP_LOOKUP_BATCH, attributes)
     found = int(struct.unpack_from("<I", attributes, 32)[0]) if result in (0, -errno.ENOENT) else 0
     return Batch(-result, found, keys.raw[: found * sizes[0]], values.raw[: found * sizes[1]], end.raw)
 

@@ -9,12 +9,12 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from kprobes.engines.process.layout import CLAIM_COUNTER, SharedLayout
+from kprobes.engines.process.layout import BLOCK_GUARD, CLAIM_COUNTER, SharedLayout
 from kprobes.engines.process.ring import Rings, split
-from kprobes.engines.process.tables import read_region
+from kprobes.engines.process.tables import read_region, take_old, take_region
 from kprobes.engines.process.unwinding import read_trace
 from kprobes.errors import SyscallError, TargetError
-from kprobes.model.layout import SITE_COUNTERS
+from kprobes.model.layout import META_WINDOW, SITE_COUNTERS, meta_of
 from kprobes.model.plan import LinkStats
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from kprobes.engines.process.ring import Found, Reader
     from kprobes.engines.process.worker import Outcome
     from kprobes.engines.process.world import World
+    from kprobes.model.layout import MapLayout
     from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
 
 KINDS = len(SITE_COUNTERS)
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.001, 0.016
+HANDLER_S = 2.0  # far longer than a handler runs, unless its thread is kept from running
 
 
 class ProcessAttached:
@@ -156,6 +158,43 @@ class ProcessAttached:
                 return [(b"", struct.pack(f"<{len(values)}Q", *values).ljust(layout.value_size, b"\0"))]
         raise TargetError(f"there is no map {name!r}")
 
+    def take_map(self, name: str) -> list[tuple[bytes, bytes]]:
+        """Return what a map holds, and leave nothing of it (see `engines.port`).
+
+        Raises:
+            TargetError: the plan has no such map, or a thread stands inside of a handler that may still add to it.
+        """
+        layout, at = self._region(name)
+        if not layout.windowed:
+            return take_region(self._mapped(), at, layout)
+        view = self._mapped()
+        meta = self._region(meta_of(layout).name)[1] + META_WINDOW
+        window = int.from_bytes(view[meta : meta + 8], "little") + 1
+        view[meta : meta + 8] = window.to_bytes(8, "little")
+        self._wait_for_handlers()
+        return take_old(view, at, layout, window)
+
+    def _region(self, name: str) -> tuple[MapLayout, int]:
+        for number, layout in enumerate(self._plan.maps):
+            if layout.name == name and self._layout.regions[number]:
+                return layout, self._layout.region_at(number)
+        raise TargetError(f"there is no map {name!r}")
+
+    def _wait_for_handlers(self) -> None:
+        """Wait until each handler has ended that runs now: until its block was seen without one."""
+        layout, view = self._layout, self._mapped()
+        claimed = min(struct.unpack_from("<Q", view, CLAIM_COUNTER)[0], layout.blocks)
+        busy = list(range(max(claimed, 1)))
+        deadline = time.monotonic() + HANDLER_S
+        while True:
+            guards = ((block, layout.blocks_at + block * layout.stride + BLOCK_GUARD) for block in busy)
+            busy = [block for block, at in guards if any(view[at : at + 8])]
+            if not busy or self._ended(0):
+                return
+            if time.monotonic() > deadline:
+                raise TargetError("a thread of the target stands inside of a handler", hint="try again when it runs")
+            time.sleep(FIRST_PAUSE_S)
+
     def read_stack(self, stack_id: int) -> tuple[int, ...]:
         """Return the addresses of a stack, innermost first; empty where there is none."""
         for number, layout in enumerate(self._plan.maps):
@@ -185,10 +224,10 @@ class ProcessAttached:
         """Return how often a ring held what no handler writes, and was emptied."""
         return self._rings.damaged if self._rings is not None else 0
 
-    def _ended(self) -> bool:
+    def _ended(self, timeout_ms: int = 100) -> bool:
         poller = select.poll()
         poller.register(self._watch, select.POLLIN)
-        return bool(poller.poll(100))
+        return bool(poller.poll(timeout_ms))
 
     def close(self) -> None:
         """Take the probes away and free the shared memory; idempotent."""

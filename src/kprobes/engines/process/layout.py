@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kprobes.model.layout import SITE_COUNTERS, align_up
-from kprobes.model.shared import counted_sites
+from kprobes.model.shared import counted_sites, queue_of, table_of
 
 if TYPE_CHECKING:
     from kprobes.model.layout import MapLayout
@@ -75,12 +75,12 @@ _UNMAPPED = frozenset({"stats", "ring", "stacks", "frames"})
 
 def slot_size(layout: MapLayout) -> int:
     """Return the bytes of one slot of a keyed map."""
-    return SLOT_HEADER + align_up(layout.key_size, 8) + align_up(layout.value_size, 8)
+    return table_of(layout).stride
 
 
 def slots_of(layout: MapLayout) -> int:
     """Return the number of slots of a keyed map: at least half of them stay free."""
-    return 1 << max(2 * layout.max_entries - 1, 1).bit_length()
+    return table_of(layout).capacity
 
 
 def region_size(layout: MapLayout) -> int:
@@ -89,6 +89,10 @@ def region_size(layout: MapLayout) -> int:
         return 0
     if is_keyed(layout):
         return align_up(TABLE_HEADER + slots_of(layout) * slot_size(layout), PAGE)
+    if layout.kind == "queue":
+        return align_up(queue_of(layout).size, PAGE)
+    if layout.kind == "array":
+        return align_up(layout.value_size * layout.max_entries, PAGE)
     return align_up(max(layout.value_size, len(layout.initial), 1), PAGE)
 
 

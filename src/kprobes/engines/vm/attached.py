@@ -47,7 +47,14 @@ class GuestAttached:
 
     def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a map."""
-        parts = decode_records(self._channel.call("read_map", link=self._number, name=name)[1])
+        return self._pairs("read_map", name)
+
+    def take_map(self, name: str) -> list[tuple[bytes, bytes]]:
+        """Return the pairs of a map, and leave nothing of them."""
+        return self._pairs("take_map", name)
+
+    def _pairs(self, call: str, name: str) -> list[tuple[bytes, bytes]]:
+        parts = decode_records(self._channel.call(call, link=self._number, name=name)[1])
         return list(zip(parts[::2], parts[1::2], strict=True))
 
     def read_stack(self, stack_id: int) -> tuple[int, ...]:

@@ -52,6 +52,8 @@ HELPERS: dict[str, Helper] = {
     "copy_string": Helper(115, "i64", (_P, "i64", _P), _WRITES_ARGUMENT),
     "ringbuf_reserve": Helper(131, "ptr", ("ptr", "i64", "i64"), _ANY),
     "ringbuf_submit": Helper(132, "void", ("ptr", "i64"), _ANY),
+    "map_push_elem": Helper(87, "i64", ("ptr", _P, "i64"), _WRITES_ARGUMENT),
+    "map_pop_elem": Helper(88, "i64", ("ptr", _P), _WRITES_ARGUMENT),
     "get_func_ip": Helper(173, "i64", ("ptr",), _PURE),
     "get_attach_cookie": Helper(174, "i64", ("ptr",), _PURE),
 }

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import bucket, convert
+from kprobes.compiler.back.arithmetic import bucket, opaque
 from kprobes.compiler.back.bpf.helpers import call
-from kprobes.compiler.back.fields import load_field, record, take_text
-from kprobes.compiler.back.memory import zero
+from kprobes.compiler.back.elements import (
+    array_bump,
+    array_read,
+    array_write,
+    as_word,
+    clear_texts,
+    give,
+    key_of,
+    rank,
+)
+from kprobes.compiler.back.fields import record
 from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout
@@ -25,38 +34,35 @@ if TYPE_CHECKING:
         MapAdd,
         MapBump,
         MapDelete,
+        MapFold,
         MapRead,
         MapSample,
         MapWrite,
-        Operand,
-        Value,
+        QueuePop,
+        QueuePush,
     )
 
 _ANY, _NOEXIST = "0", "1"
-
-
-def _as_word(part: BpfPart, value: Value) -> str:
-    return convert(part.text, value.type, I64 if value.type.signed else U64, part.value(value))
-
-
-def _key(part: BpfPart, layout: MapLayout, operands: tuple[Operand, ...]) -> str:
-    return record(part, "key", layout.key, operands, layout.key_size)
+_TRIES = 8
 
 
 def map_add(part: BpfPart, node: MapAdd) -> None:
     """Add to a Count."""
     layout = part.layout(node.map)
-    amount = _as_word(part, node.amount)
+    amount = as_word(part, node.amount)
     if not layout.key:
         part.add(part.text.offset(part.map_value(node.map), part.shard(8)), amount)
         return
-    _add_under(part, layout, _key(part, layout, node.key), amount)
+    _add_under(part, layout, key_of(part, layout, node.key), amount)
 
 
 def map_bump(part: BpfPart, node: MapBump) -> None:
-    """Add to the one integer of a HashMap's value."""
+    """Add to the one integer of a HashMap's or an Array's value."""
     layout = part.layout(node.map)
-    _add_under(part, layout, _key(part, layout, node.key), _as_word(part, node.amount))
+    if layout.kind == "array":
+        array_bump(part, node)
+        return
+    _add_under(part, layout, key_of(part, layout, node.key), as_word(part, node.amount))
 
 
 def _add_under(part: BpfPart, layout: MapLayout, key: str, amount: str) -> None:
@@ -99,7 +105,7 @@ def _upsert(
     ways.append((second, text.block))
     text.unlikely(text.let(f"icmp eq ptr {second}, null"), full, present)
     text.start(full)
-    part.fault("-1")
+    part.drop(layout)
     text.jump(end)
     text.start(present)
     add(text.phi("ptr", ways))
@@ -112,9 +118,9 @@ def map_sample(part: BpfPart, node: MapSample) -> None:
     buckets = layout.buckets
     if buckets is None:
         raise InternalError(f"the map {node.map} has no buckets")
-    weight = _as_word(part, node.weight)
+    weight = as_word(part, node.weight)
     kind = I64 if node.sample.type.signed else U64
-    sample = _as_word(part, node.sample)
+    sample = as_word(part, node.sample)
 
     def add(pointer: str) -> None:
         number = bucket(part.text, buckets, kind, sample)
@@ -123,7 +129,7 @@ def map_sample(part: BpfPart, node: MapSample) -> None:
     if not layout.key:
         add(part.text.offset(part.map_value(node.map), part.shard(8 * buckets.total)))
         return
-    key = _key(part, layout, node.key)
+    key = key_of(part, layout, node.key)
     _upsert(part, layout, key, lambda part: _zeros(part, layout.value_size), add, whole=False)
 
 
@@ -135,40 +141,111 @@ def _zeros(part: BpfPart, size: int) -> str:
     return part.map_value(name)
 
 
+def map_fold(part: BpfPart, node: MapFold) -> None:
+    """Take a value in: Min, Max, Avg."""
+    layout = part.layout(node.map)
+    is_average = layout.kind == "avg"
+    word = as_word(part, node.sample) if is_average else rank(part, layout, node.sample)
+
+    def fold(pointer: str) -> None:
+        if is_average:
+            part.add(pointer, "1")
+            part.add(part.text.offset(pointer, 8), word)
+        else:
+            _improve(part, pointer, word)
+
+    def first(_: BpfPart) -> str:
+        room, mark = part.temporary("value", layout.value_size), "1"
+        part.text.store(64, mark if is_average else word, room)
+        part.text.store(64, word if is_average else mark, part.text.offset(room, 8))
+        return room
+
+    if not layout.key:
+        fold(part.text.offset(part.map_value(node.map), part.shard(layout.value_size // layout.shards)))
+        return
+    _upsert(part, layout, key_of(part, layout, node.key), first, fold, whole=True)
+
+
+def _improve(part: BpfPart, pointer: str, word: str) -> None:
+    """Put *word* in the place of a lower one, and note that there is one.
+
+    Each CPU has a value of its own, so that only a hit inside of another one can come between: an exchange that fails
+    so often is a fault. Kernels without the exchange (before Linux 5.12) take the risk.
+    """
+    text = part.text
+    before, again, swap, end = text.block, text.label("look"), text.label("better"), text.label("best")
+    following = f"%next.{again}"
+    text.start(again)
+    turn = text.phi("i64", [("0", before), (following, f"turn.{again}")]) if part.target.compare_exchange else ""
+    current = text.let(f"load volatile i64, ptr {pointer}, align 8")
+    text.branch(text.let(f"icmp ugt i64 {word}, {current}"), swap, end)
+    text.start(swap)
+    if not turn:
+        text.do(f"store volatile i64 {word}, ptr {pointer}, align 8")
+        text.start(end)
+    else:
+        pair = text.let(f"cmpxchg volatile ptr {pointer}, i64 {current}, i64 {word} monotonic monotonic, align 8")
+        old = opaque(text, text.let(f"extractvalue {{ i64, i1 }} {pair}, 0"))
+        retry, lost = f"turn.{again}", text.label("contended")
+        text.branch(text.let(f"icmp eq i64 {old}, {current}"), end, retry)
+        text.start(retry)
+        text.do(f"{following} = add i64 {turn}, 1")
+        text.unlikely(text.let(f"icmp ugt i64 {following}, {_TRIES}"), lost, again)
+        text.start(lost)
+        part.fault("-1")
+        text.start(end)
+    text.do(f"store volatile i64 1, ptr {text.offset(pointer, 8)}, align 8")
+
+
 def map_read(part: BpfPart, node: MapRead) -> None:
     """Look a key up; give zeros where it is missing."""
     text, layout = part.text, part.layout(node.map)
-    there, end = text.label("there"), text.label("looked")
-    found = call(text, "map_lookup_elem", part.map(node.map), _key(part, layout, node.key))
-    texts = [(field, slot) for field, slot in zip(layout.value, node.texts, strict=False) if slot is not None]
-    for _, slot in texts:
-        zero(text, part.buffer(slot), slot.size)
-    is_there = text.let(f"icmp ne ptr {found}, null")
-    missing = text.block
-    text.branch(is_there, there, end)
-    text.start(there)
-    for field, slot in texts:
-        take_text(part, field, slot, found)
-    wanted = [(field, value) for field, value in zip(layout.value, node.to, strict=False) if value is not None]
-    values = [(value, load_field(part, field, value.type, found)) for field, value in wanted]
-    present = text.block
-    text.start(end)
-    for value, operand in values:
-        nothing = "false" if value.type.bits == 1 else "0"
-        part.bind(value, text.phi(f"i{value.type.bits}", [(nothing, missing), (operand, present)]))
-    part.bind(node.found, text.phi("i1", [("false", missing), ("true", present)]))
+    if layout.kind == "array":
+        array_read(part, node)
+        return
+    found = call(text, "map_lookup_elem", part.map(node.map), key_of(part, layout, node.key))
+    clear_texts(part, node)
+    give(part, node, text.let(f"icmp ne ptr {found}, null"), lambda: found)
 
 
 def map_write(part: BpfPart, node: MapWrite) -> None:
     """Store under a key; a full map is a fault."""
     layout = part.layout(node.map)
-    key = _key(part, layout, node.key)
+    if layout.kind == "array":
+        array_write(part, node)
+        return
+    key = key_of(part, layout, node.key)
     value = record(part, "value", layout.value, node.values, layout.value_size)
-    part.fault(call(part.text, "map_update_elem", part.map(node.map), key, value, _ANY))
+    _check_room(part, layout, call(part.text, "map_update_elem", part.map(node.map), key, value, _ANY))
+
+
+def _check_room(part: BpfPart, layout: MapLayout, result: str) -> None:
+    """Count a write as dropped where *result* is negative."""
+    text = part.text
+    full, end = text.label("full"), text.label("stored")
+    text.unlikely(text.let(f"icmp slt i64 {result}, 0"), full, end)
+    text.start(full)
+    part.drop(layout)
+    text.start(end)
+
+
+def queue_push(part: BpfPart, node: QueuePush) -> None:
+    """Append a value; a full queue is a fault."""
+    layout = part.layout(node.map)
+    value = record(part, "value", layout.value, node.values, layout.value_size)
+    _check_room(part, layout, call(part.text, "map_push_elem", part.map(node.map), value, _ANY))
+
+
+def queue_pop(part: BpfPart, node: QueuePop) -> None:
+    """Take the oldest value; give zeros where there is none."""
+    room = part.temporary("popped", part.layout(node.map).value_size)
+    result = call(part.text, "map_pop_elem", part.map(node.map), room)
+    clear_texts(part, node)
+    give(part, node, part.text.let(f"icmp eq i64 {result}, 0"), lambda: room)
 
 
 def map_delete(part: BpfPart, node: MapDelete) -> None:
     """Forget a key."""
     layout = part.layout(node.map)
-    result = call(part.text, "map_delete_elem", part.map(node.map), _key(part, layout, node.key))
+    result = call(part.text, "map_delete_elem", part.map(node.map), key_of(part, layout, node.key))
     part.bind(node.found, part.text.let(f"icmp eq i64 {result}, 0"))

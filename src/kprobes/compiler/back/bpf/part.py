@@ -32,7 +32,8 @@ class BpfPart(Part):
         self.context = "%ctx"
         self.numbers = frozenset[int]()
         if way in TRAMPOLINE_WAYS:
-            self.numbers = frozenset(used_as_numbers(function, target.pointers, target.argument_count))
+            arrays = frozenset(layout.name for layout in handler.maps if layout.kind == "array")
+            self.numbers = frozenset(used_as_numbers(function, target.pointers, target.argument_count, arrays))
         self.site = ""
         # Where the stack is too small: bytes of this CPU's working memory that are there, and that turned out needed.
         # Working memory is found out about while lowering, so a part that needs some is lowered twice.

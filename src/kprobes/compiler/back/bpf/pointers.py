@@ -18,9 +18,11 @@ from kprobes.compiler.ir.nodes import (
     MapAdd,
     MapBump,
     MapDelete,
+    MapFold,
     MapRead,
     MapSample,
     MapWrite,
+    QueuePush,
     ReadBytes,
     ReadContext,
     ReadSlot,
@@ -37,14 +39,16 @@ if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import Function, Node, Operand, Slot
 
 _FREE = (Load, ReadText, ReadBytes, WriteSlot)
-_MAPS = (MapAdd, MapSample, MapRead, MapBump, MapDelete)
+_MAPS = (MapAdd, MapSample, MapFold, MapRead, MapBump, MapDelete)
 
 
-def used_as_numbers(function: Function, pointers: frozenset[int] | None, argument_count: int) -> set[int]:
+def used_as_numbers(
+    function: Function, pointers: frozenset[int] | None, argument_count: int, arrays: frozenset[str] = frozenset()
+) -> set[int]:
     """Return the numbers of the values from the context that are pointers and go into more than reads and stores.
 
     *pointers* are the indexes of the arguments that are pointers, *argument_count* that of the return value; None where
-    that is not known: then every u64 may be one.
+    that is not known: then every u64 may be one. *arrays* are the maps whose keys are indexes.
     """
     sources: dict[int, set[int]] = {}
     nodes = [node for block in function.blocks for node in block.nodes]
@@ -54,7 +58,7 @@ def used_as_numbers(function: Function, pointers: frozenset[int] | None, argumen
     if not sources:
         return set()
     _spread(nodes, sources)
-    computed = [value.number for node in nodes for value in _computed_with(node)]
+    computed = [value.number for node in nodes for value in _computed_with(node, arrays)]
     compared = [
         node for node in nodes if isinstance(node, Compare) and {node.left.number, node.right.number} & {*sources}
     ]
@@ -90,16 +94,18 @@ def _is_same_width(node: Convert) -> bool:
     return node.to.type.bits == node.source.type.bits
 
 
-def _computed_with(node: Node) -> Iterator[Value]:
+def _computed_with(node: Node, arrays: frozenset[str]) -> Iterator[Value]:
     """Yield the values that *node* does more with than to read through them or to store all 64 bits of them."""
     stored: tuple[Operand, ...] = ()
     if isinstance(node, (*_FREE, Compare)):
         return
     if isinstance(node, (Emit, SaveCall)):
         stored = node.operands
+    elif isinstance(node, QueuePush):
+        stored = node.values
     elif isinstance(node, MapWrite):
-        stored = (*node.key, *node.values)
-    elif isinstance(node, _MAPS):
+        stored = node.values if node.map in arrays else (*node.key, *node.values)
+    elif isinstance(node, _MAPS) and node.map not in arrays:
         stored = node.key
     elif isinstance(node, Convert) and _is_same_width(node):
         return

@@ -19,7 +19,17 @@ from kprobes.compiler.back.bpf.builtins import builtin
 from kprobes.compiler.back.bpf.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.bpf.context import read_context, write_context
 from kprobes.compiler.back.bpf.emit import emit
-from kprobes.compiler.back.bpf.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
+from kprobes.compiler.back.bpf.maps import (
+    map_add,
+    map_bump,
+    map_delete,
+    map_fold,
+    map_read,
+    map_sample,
+    map_write,
+    queue_pop,
+    queue_push,
+)
 from kprobes.compiler.back.bpf.part import BpfPart
 from kprobes.compiler.back.bpf.reads import fill_slot, load
 from kprobes.compiler.back.bpf.scratch import release_scratch, take_scratch
@@ -162,10 +172,13 @@ _LOWERINGS: Lowerings = {
     ir.Builtin: builtin,
     ir.MapAdd: map_add,
     ir.MapSample: map_sample,
+    ir.MapFold: map_fold,
     ir.MapRead: map_read,
     ir.MapWrite: map_write,
     ir.MapBump: map_bump,
     ir.MapDelete: map_delete,
+    ir.QueuePush: queue_push,
+    ir.QueuePop: queue_pop,
     ir.Emit: emit,
     ir.SaveCall: save_call,
     ir.RestoreCall: _restore,

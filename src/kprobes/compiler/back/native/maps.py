@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import bucket, convert
-from kprobes.compiler.back.fields import load_field, record, take_text
-from kprobes.compiler.back.memory import copy, zero
+from kprobes.compiler.back.arithmetic import bucket
+from kprobes.compiler.back.elements import (
+    array_bump,
+    array_read,
+    array_write,
+    as_word,
+    clear_texts,
+    give,
+    key_of,
+    rank,
+)
+from kprobes.compiler.back.fields import record
+from kprobes.compiler.back.memory import copy
 from kprobes.compiler.back.native import runtime
+from kprobes.compiler.back.native.eviction import evict, time_stamp
+from kprobes.compiler.back.native.queues import pop, push
 from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError
-from kprobes.model.shared import table_of
+from kprobes.model.shared import SHARE_LINE, queue_of, table_of
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.native.part import NativePart
@@ -19,19 +31,15 @@ if TYPE_CHECKING:
         MapAdd,
         MapBump,
         MapDelete,
+        MapFold,
         MapRead,
         MapSample,
         MapWrite,
         Operand,
-        Value,
+        QueuePop,
+        QueuePush,
     )
     from kprobes.model.layout import Buckets, MapLayout
-
-_LINE = 64  # bytes between the shares of a Count
-
-
-def _as_word(part: NativePart, value: Value) -> str:
-    return convert(part.text, value.type, I64 if value.type.signed else U64, part.value(value))
 
 
 def _call(part: NativePart, function: str, result: str, layout: MapLayout, key: str, *more: str) -> str:
@@ -42,42 +50,63 @@ def _call(part: NativePart, function: str, result: str, layout: MapLayout, key: 
     return part.text.let(f"call {result} {function}({listed})")
 
 
-def _key(part: NativePart, layout: MapLayout, operands: tuple[Operand, ...]) -> str:
-    return record(part, "key", layout.key, operands, layout.key_size)
-
-
 def _claimed(part: NativePart, layout: MapLayout, key: str, value: str = "null") -> tuple[str, str]:
     """Go on with the address of the key's value, made if need be; a full table is a fault. Return it and the label
     where what follows it must end."""
     text = part.text
-    function = runtime.claim(text.module)
-    slot = _call(part, function, "ptr", layout, key, f"i64 {layout.max_entries}", f"ptr {value}")
+    claim = runtime.claim(text.module)
+    is_stamped = layout.kind == "lru"
+    # What begins with a value has to begin with a time as well: zeros then, and the value is stored into them.
+    arguments = (layout, key, f"i64 {layout.max_entries}", f"ptr {'null' if is_stamped else value}")
+    slot = _call(part, claim, "ptr", *arguments)
     full, there, end = text.label("full"), text.label("there"), text.label("added")
+    found = [(slot, text.block)]
     text.unlikely(text.let(f"icmp eq ptr {slot}, null"), full, there)
     text.start(full)
-    part.fault("-1")
+    if is_stamped:
+        table, none = table_of(layout), text.label("none")
+        numbers = f"i64 {table.stride}, i64 {table.capacity - 1}"
+        text.let(f"call i1 {evict(text.module)}(ptr {part.map_value(layout.name)}, {numbers})")
+        again = _call(part, claim, "ptr", *arguments)
+        found.append((again, text.block))
+        text.unlikely(text.let(f"icmp eq ptr {again}, null"), none, there)
+        text.start(none)
+    part.drop(layout)
     text.jump(end)
     text.start(there)
+    if is_stamped:
+        slot = text.phi("ptr", found)
+        _stamp(part, layout, slot)
     return text.offset(slot, table_of(layout).value_at), end
+
+
+def _stamp(part: NativePart, layout: MapLayout, slot: str) -> None:
+    """Note that the key in *slot* was used now."""
+    text = part.text
+    text.store(64, text.let(time_stamp()), text.offset(slot, table_of(layout).stamp_at))
 
 
 def map_add(part: NativePart, node: MapAdd) -> None:
     """Add to a Count."""
     layout = part.layout(node.map)
-    amount = _as_word(part, node.amount)
+    amount = as_word(part, node.amount)
     if not layout.key:
-        part.add_own(part.text.offset(part.map_value(node.map), part.share(_LINE)), amount)
+        part.add_own(part.text.offset(part.map_value(node.map), part.share(SHARE_LINE)), amount)
         return
     _add_under(part, layout, node.key, amount)
 
 
 def map_bump(part: NativePart, node: MapBump) -> None:
-    """Add to the one integer of a HashMap's value."""
-    _add_under(part, part.layout(node.map), node.key, _as_word(part, node.amount))
+    """Add to the one integer of a HashMap's or an Array's value."""
+    layout = part.layout(node.map)
+    if layout.kind == "array":
+        array_bump(part, node)
+    else:
+        _add_under(part, layout, node.key, as_word(part, node.amount))
 
 
 def _add_under(part: NativePart, layout: MapLayout, key: tuple[Operand, ...], amount: str) -> None:
-    value, end = _claimed(part, layout, _key(part, layout, key))
+    value, end = _claimed(part, layout, key_of(part, layout, key))
     part.add(value, amount)
     part.text.start(end)
 
@@ -99,11 +128,11 @@ def map_sample(part: NativePart, node: MapSample) -> None:
     layout = part.layout(node.map)
     if layout.buckets is None:
         raise InternalError(f"the map {node.map} has no buckets")
-    weight = _as_word(part, node.weight)
+    weight = as_word(part, node.weight)
     kind = I64 if node.sample.type.signed else U64
-    sample = _as_word(part, node.sample)
+    sample = as_word(part, node.sample)
     if layout.key:
-        key = _key(part, layout, node.key)
+        key = key_of(part, layout, node.key)
         value, end = _claimed(part, layout, key)
         number = _bucket(part, layout.buckets, kind, sample)
         part.add(part.text.offset(value, part.text.let(f"shl i64 {number}, 3")), weight)
@@ -114,43 +143,100 @@ def map_sample(part: NativePart, node: MapSample) -> None:
     part.add_own(part.text.offset(share, part.text.let(f"shl i64 {number}, 3")), weight)
 
 
+def map_fold(part: NativePart, node: MapFold) -> None:
+    """Take a value in: Min, Max, Avg."""
+    text, layout = part.text, part.layout(node.map)
+    is_average = layout.kind == "avg"
+    word = as_word(part, node.sample) if is_average else rank(part, layout, node.sample)
+    if layout.key:
+        value, end = _claimed(part, layout, key_of(part, layout, node.key))
+        if is_average:
+            part.add(value, "1")
+            part.add(text.offset(value, 8), word)
+        else:
+            text.do(f"atomicrmw umax ptr {value}, i64 {word} monotonic, align 8")
+            text.do(f"store volatile i64 1, ptr {text.offset(value, 8)}, align 8")
+        text.start(end)
+        return
+    value = text.offset(part.map_value(node.map), part.share(SHARE_LINE))
+    if is_average:
+        part.add_own(value, "1")
+        part.add_own(text.offset(value, 8), word)
+    else:
+        _improve_own(part, value, word)
+
+
+def _improve_own(part: NativePart, pointer: str, word: str) -> None:
+    """Put *word* in the place of a lower one that no other handler touches meanwhile, and note that there is one."""
+    text = part.text
+    better, end = text.label("better"), text.label("best")
+    current = text.let(f"load volatile i64, ptr {pointer}, align 8")
+    text.branch(text.let(f"icmp ugt i64 {word}, {current}"), better, end)
+    text.start(better)
+    text.do(f"store volatile i64 {word}, ptr {pointer}, align 8")
+    text.start(end)
+    text.do(f"store volatile i64 1, ptr {text.offset(pointer, 8)}, align 8")
+
+
 def map_read(part: NativePart, node: MapRead) -> None:
     """Look a key up; give zeros where it is missing."""
     text, layout = part.text, part.layout(node.map)
-    there, end = text.label("there"), text.label("looked")
-    slot = _call(part, runtime.find(text.module), "ptr", layout, _key(part, layout, node.key))
-    texts = [(field, to) for field, to in zip(layout.value, node.texts, strict=False) if to is not None]
-    for _, to in texts:
-        zero(text, part.buffer(to), to.size)
-    is_there = text.let(f"icmp ne ptr {slot}, null")
-    missing = text.block
-    text.branch(is_there, there, end)
-    text.start(there)
-    found = text.offset(slot, table_of(layout).value_at)
-    for field, to in texts:
-        take_text(part, field, to, found)
-    wanted = [(field, value) for field, value in zip(layout.value, node.to, strict=False) if value is not None]
-    values = [(value, load_field(part, field, value.type, found)) for field, value in wanted]
-    present = text.block
-    text.start(end)
-    for value, operand in values:
-        nothing = "false" if value.type.bits == 1 else "0"
-        part.bind(value, text.phi(f"i{value.type.bits}", [(nothing, missing), (operand, present)]))
-    part.bind(node.found, text.phi("i1", [("false", missing), ("true", present)]))
+    if layout.kind == "array":
+        array_read(part, node)
+        return
+    slot = _call(part, runtime.find(text.module), "ptr", layout, key_of(part, layout, node.key))
+    clear_texts(part, node)
+
+    def find() -> str:
+        if layout.kind == "lru":
+            _stamp(part, layout, slot)
+        return text.offset(slot, table_of(layout).value_at)
+
+    give(part, node, text.let(f"icmp ne ptr {slot}, null"), find)
 
 
 def map_write(part: NativePart, node: MapWrite) -> None:
     """Store under a key; a full map is a fault."""
     layout = part.layout(node.map)
-    key = _key(part, layout, node.key)
+    if layout.kind == "array":
+        array_write(part, node)
+        return
+    key = key_of(part, layout, node.key)
     value = record(part, "value", layout.value, node.values, layout.value_size)
     place, end = _claimed(part, layout, key, value)
     copy(part.text, (place, 8), (value, 8), layout.value_size)
     part.text.start(end)
 
 
+def _queue(part: NativePart, layout: MapLayout, how: str, value: str) -> str:
+    shape = queue_of(layout)
+    numbers = f"i64 {shape.stride}, i64 {shape.bits}, i64 {layout.max_entries}"
+    return part.text.let(f"call i64 {how}(ptr {part.map_value(layout.name)}, ptr {value}, {numbers})")
+
+
+def queue_push(part: NativePart, node: QueuePush) -> None:
+    """Append a value; a full queue is a fault."""
+    text, layout = part.text, part.layout(node.map)
+    value = record(part, "value", layout.value, node.values, layout.value_size)
+    full, end = text.label("full"), text.label("pushed")
+    result = _queue(part, layout, push(text.module), value)
+    text.unlikely(text.let(f"icmp slt i64 {result}, 0"), full, end)
+    text.start(full)
+    part.drop(layout)
+    text.start(end)
+
+
+def queue_pop(part: NativePart, node: QueuePop) -> None:
+    """Take the oldest value; give zeros where there is none."""
+    layout = part.layout(node.map)
+    room = part.temporary("popped", layout.value_size)
+    result = _queue(part, layout, pop(part.text.module), room)
+    clear_texts(part, node)
+    give(part, node, part.text.let(f"icmp eq i64 {result}, 0"), lambda: room)
+
+
 def map_delete(part: NativePart, node: MapDelete) -> None:
     """Forget a key."""
     layout = part.layout(node.map)
-    found = _call(part, runtime.forget(part.text.module), "i1", layout, _key(part, layout, node.key))
+    found = _call(part, runtime.forget(part.text.module), "i1", layout, key_of(part, layout, node.key))
     part.bind(node.found, found)

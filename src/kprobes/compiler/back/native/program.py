@@ -15,7 +15,17 @@ from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.native.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.native.emit import emit
 from kprobes.compiler.back.native.link import link
-from kprobes.compiler.back.native.maps import map_add, map_bump, map_delete, map_read, map_sample, map_write
+from kprobes.compiler.back.native.maps import (
+    map_add,
+    map_bump,
+    map_delete,
+    map_fold,
+    map_read,
+    map_sample,
+    map_write,
+    queue_pop,
+    queue_push,
+)
 from kprobes.compiler.back.native.part import NativePart
 from kprobes.compiler.back.native.reads import fill_slot, load
 from kprobes.compiler.back.native.runtime import ATTRIBUTES, SECTION
@@ -137,10 +147,13 @@ _LOWERINGS: Lowerings = {
     ir.Builtin: builtin,
     ir.MapAdd: map_add,
     ir.MapSample: map_sample,
+    ir.MapFold: map_fold,
     ir.MapRead: map_read,
     ir.MapWrite: map_write,
     ir.MapBump: map_bump,
     ir.MapDelete: map_delete,
+    ir.QueuePush: queue_push,
+    ir.QueuePop: queue_pop,
     ir.Emit: emit,
     ir.SaveCall: save_call,
     ir.RestoreCall: restore_call,

@@ -112,6 +112,11 @@ class Links:
         pairs = self._link(head).attached.read_map(str(head["name"]))
         return None, encode_records([part for pair in pairs for part in pair])
 
+    def take_map(self, head: Head, _: bytes) -> Answer:
+        """Return keys and values of a map, in turn, and leave nothing of them."""
+        pairs = self._link(head).attached.take_map(str(head["name"]))
+        return None, encode_records([part for pair in pairs for part in pair])
+
     def read_stack(self, head: Head, _: bytes) -> Answer:
         """Return the addresses of a stack."""
         stack = head["stack"]

@@ -70,6 +70,7 @@ class Session:
             "attach": self._links.attach,
             "sync": self._links.sync,
             "read_map": self._links.read_map,
+            "take_map": self._links.take_map,
             "read_stack": self._links.read_stack,
             "link_stats": self._links.link_stats,
             "detach": self._links.detach,

@@ -1,0 +1,70 @@
+"""Making room in a table whose oldest key may go: a function in LLVM text, and the time stamps that it goes by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.compiler.back.native.runtime import function
+from kprobes.model.shared import SLOT_DELETED, SLOT_FULL, TABLE_HEADER, TABLE_USED
+
+if TYPE_CHECKING:
+    from kprobes.compiler.back.text import ModuleText
+
+_SAMPLED = 64  # slots that are looked at: of a map of 32 keys or fewer all
+
+
+def time_stamp() -> str:
+    """Return the expression of the time that goes into slots."""
+    return 'call i64 asm sideeffect "rdtsc; shlq $$32, %rdx; orq %rdx, %rax", "={ax},~{rdx},~{flags}"()'
+
+
+def evict(module: ModuleText) -> str:
+    """Return the function (table, stride, mask) -> whether a key went: of some slots in a row the one that was used
+    longest ago."""
+    body = f"""start:
+  %now = {time_stamp()}
+  %mixed = mul i64 %now, -7046029254386353131
+  %first = lshr i64 %mixed, 20
+  br label %loop
+loop:
+  %n = phi i64 [ 0, %start ], [ %m, %next ]
+  %best = phi ptr [ null, %start ], [ %better, %next ]
+  %least = phi i64 [ -1, %start ], [ %less, %next ]
+  %place = add i64 %first, %n
+  %number = and i64 %place, %mask
+  %distance = mul i64 %number, %stride
+  %offset = add i64 %distance, {TABLE_HEADER}
+  %slot = getelementptr i8, ptr %table, i64 %offset
+  %state = load atomic volatile i32, ptr %slot acquire, align 4
+  %full = icmp eq i32 %state, {SLOT_FULL}
+  br i1 %full, label %look, label %next
+look:
+  %last = add i64 %stride, -8
+  %sp = getelementptr i8, ptr %slot, i64 %last
+  %stamp = load volatile i64, ptr %sp, align 8
+  %older = icmp ult i64 %stamp, %least
+  %pick = select i1 %older, ptr %slot, ptr %best
+  %low = select i1 %older, i64 %stamp, i64 %least
+  br label %next
+next:
+  %better = phi ptr [ %best, %loop ], [ %pick, %look ]
+  %less = phi i64 [ %least, %loop ], [ %low, %look ]
+  %m = add i64 %n, 1
+  %around = icmp ugt i64 %m, %mask
+  %enough = icmp uge i64 %m, {_SAMPLED}
+  %stop = or i1 %around, %enough
+  br i1 %stop, label %chosen, label %loop
+chosen:
+  %none = icmp eq ptr %better, null
+  br i1 %none, label %no, label %try
+try:
+  %pair = cmpxchg ptr %better, i32 {SLOT_FULL}, i32 {SLOT_DELETED} acq_rel monotonic, align 4
+  %won = extractvalue {{ i32, i1 }} %pair, 1
+  br i1 %won, label %yes, label %no
+yes:
+  %up = getelementptr i8, ptr %table, i64 {TABLE_USED}
+  atomicrmw sub ptr %up, i64 1 monotonic, align 8
+  ret i1 true
+no:
+  ret i1 false"""
+    return function(module, "kp.evict", "i1", "ptr %table, i64 %stride, i64 %mask", body)
