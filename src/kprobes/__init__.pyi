@@ -14,6 +14,13 @@ from kprobes.engines.targets import Machine as Machine
 from kprobes.errors import CompileError as CompileError
 from kprobes.errors import HandlerWarning as HandlerWarning
 from kprobes.errors import KprobesError as KprobesError
+from kprobes.model.aggregates import Avg as Avg
+from kprobes.model.aggregates import Max as Max
+from kprobes.model.aggregates import Min as Min
+from kprobes.model.aggregates import Stacks as Stacks
+from kprobes.model.aggregates import Sum as Sum
+from kprobes.model.containers import Array as Array
+from kprobes.model.containers import Queue as Queue
 from kprobes.model.cwords import bits as bits
 from kprobes.model.mapspec import Count as Count
 from kprobes.model.mapspec import HashMap as HashMap

@@ -201,7 +201,7 @@ def _queue_method(ctx: Context, node: ast.Call, map_: Map, name: str, given: dic
     if name == "pop":
         return _or_default(ctx, node, map_, _results(ctx, node, map_, None), given.get("default"))
     if "value" not in given:
-        raise ctx.error(node, f"{map_.spec.name}.push() needs a value")
+        raise ctx.error(node, f"{map_.spec.name}.push() needs a value", "push(value), or push((one, other))")
     values = operands(ctx, given["value"][1], map_, map_.layout.value, given["value"][0], "value")
     ctx.build.add(QueuePush(ctx.place(node), map_.layout.name, values))
     return Nothing()
