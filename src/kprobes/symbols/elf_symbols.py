@@ -1,7 +1,7 @@
 """Function symbols of an ELF file, from all the tables that tell them.
 
 In this order: `.dynsym` (what is exported), `.symtab`, `.gnu_debugdata` (a compressed symbol table that Fedora and
-others leave in stripped files), and a separate debug file found by build-id. One name is searched for in the bytes of
+others leave in stripped files), and a separate debug file. One name is searched for in the bytes of
 a table; the whole is only read for globs and addresses.
 """
 
@@ -29,7 +29,6 @@ NAME_LIMIT = 1 << 16
 FEW = 32
 DEBUGDATA_LIMIT = 256 << 20
 VERSION_HIDDEN = 0x8000
-DEBUG_DIRECTORY = "/usr/lib/debug/.build-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,15 +277,11 @@ def _unpack_debugdata(packed: bytes) -> Iterator[SymbolTable]:
 
 
 def _debug_file_tables(elf: ElfFile, root: str) -> Iterator[SymbolTable]:
-    import os
+    from kprobes.symbols.debugfile import find_debug_file
 
-    if len(elf.build_id) < 3:
-        return
-    path = f"{root}{DEBUG_DIRECTORY}/{elf.build_id[:2]}/{elf.build_id[2:]}.debug"
-    if not os.access(path, os.R_OK):
-        return
-    with ElfFile(path) as debug:
-        if debug.build_id == elf.build_id:
+    path = find_debug_file(elf, ".symtab", root).path
+    if path:
+        with ElfFile(path) as debug:
             yield from list(_tables_of(debug, SHT_SYMTAB))
 
 
