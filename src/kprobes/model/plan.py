@@ -228,7 +228,8 @@ class Plan:
     Attachments are made in order: return programs come before the entry programs that depend on them, so that no
     entry is
     recorded whose return can't be seen. *key* says for which target the plan holds (kernel build-id); *notes* are
-    remarks about the places for the user, *cautions* warnings about the handlers.
+    remarks about the places for the user, *cautions* warnings about the handlers. *sources* are the files that it
+    depends on besides those of its sites.
     """
 
     probes: tuple[PlannedProbe, ...]
@@ -244,6 +245,7 @@ class Plan:
     objects: tuple[CodeObject, ...] = ()
     unwinding: tuple[Unwinding, ...] = ()
     cautions: tuple[Caution, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

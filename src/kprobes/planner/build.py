@@ -148,6 +148,7 @@ class Builder:
             key=self.features.key,
             notes=tuple(self.notes),
             cautions=cautions_of(self.handlers),
+            sources=self.places.prototypes.sources,
         )
 
     def _handler(self, group: Group) -> Handler:
@@ -159,8 +160,9 @@ class Builder:
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
         surroundings = Surroundings(
             kind=probe.kind,
-            types=self.places.types_for(probe.kind),
+            types=group.types or self.places.types_for(probe.kind),
             prototype=group.prototype,
+            untyped=group.untyped,
             at_entry=group.at_entry,
             record=group.record,
             shards=self.shards,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CODE = (
     "compiler/front", "compiler/back", "compiler/back/bpf", "compiler/back/native", "compiler/ir", "planner", "symbols",
-    "model",
+    "symbols/dwarf", "model",
 )  # fmt: skip
 FILE_KINDS = frozenset({"uprobe", "uretprobe"})
 _ROOT = __file__.rpartition("/planner/")[0]
@@ -88,8 +88,10 @@ def limited_to(plan: Plan, pid: int) -> Plan:
 
 
 def file_stamps(plan: Plan) -> str:
-    """Return a text that changes when a file that *plan* probes does."""
-    paths = dict.fromkeys([*(site.path for site in plan.sites if site.path), *(one.path for one in plan.unwinding)])
+    """Return a text that changes when a file does that *plan* probes, or has types from, or would have."""
+    paths = dict.fromkeys(
+        [*(site.path for site in plan.sites if site.path), *(one.path for one in plan.unwinding), *plan.sources]
+    )
     return " ".join(_stamp(path) for path in paths)
 
 
@@ -127,7 +129,8 @@ def _name(probes: Sequence[Probe], target: Sequence[str], within: Within) -> str
 
 def _surroundings(within: Within) -> bytes:
     """Return what names of files mean: what the process has mapped, and the program and the loader's cache."""
-    machine = f"{within.program} {_stamp('/etc/ld.so.cache')} {os.environ.get('PATH')} {os.getcwd()}".encode()  # noqa: PTH109
+    searched = f"{os.environ.get('PATH')} {os.environ.get('KPROBES_DEBUG_DIR')}"
+    machine = f"{within.program} {_stamp('/etc/ld.so.cache')} {searched} {os.getcwd()}".encode()  # noqa: PTH109
     if within.pid > 0 and not within.program:
         try:
             with open(f"/proc/{within.pid}/maps", "rb") as file:  # noqa: PTH123

@@ -15,15 +15,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within
-    from kprobes.symbols.file import FileResolution
+    from kprobes.planner.prototypes import Prototypes
+    from kprobes.symbols.file import FileResolution, ResolvedFile
     from kprobes.symbols.objects import Objects
 
 
-def group_files(probe: Probe, within: Within, *, later: bool = False) -> tuple[list[Group], list[str]]:
+def group_files(
+    probe: Probe, within: Within, prototypes: Prototypes, *, later: bool = False
+) -> tuple[list[Group], list[str]]:
     """Return the groups of a uprobe or uretprobe, and notes on what was left out.
 
     Names are looked up in the process where one is given, else on this machine, with the program to be run as the
-    main one. *later*: a library that the process has not loaded is one that it may load later.
+    main one; types in *prototypes*. *later*: a library that the process has not loaded is one that it may load later.
 
     Raises:
         SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, UsageError, FormatError
@@ -31,7 +34,8 @@ def group_files(probe: Probe, within: Within, *, later: bool = False) -> tuple[l
     objects: Objects = (
         ProcessObjects(within.pid) if within.pid > 0 and not within.program else MachineObjects(within.program)
     )
-    sites, notes, is_pending = [], [], False
+    resolved: list[ResolvedFile] = []
+    notes, is_pending = [], False
     for place in probe.places:
         try:
             resolution = resolve_anywhere(place, objects)
@@ -41,15 +45,17 @@ def group_files(probe: Probe, within: Within, *, later: bool = False) -> tuple[l
             resolution = _yet_to_come(place, within.pid, missing)
             is_pending = True
             notes.append(f"{place}: {resolution.found[0].object.name} is not loaded yet: it is probed as soon as it is")
-        sites += [replace(one.site, size=one.size) for one in resolution.found]
+        resolved += resolution.found
         if resolution.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in resolution.skipped)
             notes.append(f"{place}: {sum(count for _, count in resolution.skipped)} left out ({reasons})")
+    sites = [replace(one.site, size=one.size) for one in resolved]
     for site in sites:
         if probe.kind == "uretprobe" and site.offset:
             raise UsageError(f"a return probe sits at a function's entry, {site.name} does not")
     at_entry = all(not site.offset and site.symbol for site in sites)
-    return [Group(probe, tuple(sites), None, at_entry=at_entry, is_pending=is_pending)], notes
+    group = Group(probe, tuple(sites), None, at_entry=at_entry, is_pending=is_pending)
+    return prototypes.groups(group, resolved), notes
 
 
 def _yet_to_come(place: str, pid: int, missing: SymbolNotFoundError) -> FileResolution:

@@ -6,7 +6,7 @@ from kprobes.frozen import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kprobes.model.ctype import Function
+    from kprobes.model.ctype import Function, Types
     from kprobes.model.plan import Site
     from kprobes.model.probe import Probe
     from kprobes.symbols.tracepoint import RecordField
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Group:
     """Sites that share a handler: all of one prototype, or of none that matters.
 
-    *is_pending*: some of their files may be mapped later.
+    *is_pending*: some of their files may be mapped later. *types* are those of the probed file; *untyped* says why
+    it has no prototype of the function.
     """
 
     probe: Probe
@@ -26,3 +27,5 @@ class Group:
     at_entry: bool = True
     record: tuple[RecordField, ...] = ()
     is_pending: bool = False
+    types: Types | None = None
+    untyped: str = ""

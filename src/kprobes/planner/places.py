@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from kprobes.model.ctype import CType, Enum, Member, Types
     from kprobes.model.facts import Facts
+    from kprobes.planner.prototypes import Prototypes
     from kprobes.symbols.kernel import KernelSymbols, Resolved
 
 # A glob of more functions than this gets one handler without arguments rather than a handler a prototype.
@@ -76,6 +77,13 @@ class Places:
         return KernelSymbols(self._facts)
 
     @cached_property
+    def prototypes(self) -> Prototypes:
+        """The types of the programs and libraries that are probed."""
+        from kprobes.planner.prototypes import Prototypes
+
+        return Prototypes()
+
+    @cached_property
     def types(self) -> Types:
         """The kernel's types, or none where it has no BTF."""
         from kprobes.symbols.btf_types import KernelTypes
@@ -96,7 +104,7 @@ class Places:
         if probe.kind in ("uprobe", "uretprobe"):
             from kprobes.planner.files import group_files
 
-            return group_files(probe, self._within)
+            return group_files(probe, self._within, self.prototypes)
         found: list[Resolved] = []
         notes: list[str] = []
         for place in probe.places:
@@ -110,7 +118,7 @@ class Places:
         return NoTypes() if kind in ("uprobe", "uretprobe") else self.types
 
     def _by_prototype(self, probe: Probe, resolved: Sequence[Resolved]) -> list[Group]:
-        if not _wants_prototype(probe, len(resolved)):
+        if not wants_prototype(probe, len(resolved)):
             only = resolved[0].site
             prototype = self.types.function(_typed_name(only)) if len(resolved) == 1 and not only.offset else None
             return [_group(probe, resolved, prototype)]
@@ -118,7 +126,7 @@ class Places:
         for one in resolved:
             prototype = self.types.function(_typed_name(one.site)) if not one.site.offset else None
             with_id = replace(one, site=replace(one.site, btf_id=prototype.key if prototype else 0))
-            by_shape.setdefault(_shape(prototype), (prototype, []))[1].append(with_id)
+            by_shape.setdefault(prototype_shape(prototype), (prototype, []))[1].append(with_id)
         return [_group(probe, members, prototype) for prototype, members in by_shape.values()]
 
     def _tracepoint(self, probe: Probe, place: str) -> Group:
@@ -157,7 +165,8 @@ def _typed_name(site: Site) -> str:
     return f"{site.module}:{site.symbol}" if site.module else site.symbol
 
 
-def _wants_prototype(probe: Probe, sites: int) -> bool:
+def wants_prototype(probe: Probe, sites: int) -> bool:
+    """Return whether the handler of *probe* is compiled for the prototype of each of so many *sites*."""
     if probe.handler is None:
         return False
     if isinstance(probe.handler, AutoHandler):
@@ -165,7 +174,8 @@ def _wants_prototype(probe: Probe, sites: int) -> bool:
     return "()" not in probe.handler.text.partition(":")[0].replace(" ", "")
 
 
-def _shape(prototype: Function | None) -> object:
+def prototype_shape(prototype: Function | None) -> object:
+    """Return what functions have in common that one handler can serve."""
     if prototype is None:
         return None
     parameters = tuple((parameter.name, format_ctype(parameter.type)) for parameter in prototype.parameters)

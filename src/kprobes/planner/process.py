@@ -9,6 +9,7 @@ from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import COUNT_ONLY, ON_FAULT, Attachment, NativeProgram, Plan, PlannedProbe, Unwinding
 from kprobes.model.probe import RETURN_KINDS, AutoHandler
 from kprobes.planner.files import group_files
+from kprobes.planner.prototypes import Prototypes
 from kprobes.symbols.code import load_code
 
 TYPE_CHECKING = False
@@ -51,6 +52,7 @@ class _Builder:
 
     def __init__(self, within: Within) -> None:
         self._within = within
+        self._prototypes = Prototypes()
         self._groups: list[Group] = []
         self._sites: list[Site] = []
         self._numbers: list[tuple[int, ...]] = []
@@ -68,7 +70,7 @@ class _Builder:
             )
         if probe.on_fault and probe.kind in RETURN_KINDS:
             raise UsageError("a return is nothing that faults", hint="write @uprobe(..., on_fault=True)")
-        groups, notes = group_files(probe, self._within, later=True)
+        groups, notes = group_files(probe, self._within, self._prototypes, later=True)
         self._asked.append(probe)
         self._notes += notes
         for group in groups:
@@ -98,6 +100,7 @@ class _Builder:
             objects=tuple(load_code(path, branches=count >= MANY_SITES) for path, count in paths.items() if path),
             unwinding=unwinding,
             cautions=_cautions(handlers),
+            sources=self._prototypes.sources,
         )
 
     def _unwinding(self) -> tuple[Unwinding, ...]:
@@ -153,7 +156,8 @@ class _Builder:
             source = write_handler(source, returns=returns, prototype=group.prototype, registers=registers)
         surroundings = Surroundings(
             kind=probe.kind,
-            types=NoTypes(),
+            types=group.types or NoTypes(),
+            untyped=group.untyped,
             prototype=group.prototype,
             at_entry=group.at_entry,
             record=group.record,

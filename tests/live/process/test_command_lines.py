@@ -52,7 +52,7 @@ def test_a_command_whose_probes_cannot_be_had_does_not_run(tmp_path: Path) -> No
     for words in (("count", "no_such_function"), ("run", str(script))):
         done = kprobes(*words, "--", "touch", str(tmp_path / "made"))
         assert done.returncode == 1
-        assert done.stderr.startswith("error: no")
+        assert done.stderr.startswith("error: ")
         assert not (tmp_path / "made").exists()
 
 

@@ -82,7 +82,7 @@ class Parameters:
         if self.prototype is None:
             raise ctx.error(
                 node,
-                f"nothing tells what {name!r} is: the probed function has no known prototype",
+                f"nothing tells what {name!r} is: {ctx.around.untyped or 'the probed function has no known prototype'}",
                 f"say what it is, by its place: def handler({name}: u64); or use arg(1), regs.di",
             )
         if name not in self.names():

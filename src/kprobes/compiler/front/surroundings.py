@@ -41,7 +41,7 @@ class Surroundings:
     where arguments can be read. *record* are the fields of a tracepoint's record. *shards* is the power of two of
     per-CPU shares of maps without a key; events are numbered from *first_event_id*. *unsafe* allows to change the
     probed program. *steps*: what stands behind a `yield` can run behind the probed instruction. *on_fault*: the handler
-    runs when the probed instruction has faulted.
+    runs when the probed instruction has faulted. *untyped* says why there is no prototype, where that is known.
     """
 
     kind: str
@@ -54,6 +54,7 @@ class Surroundings:
     unsafe: bool = False
     steps: bool = False
     on_fault: bool = False
+    untyped: str = ""
 
     @property
     def returns(self) -> bool:
