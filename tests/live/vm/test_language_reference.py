@@ -2,9 +2,9 @@
 
 A snippet is a ```python fence:
 
-- One with `>>>` is a session in Python, which is run and must print what it says.
-- One that defines a function or a class, imports something or makes a map is a module. Its probes of the kernel are
-  attached in a guest, its probes of a process are compiled for the program `mytool`.
+- One that defines a function or a class, imports something or makes a map is a module. It is executed, with what it
+  asserts. Its probes of the kernel are attached in a guest, its probes of a process are compiled for the program
+  `mytool`.
 - Any other is the body of a handler, `@kretprobe("vfs_read") def fragment(file, buf, count, pos)`. Names that it uses
   and does not define are those of `GIVEN`, or maps and words of `kprobes`.
 
@@ -14,7 +14,6 @@ Snippets know all names of `kprobes`.
 from __future__ import annotations
 
 import ast
-import doctest
 import linecache
 import re
 import subprocess
@@ -48,10 +47,6 @@ KERNEL_KINDS = frozenset({"kprobe", "kretprobe", "tracepoint"})
 class Snippet:
     line: int
     text: str
-
-    @property
-    def is_session(self) -> bool:
-        return ">>> " in self.text
 
     @property
     def is_module(self) -> bool:
@@ -104,10 +99,6 @@ def mytool(programs):
 
 @pytest.mark.parametrize("snippet", snippets(), ids=lambda one: f"line {one.line}")
 def test_each_snippet_of_the_reference_works(snippet, guest_of, mytool):
-    if snippet.is_session:
-        test = doctest.DocTestParser().get_doctest(snippet.text, {}, "language.md", str(REFERENCE), snippet.line)
-        assert doctest.DocTestRunner().run(test).failed == 0
-        return
     probes = probes_of(snippet)
     in_kernel = [probe for probe in probes if probe.kind in KERNEL_KINDS]
     if in_kernel:
@@ -120,6 +111,6 @@ def test_each_snippet_of_the_reference_works(snippet, guest_of, mytool):
 
 
 def test_the_reference_has_snippets_of_each_kind():
-    kinds = [(one.is_session, not one.is_session and one.is_module) for one in snippets()]
-    assert kinds.count((False, True)) >= 5
-    assert kinds.count((False, False)) >= 2
+    kinds = [one.is_module for one in snippets()]
+    assert kinds.count(True) >= 5
+    assert kinds.count(False) >= 2

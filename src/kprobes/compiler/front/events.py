@@ -27,6 +27,7 @@ from kprobes.model.layout import RECORD_HEADER, EventLayout, Field, pack_fields
 
 if TYPE_CHECKING:
     from kprobes.compiler.front.context import Context
+    from kprobes.compiler.front.text import SourceText
 
 Names = tuple[tuple[tuple[int, str], ...], bool]
 U8 = IntType(8, signed=False)
@@ -129,7 +130,7 @@ def _add_positional(ctx: Context, argument: ast.expr, record: Record) -> None:
     if isinstance(argument, ast.JoinedStr):
         raise ctx.error(argument, "an f-string stands alone", 'write emit(f"...") or log(f"...")')
     term = ctx.lower(argument)
-    name = _name_of(ctx, argument, len(record.names))
+    name = name_of(ctx.frame.text, argument, len(record.names))
     if isinstance(term, Everything):
         _add_all(ctx, argument, record)
         return
@@ -196,7 +197,7 @@ def _send(ctx: Context, node: ast.Call, record: Record, template: str) -> Term:
 # Names and templates.
 
 
-def _name_of(ctx: Context, node: ast.expr, index: int) -> str:
+def name_of(text: SourceText, node: ast.expr, index: int) -> str:
     """Return the name of a positional value: its text, without the call of a bare word or of `.string()`."""
     while isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("string", "user_string"):
@@ -209,7 +210,7 @@ def _name_of(ctx: Context, node: ast.expr, index: int) -> str:
             break
     if isinstance(node, ast.Constant):
         return f"field{index + 1}"
-    return ctx.frame.text.segment(node)
+    return text.segment(node)
 
 
 _WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool", "flags"})
@@ -226,7 +227,7 @@ def _template(ctx: Context, node: ast.JoinedStr, record: Record) -> str:
         if isinstance(term, Literal) and not piece.format_spec:
             parts.append(term.text.replace("{", "{{").replace("}", "}}"))
             continue
-        plain = re.sub(r"\W+", "_", _name_of(ctx, piece.value, len(record.names))).strip("_")
+        plain = re.sub(r"\W+", "_", name_of(ctx.frame.text, piece.value, len(record.names))).strip("_")
         plain = plain if plain[:1].isalpha() else f"value{plain}"  # a digit would be a position to str.format
         name = record.add(ctx, piece.value, plain, term)
         conversion = "" if piece.conversion == -1 else f"!{chr(piece.conversion)}"

@@ -1,0 +1,142 @@
+"""The builtins of handlers in plain Python: for each name, what calls it in a world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
+from kprobes.errors import UsageError
+from kprobes.model.builtins import BUILTINS
+from kprobes.testing import numbers
+from kprobes.testing.numbers import Shown, Truth, i64, u64
+from kprobes.testing.values import Pointer, Text, plain
+from kprobes.testing.world import Sent, World, as_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Word = Callable[..., Any]
+
+
+class Registers:
+    """`regs`: reads the frame's registers, and notes what the handler sets."""
+
+    def __init__(self, world: World) -> None:
+        object.__setattr__(self, "_world", world)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in REGISTERS:
+            raise AttributeError(f"there is no register {name!r}")
+        return Shown(self._world.register(ALIASES.get(name, name)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._world.written.append(("register", ALIASES.get(name, name), int(value) & (1 << 64) - 1))
+
+
+def word_of(world: World, name: str) -> Any:
+    """Return the builtin *name* as what a handler calls, or for `regs` as what it looks into.
+
+    Raises:
+        UsageError: there is no such word here yet.
+    """
+    if name == "regs":
+        return Registers(world)
+    made = _WORDS.get(name)
+    if made is not None:
+        return lambda *values, **named: made(world, *values, **named)
+    row = BUILTINS[name]
+    if not row.world:
+        raise UsageError(f"kprobes.testing doesn't know {name}() yet")
+    kind = u64 if row.result == "u64" else i64
+    return lambda: kind(world.word(name))
+
+
+def _string(world: World, address: Any, size: int = 0) -> Text:
+    if isinstance(address, int) and not hasattr(address, "string"):
+        return world.string(address & (1 << 64) - 1, size or 64)
+    return Text(address.string(size) if size else address.string())
+
+
+def _user_string(world: World, address: Any, size: int = 0) -> Text:
+    if isinstance(address, int) and not hasattr(address, "string"):
+        return world.string(address & (1 << 64) - 1, size or 64)
+    return Text(address.user_string(size) if size else address.user_string())
+
+
+def _deref(world: World, address: Any, ctype: str | None = None) -> Any:
+    if ctype is None:
+        return address[0]
+    space = address._space if isinstance(address, Pointer) else world.space
+    return world.read(int(address) & (1 << 64) - 1, world.type_named(ctype)[0], space)
+
+
+def _hex(_: World, value: Any) -> Any:
+    return Shown(int(value))
+
+
+def _task(world: World) -> Any:
+    value, types = world.word("task"), world.types
+    struct = types.struct("task_struct") if types else None
+    return Pointer(world, value, struct, "kernel") if struct and isinstance(value, int) else plain(value or None)
+
+
+def _swapped(size: int) -> Word:
+    return lambda _, value: i64(int.from_bytes((int(value) % (1 << 8 * size)).to_bytes(size, "little"), "big"))
+
+
+def _len(_: World, value: Any) -> int:
+    return len(value.encode()) if isinstance(value, str) else len(value)
+
+
+def _skip(world: World) -> None:
+    world.written.append(("skip", "", 0))
+
+
+def _return_from_function(world: World, value: Any = 0) -> None:
+    world.written.append(("return", "", as_value(value) & (1 << 64) - 1))
+
+
+def _emit(world: World, given: tuple[tuple[str, Any], ...]) -> None:
+    fields: dict[str, Any] = {}
+    for name, value in given:
+        unique, number = name, 2
+        while unique in fields:
+            unique, number = f"{name}_{number}", number + 1
+        fields[unique] = as_value(value)
+    world.events.append(Sent(world.name, fields, ""))
+
+
+def _log(world: World, line: str) -> None:
+    world.events.append(Sent(world.name, {}, str(line)))
+
+
+_WORDS: dict[str, Word] = {
+    "comm": lambda world: Text(world.word("comm")),
+    "task": _task,
+    "current": _task,
+    "function": lambda world: u64(world.frame.words.get("function", 0)),
+    "retval": World.result,
+    "arg": lambda world, number: world.argument(number - 1),
+    "string": _string,
+    "user_string": _user_string,
+    "deref": _deref,
+    "cast": World.cast,
+    "hex": _hex,
+    "symbol": _hex,
+    "int": lambda _, value: i64(int(value)),
+    "bool": lambda _, value: Truth(bool(value)),
+    "abs": lambda _, value: abs(value),
+    "len": _len,
+    "min": lambda _, *values: numbers.least(*values),
+    "max": lambda _, *values: numbers.most(*values),
+    "range": lambda _, *bounds: map(i64, range(*bounds)),
+    "ntohs": _swapped(2),
+    "htons": _swapped(2),
+    "ntohl": _swapped(4),
+    "htonl": _swapped(4),
+    "skip": _skip,
+    "return_from_function": _return_from_function,
+    "emit": _emit,
+    "log": _log,
+}
+KNOWN = frozenset({*_WORDS, "regs", *(row.name for row in BUILTINS.values() if row.world)})
