@@ -21,7 +21,7 @@ from kprobes.frozen import dataclass
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import HandlerSource
-from kprobes.testing.numbers import fault, keep
+from kprobes.testing.numbers import Truth, fault, keep
 from kprobes.testing.values import is_null
 
 _MISSING = object()
@@ -96,6 +96,7 @@ class _Rewriter(ast.NodeTransformer):
             "__name__": names.get("__name__", "handler"),
             "__kp_keep": keep,
             "__kp_null": is_null,
+            "__kp_truth": lambda value: Truth(value) if isinstance(value, bool) else value,
             "__kp_each": lambda items: map(keep, items),
             "__kp_loop": lambda number: turns.__setitem__(number, 0),
             "__kp_turn": lambda number, test: _turn(turns, number, test),
@@ -228,10 +229,16 @@ class _Rewriter(ast.NodeTransformer):
         sides = (node.left, node.comparators[0])
         nothing = [isinstance(one, ast.Constant) and one.value is None for one in sides]
         if len(node.ops) != 1 or not any(nothing) or not isinstance(node.ops[0], ast.Is | ast.IsNot):
-            return node
+            return self._helper(node, "__kp_truth", node)
         asked = self._helper(node, "__kp_null", sides[0] if nothing[1] else sides[1])
         negated = isinstance(node.ops[0], ast.IsNot)
-        return ast.copy_location(ast.UnaryOp(ast.Not(), asked), node) if negated else asked
+        found = ast.copy_location(ast.UnaryOp(ast.Not(), asked), node) if negated else asked
+        return self._helper(node, "__kp_truth", found)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        """`not x`: a number where one is wanted."""
+        self.generic_visit(node)
+        return self._helper(node, "__kp_truth", node) if isinstance(node.op, ast.Not) else node
 
     def visit_Assign(self, node: ast.Assign) -> ast.stmt:
         """A local has 64 bits."""

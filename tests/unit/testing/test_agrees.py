@@ -29,7 +29,7 @@ def probe(text, around="kprobe vfs_read"):
     return Probe(around.split()[0], ("x",), HandlerSource("h", text, "script.py", 10, 4, EVERYTHING))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(expressions.filter(lambda text: " if " not in text), arguments)
 def test_random_expressions_are_worth_the_same(text, raw):
     try:
