@@ -15,8 +15,9 @@ from kprobes.errors import (
     UsageError,
     VerifierError,
 )
-from kprobes.events.aggregate import read_map, read_stats
+from kprobes.events.aggregate import read_stats
 from kprobes.events.decode import Decoder
+from kprobes.events.holdings import Holdings
 from kprobes.frozen import dataclass
 from kprobes.model.plan import Way
 from kprobes.model.within import ANYWHERE, Within
@@ -181,6 +182,8 @@ class Session:
         self._remembers = bool(plan.unwinding)
         self._remember_at = time.monotonic() + REMEMBER_S
         self._final: list[ProbeStats] | None = None
+        self._final_drops: dict[str, int] | None = None
+        self._held = Holdings(plan.maps, attached)
         self._disabled: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
@@ -281,21 +284,70 @@ class Session:
 
     def __getitem__(self, spec: MapSpec) -> object:
         """Return what a map holds now: an int, a dict, or distributions (see the map's own documentation)."""
-        return self.read(spec.name)
+        return self._named(spec, self.read(spec.name))
 
     def read(self, name: str) -> object:
-        """Return what the map called *name* holds now.
+        """Return what the map called *name* holds now; stacks are numbers (see `stack`).
+
+        Raises:
+            UsageError: no handler of this session uses such a map, or it is a queue.
+        """
+        return self._held.read(name)
+
+    def take(self, spec: MapSpec) -> Any:
+        """Return what a map holds now, and leave nothing of it: the values of a Queue, what came since the last `take`
+        of all else. What handlers add meanwhile is either in what is returned or still there.
 
         Raises:
             UsageError: no handler of this session uses such a map.
         """
-        for layout in self.plan.maps:
-            if layout.name == name:
-                return read_map(self._attached.read_map(name), layout)
-        raise UsageError(
-            f"no handler of this session uses a map {name!r}",
-            hint=f"its maps are {', '.join(layout.name for layout in self.plan.maps)}",
-        )
+        return self._named(spec, self._held.take(spec.name))
+
+    def clear(self, spec: MapSpec) -> None:
+        """Forget what a map holds, as `take` does.
+
+        Raises:
+            UsageError: no handler of this session uses such a map.
+        """
+        self._held.clear(spec.name)
+
+    def arrow(self, spec: MapSpec) -> Any:
+        """Return what a map holds now as a `pyarrow.Table` with typed columns for its key and its value.
+
+        Raises:
+            UsageError: no handler of this session uses such a map, or it is a queue.
+            UnsupportedError: pyarrow isn't installed.
+        """
+        return self._held.table(spec.name)
+
+    def every(self, seconds: float, *specs: MapSpec, take: bool = False) -> Iterator[Any]:
+        """Yield what a map holds every so many *seconds*, of several maps a tuple; with *take* what came since the last
+        time. Ends when the probed process has ended. Events that come meanwhile are kept for `events()`.
+        """
+        due = time.monotonic()
+        alive = True
+        while alive:
+            due += seconds
+            self.wait(max(0.0, due - time.monotonic()))
+            alive = bool(getattr(self._engine, "is_alive", True))
+            found = [self.take(spec) if take else self[spec] for spec in specs]
+            yield found[0] if len(found) == 1 else tuple(found)
+
+    @property
+    def dropped_writes(self) -> dict[str, int]:
+        """Return how many writes found a map full, by the map's name, for maps that were; after `close`, the last
+        numbers."""
+        return self._final_drops if self._final_drops is not None else self._held.dropped()
+
+    def _named(self, spec: MapSpec, held: Any) -> Any:
+        from kprobes.model.aggregates import Stacks
+
+        if not isinstance(spec, Stacks):
+            return held
+        from kprobes.events.aggregate import Keyed
+        from kprobes.events.stacks import named
+
+        return Keyed(named(held, self.stack))
 
     @property
     def stats(self) -> list[ProbeStats]:
@@ -399,6 +451,7 @@ class Session:
         try:
             self._attached.detach()
             self._final = self._read_stats()
+            self._final_drops = self._held.dropped()
         finally:
             try:
                 self._attached.close()

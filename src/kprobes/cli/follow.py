@@ -134,7 +134,7 @@ def _sum_up(session: Session, elapsed_s: float) -> bool:
     ]
     for note in (*session.plan.notes, *session.arming):
         sys.stderr.write(f"note: {note}\n")
-    sys.stderr.write(summary(rows, elapsed_s, Terminal.of(sys.stderr)))
+    sys.stderr.write(summary(rows, elapsed_s, Terminal.of(sys.stderr), dropped=session.dropped_writes))
     return all(one.clean for one in stats)
 
 

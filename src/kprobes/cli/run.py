@@ -18,6 +18,8 @@ from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.pictures import write_value
 from kprobes.errors import KprobesError, UsageError
+from kprobes.model.aggregates import Max, Min
+from kprobes.model.containers import Queue
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import Probe
 
@@ -146,7 +148,9 @@ def _report(session: Session, names: Mapping[str, object], stream: TextIO, *, as
     used = {layout.name for layout in session.plan.maps}
     for value in dict.fromkeys(value for value in names.values() if isinstance(value, MapSpec)):
         if value.name in used:
-            write_value(value.name, session.read(value.name), stream, as_json=as_json)
+            # What waits in a queue can only be taken; nobody else wants it any more.
+            held = session.take(value) if isinstance(value, Queue) else session[value]
+            write_value(value.name, held, stream, as_json=as_json, adds_up=not isinstance(value, Min | Max))
 
 
 def _failure(path: str, error: Exception) -> str:

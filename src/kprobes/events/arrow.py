@@ -28,7 +28,7 @@ class Tables:
     """
 
     def __init__(self, decoder: Decoder, *, text: bool) -> None:
-        self._pa = _pyarrow()
+        self._pa = load_pyarrow()
         self._decoder = decoder
         self._codecs = decoder.codecs
         self._schema = _schema(self._pa, self._codecs, text=text)
@@ -81,7 +81,12 @@ class Tables:
         return _from_run(self._pa, run, self._schema) if len(self._codecs) == 1 else None
 
 
-def _pyarrow() -> Any:
+def load_pyarrow() -> Any:
+    """Return the module.
+
+    Raises:
+        UnsupportedError: it isn't installed.
+    """
     try:
         import pyarrow
     except ImportError as error:

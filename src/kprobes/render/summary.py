@@ -9,7 +9,7 @@ from kprobes.render.terminal import PLAIN, Terminal, pad, width_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _LONGEST = 20
 
@@ -36,8 +36,17 @@ class ProbeSummary:
         return self.missed <= 0 and self.lost == 0 and self.faults == 0
 
 
-def summary(probes: Sequence[ProbeSummary], elapsed_s: float, terminal: Terminal = PLAIN) -> str:
-    """Return the closing text, which ends with a line break: one line if all is well, a table of the losses if not."""
+def summary(
+    probes: Sequence[ProbeSummary],
+    elapsed_s: float,
+    terminal: Terminal = PLAIN,
+    *,
+    dropped: Mapping[str, int] | None = None,
+) -> str:
+    """Return the closing text, which ends with a line break: one line if all is well, a table of the losses if not.
+
+    *dropped* is how many writes found a map full, by its name.
+    """
     head = _head(probes, elapsed_s)
     unsure = any(probe.missed < 0 for probe in probes)
     broken = [probe for probe in probes if not probe.is_whole]
@@ -45,7 +54,9 @@ def summary(probes: Sequence[ProbeSummary], elapsed_s: float, terminal: Terminal
         end = "nothing lost (this kernel does not count misses)" if unsure else "nothing missed"
         return terminal.paint(f"{head}, {end}", "dim") + "\n" + _silent(probes)
     warning = f"{terminal.paint('warning:', 'yellow')} not everything was seen: {', '.join(_losses(broken))}"
-    return "".join(f"{line}\n" for line in [head, warning, *_table(broken), *_hints(broken)]) + _silent(probes)
+    return "".join(
+        f"{line}\n" for line in [head, warning, *_table(broken), *_hints(broken), *_full(dropped or {})]
+    ) + _silent(probes)
 
 
 def _head(probes: Sequence[ProbeSummary], elapsed_s: float) -> str:
@@ -100,6 +111,15 @@ def _hints(probes: Sequence[ProbeSummary]) -> list[str]:
     if any(probe.faults for probe in probes):
         hints.append("faults: memory that a handler read was not there (it read zero), or a map was full")
     return [f"  {hint}" for hint in hints]
+
+
+def _full(dropped: Mapping[str, int]) -> list[str]:
+    """Name the maps that were full."""
+    return [
+        f"  {escape(name)} was full: {grouped(count)} {'write' if count == 1 else 'writes'} dropped; "
+        "declare it with more entries="
+        for name, count in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    ]
 
 
 def _silent(probes: Sequence[ProbeSummary]) -> str:
