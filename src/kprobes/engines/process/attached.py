@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 KINDS = len(SITE_COUNTERS)
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.001, 0.016
+LOOKS, IDLE = 500, bytes(8)
 HANDLER_S = 2.0  # far longer than a handler runs, unless its thread is kept from running
 
 
@@ -184,11 +185,12 @@ class ProcessAttached:
         """Wait until each handler has ended that runs now: until its block was seen without one."""
         layout, view = self._layout, self._mapped()
         claimed = min(struct.unpack_from("<Q", view, CLAIM_COUNTER)[0], layout.blocks)
-        busy = list(range(max(claimed, 1)))
+        busy = [layout.blocks_at + block * layout.stride + BLOCK_GUARD for block in range(max(claimed, 1))]
         deadline = time.monotonic() + HANDLER_S
         while True:
-            guards = ((block, layout.blocks_at + block * layout.stride + BLOCK_GUARD) for block in busy)
-            busy = [block for block, at in guards if any(view[at : at + 8])]
+            # A thread may be in handlers nearly always: look often, or it is never seen without one.
+            for _ in range(LOOKS):
+                busy = [at for at in busy if view[at : at + 8] != IDLE]
             if not busy or self._ended(0):
                 return
             if time.monotonic() > deadline:

@@ -23,7 +23,7 @@ from kprobes.model.shared import QUEUE_HEAD, QUEUE_SLOTS, TABLE_USED, queue_of
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kprobes.model.layout import MapLayout
 
@@ -35,9 +35,21 @@ def read_region(view: mmap.mmap, start: int, layout: MapLayout) -> Pairs:
     without keys."""
     if not is_keyed(layout):
         return [(b"", view[start : start + _memory_of(layout)])]
-    size, count = slot_size(layout), slots_of(layout)
-    raw = view[start + TABLE_HEADER : start + TABLE_HEADER + count * size]
-    return [_pair(raw, place, layout) for place in range(0, len(raw), size) if raw[place] == SLOT_FULL]
+    raw = _slots(view, start, layout)
+    return [_pair(raw, place, layout) for place in _full(raw, slot_size(layout))]
+
+
+def _slots(view: mmap.mmap, start: int, layout: MapLayout) -> bytes:
+    return view[start + TABLE_HEADER : start + TABLE_HEADER + slots_of(layout) * slot_size(layout)]
+
+
+def _full(raw: bytes, size: int) -> Iterator[int]:
+    """Yield where the slots begin that are full. Most are not, so they are looked for all at once."""
+    states = raw[::size]
+    number = states.find(SLOT_FULL)
+    while number >= 0:
+        yield number * size
+        number = states.find(SLOT_FULL, number + 1)
 
 
 def _memory_of(layout: MapLayout) -> int:
@@ -77,12 +89,13 @@ def take_old(view: mmap.mmap, start: int, layout: MapLayout, window: int) -> Pai
 
 def _take_slots(view: mmap.mmap, start: int, layout: MapLayout, is_wanted: Callable[[bytes], bool]) -> Pairs:
     """Take the slots out whose key is wanted. While one is copied handlers find it being filled, and wait a little."""
-    size, first = slot_size(layout), start + TABLE_HEADER
+    raw = _slots(view, start, layout)
     found = []
     with Words(view) as words:
-        for place in range(first, first + slots_of(layout) * size, size):
-            if view[place] != SLOT_FULL or not is_wanted(_pair(view, place, layout)[0]):
+        for at in _full(raw, slot_size(layout)):
+            if not is_wanted(_pair(raw, at, layout)[0]):
                 continue
+            place = start + TABLE_HEADER + at
             head = int.from_bytes(view[place : place + 8], "little")
             state = head & 0xFFFFFFFF
             if state == SLOT_FULL and words.compare_exchange(place, head, head - SLOT_FULL + SLOT_CLAIMED):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.native.runtime import function
+from kprobes.compiler.back.native.runtime import claim, function
 from kprobes.model.shared import SLOT_DELETED, SLOT_FULL, TABLE_HEADER, TABLE_USED
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.text import ModuleText
 
+_TRIES = 64  # others may take the room that was made
 _SAMPLED = 64  # slots that are looked at: of a map of 32 keys or fewer all
 
 
@@ -18,7 +19,7 @@ def time_stamp() -> str:
     return 'call i64 asm sideeffect "rdtsc; shlq $$32, %rdx; orq %rdx, %rax", "={ax},~{rdx},~{flags}"()'
 
 
-def evict(module: ModuleText) -> str:
+def _evict(module: ModuleText) -> str:
     """Return the function (table, stride, mask) -> whether a key went: of some slots in a row the one that was used
     longest ago."""
     body = f"""start:
@@ -68,3 +69,25 @@ yes:
 no:
   ret i1 false"""
     return function(module, "kp.evict", "i1", "ptr %table, i64 %stride, i64 %mask", body)
+
+
+def claim_stamped(module: ModuleText) -> str:
+    """Return the function `runtime.claim` for a table whose oldest key goes when there are *most* of them."""
+    made, room = claim(module), _evict(module)
+    body = f"""start:
+  br label %loop
+loop:
+  %n = phi i64 [ 0, %start ], [ %m, %make ]
+  %slot = call ptr {made}(ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask, i64 %most, ptr %value)
+  %there = icmp ne ptr %slot, null
+  %enough = icmp ugt i64 %n, {_TRIES}
+  %stop = or i1 %there, %enough
+  br i1 %stop, label %end, label %make
+make:
+  call i1 {room}(ptr %table, i64 %stride, i64 %mask)
+  %m = add i64 %n, 1
+  br label %loop
+end:
+  ret ptr %slot"""
+    parameters = "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask, i64 %most, ptr %value"
+    return function(module, "kp.claim_stamped", "ptr", parameters, body)

@@ -16,9 +16,9 @@ from kprobes.compiler.back.elements import (
     rank,
 )
 from kprobes.compiler.back.fields import record
-from kprobes.compiler.back.memory import copy
+from kprobes.compiler.back.memory import copy, zero
 from kprobes.compiler.back.native import runtime
-from kprobes.compiler.back.native.eviction import evict, time_stamp
+from kprobes.compiler.back.native.eviction import claim_stamped, time_stamp
 from kprobes.compiler.back.native.queues import pop, push
 from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError
@@ -54,30 +54,31 @@ def _claimed(part: NativePart, layout: MapLayout, key: str, value: str = "null")
     """Go on with the address of the key's value, made if need be; a full table is a fault. Return it and the label
     where what follows it must end."""
     text = part.text
-    claim = runtime.claim(text.module)
     is_stamped = layout.kind == "lru"
-    # What begins with a value has to begin with a time as well: zeros then, and the value is stored into them.
-    arguments = (layout, key, f"i64 {layout.max_entries}", f"ptr {'null' if is_stamped else value}")
-    slot = _call(part, claim, "ptr", *arguments)
+    claim = claim_stamped(text.module) if is_stamped else runtime.claim(text.module)
+    begins_with = _stamped(part, layout, value) if is_stamped else value
+    slot = _call(part, claim, "ptr", layout, key, f"i64 {layout.max_entries}", f"ptr {begins_with}")
     full, there, end = text.label("full"), text.label("there"), text.label("added")
-    found = [(slot, text.block)]
     text.unlikely(text.let(f"icmp eq ptr {slot}, null"), full, there)
     text.start(full)
-    if is_stamped:
-        table, none = table_of(layout), text.label("none")
-        numbers = f"i64 {table.stride}, i64 {table.capacity - 1}"
-        text.let(f"call i1 {evict(text.module)}(ptr {part.map_value(layout.name)}, {numbers})")
-        again = _call(part, claim, "ptr", *arguments)
-        found.append((again, text.block))
-        text.unlikely(text.let(f"icmp eq ptr {again}, null"), none, there)
-        text.start(none)
     part.drop(layout)
     text.jump(end)
     text.start(there)
     if is_stamped:
-        slot = text.phi("ptr", found)
         _stamp(part, layout, slot)
     return text.offset(slot, table_of(layout).value_at), end
+
+
+def _stamped(part: NativePart, layout: MapLayout, value: str) -> str:
+    """Return a pointer to *value* (null: zeros) with the time behind it: a new slot without it would be the oldest."""
+    text, table = part.text, table_of(layout)
+    room = part.temporary("stamped", table.value_size + 8)
+    if value == "null":
+        zero(text, room, table.value_size)
+    else:
+        copy(text, (room, 8), (value, 8), layout.value_size)
+    text.store(64, text.let(time_stamp()), text.offset(room, table.value_size))
+    return room
 
 
 def _stamp(part: NativePart, layout: MapLayout, slot: str) -> None:
