@@ -15,7 +15,7 @@ from kprobes import Array, Avg, Count, HashMap, Histogram, Max, Min, Process, Qu
 from kprobes.events.average import Average
 
 pytestmark = pytest.mark.process
-THREADS, CALLS = 4, 1_000_000
+THREADS, CALLS = 4, 600_000
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def test_what_is_taken_while_threads_add_is_neither_lost_nor_counted_twice(build
             taken["sizes"].update(dict(enumerate(session.take(sizes).counts)))
         assert session.dropped_writes == {}
     calls, total = THREADS * CALLS, THREADS * CALLS * (CALLS - 1) // 2
-    assert rounds > 3
+    assert rounds > 1
     assert taken["count"][""] == calls
     assert taken["keyed"] == dict.fromkeys(range(8), calls // 8)
     assert sum(taken["sums"].values()) == total
@@ -100,7 +100,7 @@ def test_extremes_of_each_interval_are_those_of_its_own_calls(build):
             elements = [one + other for one, other in zip(elements, session.take(last), strict=True)]
     assert min(found["low"]) == min(found["lows"]) == 0
     assert max(found["high"]) == max(found["highs"]) == CALLS - 1
-    assert len(found["low"]) > 3
+    assert len(found["low"]) > 1
     assert max(found["low"]) > 0, "each interval has a least value of its own"
     assert elements == [THREADS * CALLS // 2] * 2
 
