@@ -34,8 +34,8 @@ class RefusedError(Exception):
     """The handler computes something at compile time that the language refuses."""
 
 
-def compiled(handler: Handler, shards: int = SHARDS, first_event_id: int = 0) -> Made:
-    """Return the IR of *handler*.
+def compiled(handler: Handler, shards: int = SHARDS, first_event_id: int = 0, ending: str = "") -> Made:
+    """Return the IR of *handler*; the names of its maps get the *ending*.
 
     Raises:
         RefusedError: see there.
@@ -48,7 +48,7 @@ def compiled(handler: Handler, shards: int = SHARDS, first_event_id: int = 0) ->
         first_event_id=first_event_id,
     )
     try:
-        made = compile_handler(HandlerSource("h", handler.text, "generated.py", names=names()), around)
+        made = compile_handler(HandlerSource("h", handler.text, "generated.py", names=names(ending)), around)
     except CompileError as error:
         if REFUSALS.search(str(error)):
             raise RefusedError(str(error)) from None

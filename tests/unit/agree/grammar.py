@@ -6,6 +6,7 @@ stands for the simplest. So it can leave statements out and simplify what is lef
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
@@ -247,14 +248,8 @@ _chunks = st.binary(min_size=CHUNK, max_size=CHUNK)
 _PAIRS = 38  # of 256
 
 
-@st.composite
-def handlers(draw: st.DrawFn, hits: int) -> Handler:
-    """A handler with *hits* hits."""
-    head = draw(st.binary(min_size=2, max_size=2))
-    kind = "uretprobe" if head[0] >= 256 - _PAIRS else "uprobe"
-    prototype = tuple(PROTOTYPES)[head[1] % len(PROTOTYPES)]
-    before = draw(st.lists(_chunks, max_size=5)) if kind == "uretprobe" else []
-    after = draw(st.lists(_chunks, max_size=12))
+def write(kind: str, prototype: str, before: Sequence[bytes], after: Sequence[bytes]) -> str:
+    """Return a handler of one statement for each of the byte strings, those of *before* standing before a `yield`."""
     writer = Writer(Choices(b"").pick, kind, prototype)
     writer.begin()
     for part in (before, after):
@@ -263,5 +258,26 @@ def handlers(draw: st.DrawFn, hits: int) -> Handler:
         for chunk in part:
             writer.pick = Choices(chunk).pick
             writer.statement(1)
-    brought = Choices(draw(st.binary(min_size=hits * HIT, max_size=hits * HIT)))
-    return Handler(writer.end(), kind, prototype, make_hits(brought.pick, brought.number, hits))
+    return writer.end()
+
+
+def _handler(head: bytes, before: Sequence[bytes], after: Sequence[bytes], brought: bytes) -> Handler:
+    kind = "uretprobe" if head[0] >= 256 - _PAIRS else "uprobe"
+    prototype = tuple(PROTOTYPES)[head[1] % len(PROTOTYPES)]
+    choices = Choices(brought)
+    hits = make_hits(choices.pick, choices.number, len(brought) // HIT)
+    return Handler(write(kind, prototype, before if kind == "uretprobe" else (), after), kind, prototype, hits)
+
+
+@st.composite
+def handlers(draw: st.DrawFn, hits: int) -> Handler:
+    """A handler with *hits* hits."""
+    head = draw(st.binary(min_size=2, max_size=2))
+    before, after = draw(st.lists(_chunks, max_size=5)), draw(st.lists(_chunks, max_size=12))
+    return _handler(head, before, after, draw(st.binary(min_size=hits * HIT, max_size=hits * HIT)))
+
+
+def random_handler(source: random.Random, hits: int) -> Handler:
+    """Return a handler as `handlers` makes them, where nothing need be shrunk."""
+    before, after = ([source.randbytes(CHUNK) for _ in range(source.randrange(most))] for most in (4, 9))
+    return _handler(source.randbytes(2), before, after, source.randbytes(hits * HIT))

@@ -68,25 +68,25 @@ def told(value):
 FUNCTIONS = (double, clamp, both, first_above, last_of, label, note, told)
 
 
-def maps() -> dict[str, object]:
-    """Return new maps, one of each kind, some of them too small."""
+def maps(ending: str = "") -> dict[str, object]:
+    """Return new maps, one of each kind, some of them too small; their own names have the *ending*."""
     made = (
-        Count("total"),
-        Count("by_text", by=str),
-        Count("by_pair", by=(int, str)),
-        Count("few", by=int, entries=3),
-        Histogram("sizes"),
-        Histogram("spread", linear=(-50, 200, 25)),
-        Histogram("each", by=Unsigned(2), entries=4),
-        HashMap("seen"),
-        HashMap("wide", key=(Unsigned(2), String(7)), value=(int, String(9), bool, Unsigned(4))),
-        HashMap("small", key=str, value=Unsigned(2), entries=2),
+        Count(f"total{ending}"),
+        Count(f"by_text{ending}", by=str, entries=64),
+        Count(f"by_pair{ending}", by=(int, str), entries=64),
+        Count(f"few{ending}", by=int, entries=3),
+        Histogram(f"sizes{ending}"),
+        Histogram(f"spread{ending}", linear=(-50, 200, 25)),
+        Histogram(f"each{ending}", by=Unsigned(2), entries=4),
+        HashMap(f"seen{ending}", entries=128),
+        HashMap(f"wide{ending}", key=(Unsigned(2), String(7)), value=(int, String(9), bool, Unsigned(4)), entries=64),
+        HashMap(f"small{ending}", key=str, value=Unsigned(2), entries=2),
     )
-    return {one.name: one for one in made}
+    return {one.name.removesuffix(ending): one for one in made}
 
 
-def names() -> dict[str, object]:
+def names(ending: str = "") -> dict[str, object]:
     """Return all names that a generated handler may use, with new maps."""
     constants = {"LIMIT": LIMIT, "DEBUG": DEBUG, "PORTS": PORTS, "SHELL": SHELL, "Kind": Kind}
     builtins = {name: value for name, value in vars(words).items() if not name.startswith("_")}
-    return {**builtins, **constants, **{one.__name__: one for one in FUNCTIONS}, **maps()}
+    return {**builtins, **constants, **{one.__name__: one for one in FUNCTIONS}, **maps(ending)}
