@@ -36,6 +36,36 @@ FOUND = {
             t = string(text, 9)
     emit(t)
 """,
+    "nothing is added to a count": """
+    by_text.add((i % 1), by=node.name)
+""",
+    "a loop in a loop, neither of which has a bound of its own": """
+    p = node
+    k = n
+    while p is not None and p.tag & 7:
+        p = p.next
+        spread.add(c + 7)
+        while k > 5:
+            k >>= 1
+            total.add((node.next if p.at.x else node.peer).wide)
+    emit(k, p)
+""",
+    "a loop whose bound is small, with much in its body": """
+    for k in range(c & 3):
+        v, t, b, w = wide[n, node.name]
+        v = seen[v << (node is not None)]
+        emit(f=not (comm() == "/etc/"), v=v, t=t, b=b, w=w)
+""",
+    "one loop after the other": """
+    p = node
+    while p is not None and p.tag & 7:
+        p = p.next
+        emit(i, n, c, u, text.string(), node)
+    while p is not None and p.tag & 7:
+        p = p.next
+        note(by_text, 63, string(text, 24))
+    emit(p)
+""",
     "a loop whose bound is a quotient": """
     for k in range((u & 255) // 50):
         if node.on:

@@ -58,6 +58,12 @@ class Types:
     def enumerator(self, name: str) -> int | None:
         return {"MODE_OFF": 0, "MODE_SLOW": 2, "MODE_FAST": 7}.get(name)
 
+    def enumerators(self, enum: Enum) -> dict[int, str]:
+        return {0: "MODE_OFF", 2: "MODE_SLOW", 7: "MODE_FAST"} if enum == MODE else {}
+
+    def variable(self, name: str) -> object:
+        return None
+
     def typename(self, name: str) -> object:
         base = " ".join(name.replace("*", " ").split())
         found = self.struct(base.removeprefix("struct ")) if base.startswith("struct ") else INTS.get(base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from kprobes.compiler.back.arithmetic import unknown
 from kprobes.compiler.back.text import literal
 from kprobes.compiler.ir.nodes import Slot
 from kprobes.compiler.ir.operands import made
@@ -26,7 +27,7 @@ class Part(ABC):
     *implicit* collects the layouts of the maps that the code turns out to need.
     """
 
-    divisions_are_unknown = False  # to the verifier of the machine
+    is_verified = False  # by something that has to see the end of each loop
 
     def __init__(self, handler: Handler, function: Function, text: FunctionText) -> None:
         self.handler = handler
@@ -36,6 +37,7 @@ class Part(ABC):
         self.buffers: dict[Slot, str] = {}
         self.integers: dict[Slot, str] = {}
         self.sunk: dict[Slot, Fill] = {}  # texts that are read straight into the one record that wants them
+        self.counts: frozenset[Value] = frozenset()  # truth values that LLVM must not see through
         self._values: dict[int, str] = {}
         self._temporaries: dict[tuple[str, int], str] = {}
         self._fault = ""
@@ -113,7 +115,13 @@ class Part(ABC):
         """Add 1 to a counter of the site (see `SITE_COUNTERS`)."""
 
     def add(self, pointer: str, amount: str) -> None:
-        """Add *amount* to the u64 at *pointer*, atomically; the old value is not asked for, which every kernel can."""
+        """Add *amount* to the u64 at *pointer*, atomically; the old value is not asked for, which every kernel can.
+
+        Where LLVM saw that nothing is added, it would make it an atomic `or`, which kernels know since 5.12 only.
+        """
+        amount = unknown(self.text, amount) if amount.startswith("%") else amount
+        if amount == "0":
+            return
         self.text.do(f"atomicrmw add ptr {pointer}, i64 {amount} monotonic, align 8")
 
     @abstractmethod

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque, unknown
 from kprobes.compiler.ir import nodes as ir
+from kprobes.compiler.ir.operands import successors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ Lowerings = dict[type, "Callable[..., None]"]
 def lower_blocks(part: Part, lowerings: Mapping[type, Callable[..., None]], end: Callable[[ir.Block], None]) -> None:
     """Lower the blocks of *part*, a node by its row in *lowerings* or PLAIN; *end* writes what a Return becomes."""
     text = part.text
+    if part.is_verified:
+        part.counts = _counts(part.function)
     for block in part.function.blocks:
         text.start(f"b.{block.label}")
         for node in block.nodes:
@@ -30,6 +33,28 @@ def lower_blocks(part: Part, lowerings: Mapping[type, Callable[..., None]], end:
             text.branch(part.value(block.end.condition), f"b.{block.end.yes}", f"b.{block.end.no}")
         else:
             end(block)
+
+
+def _counts(function: ir.Function) -> frozenset[ir.Value]:
+    """Return the truth values that say whether a loop has turns left, of loops that may also end otherwise.
+
+    Where LLVM knows such a count, it takes the bound for granted, or lets the loop run until a number that the verifier
+    doesn't know is *equal* to the count, which to it may never be.
+    """
+    position = {block.label: index for index, block in enumerate(function.blocks)}
+    last: dict[str, int] = {}
+    for index, block in enumerate(function.blocks):
+        for label in successors(block):
+            if position[label] <= index:
+                last[label] = index
+    found = set()
+    for index, block in enumerate(function.blocks):
+        if block.bound and isinstance(block.end, ir.Branch):
+            body = function.blocks[index + 1 : last[block.label] + 1]
+            ends = (position[label] for one in body for label in successors(one))
+            if any(not index <= end <= last[block.label] for end in ends):
+                found.add(block.end.condition)
+    return frozenset(found)
 
 
 def is_unsaved_entry(part: Part, block: ir.Block) -> bool:
@@ -75,7 +100,7 @@ def _divide(part: Part, node: ir.Binary, left: str, right: str) -> str:
 def _hidden(part: Part, result: str, kind: ir.IntType) -> str:
     """Keep the range of a quotient or remainder from LLVM, which would drop checks that the machine's verifier needs:
     to that a division may give anything."""
-    return unknown(part.text, result, f"i{kind.bits}") if part.divisions_are_unknown and kind.bits == 64 else result
+    return unknown(part.text, result, f"i{kind.bits}") if part.is_verified and kind.bits == 64 else result
 
 
 def _may_be_product(part: Part, value: ir.Value) -> bool:
@@ -89,6 +114,8 @@ def _may_be_product(part: Part, value: ir.Value) -> bool:
 
 def _compare(part: Part, node: ir.Compare) -> None:
     left, right = part.value(node.left), part.value(node.right)
+    if node.to in part.counts:
+        left = unknown(part.text, left)
     part.bind(node.to, compare(part.text, node.op, node.left.type, left, right))
 
 

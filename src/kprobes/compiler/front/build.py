@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.flow import tidy
+from kprobes.compiler.front.weight import Weights
 from kprobes.compiler.ir.nodes import (
     BOOL,
     U64,
@@ -66,6 +67,7 @@ class Builder:
         self.part = part
         self.prologue_block = OpenBlock("prologue")
         self.blocks: list[OpenBlock] = []
+        self.weights = Weights()
         self._values = 0
         self._constants: dict[int, int] = {}
         self._widened: dict[int, Value] = {}

@@ -13,15 +13,17 @@ from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import Loop, TypeUnknownError
 from kprobes.compiler.front.scan import count_loads, count_stores
 from kprobes.compiler.front.terms import Constant, Items, Map, Number, Outside, Term, Text, Word, describe, limits
-from kprobes.compiler.ir.nodes import I64, U64, Fault, Value
+from kprobes.compiler.ir.nodes import I64, U64, Const, Fault, Value
 
 if TYPE_CHECKING:
     from kprobes.compiler.front.build import OpenBlock
     from kprobes.compiler.front.context import Context
 
-# Turns of one `for`, turns of a `while` (a further one is a fault), and turns of nested loops multiplied.
+# Turns of one `for`, turns of a `while` (a further one is a fault) alone and within a loop, and turns of nested loops
+# multiplied. A `while` of much body turns less often (see `weight`).
 MOST_TURNS = 4096
 WHILE_TURNS = 1024
+INNER_TURNS = 64
 MOST_NESTED = 1 << 20
 MOST_UNROLLED = 64
 
@@ -41,12 +43,22 @@ class Counted:
         self.done = build.new_block("done")
         self.after = build.new_block("after")
         self.header.bound = bound
+        self.first = len(build.blocks)
         build.jump(self.place, self.header)
         build.place_block(self.header)
         self.count = build.read_slot(self.place, self.slot)
-        more = build.compare(self.place, "lt", self.count, build.const(self.place, bound, U64))
+        self.limit = build.const(self.place, bound, U64)
+        more = build.compare(self.place, "lt", self.count, self.limit)
         build.branch(self.place, more, self.body, self.done)
         build.place_block(self.body)
+
+    def limit_turns(self) -> None:
+        """Let the loop, whose body is there by now, turn no more often than verifiers follow."""
+        build = self.ctx.build
+        self.header.bound = build.weights.turns(build.blocks, self.first, self.header.bound, self.ctx.turns)
+        nodes = self.header.nodes
+        place = next(at for at, node in enumerate(nodes) if isinstance(node, Const) and node.to == self.limit)
+        nodes[place] = Const(self.place, self.limit, self.header.bound)
 
     def close(self, node: ast.For | ast.While) -> None:
         """End the body, go back, and go on behind the loop; `else` runs where it wasn't left by `break`."""
@@ -56,6 +68,7 @@ class Counted:
         count = build.read_slot(self.place, self.slot)
         build.write_slot(self.place, self.slot, build.binary(self.place, "add", count, build.const(self.place, 1, U64)))
         build.jump(self.place, self.header)
+        build.weights.close(build.blocks, self.first, self.header.bound)
         build.place_block(self.done)
         ctx.run(node.orelse)
         build.jump(self.place, self.after)
@@ -64,8 +77,9 @@ class Counted:
 
 def while_loop(ctx: Context, node: ast.While) -> None:
     """Compile `while condition:`; what runs past the limit is a fault."""
-    _enter(ctx, node, WHILE_TURNS)
-    loop = Counted(ctx, node, WHILE_TURNS)
+    most = WHILE_TURNS if ctx.turns == 1 else INNER_TURNS
+    _enter(ctx, node, most)
+    loop = Counted(ctx, node, most)
     over, ended = loop.done, ctx.build.new_block("ended")
     ctx.frame.loops.append(Loop(loop.again, loop.after, frozenset(count_stores([node]))))
     turn = ctx.build.new_block("turn")
@@ -76,7 +90,8 @@ def while_loop(ctx: Context, node: ast.While) -> None:
     ctx.build.place_block(turn)
     ctx.run(node.body)
     ctx.frame.loops.pop()
-    _leave(ctx, WHILE_TURNS)
+    _leave(ctx, most)
+    loop.limit_turns()
     loop.done = ended
     done_here = ctx.build.current
     ctx.build.place_block(over)

@@ -23,7 +23,7 @@ SCRATCH_HEADER = 8  # u64: in use
 class BpfPart(Part):
     """One part on its way to LLVM text: its way in, its site and its counters, and its working memory."""
 
-    divisions_are_unknown = True
+    is_verified = True
 
     def __init__(self, handler: Handler, function: Function, target: BpfTarget, way: str, text: FunctionText) -> None:
         super().__init__(handler, function, text)
