@@ -4,6 +4,7 @@
     ├── UsageError                   the request itself is off (exit code 2)
     ├── CompileError                 a handler is outside the language: file, line, column, source line; all mistakes
     │   └── VerifierError            the kernel's verifier refused the program, shown on the Python line
+    ├── DefinitionError              (ValueError) the kernel refuses a probe definition: its message, column, errno
     ├── SymbolNotFoundError          (LookupError) no such symbol; carries the nearest names
     ├── AmbiguousSymbolError         (LookupError) several symbols of that name; carries the candidates
     ├── TypeNotFoundError            (LookupError) no such type, field or prototype
@@ -139,6 +140,37 @@ class VerifierError(CompileError):
 
 class HandlerWarning(UserWarning):
     """A handler compiles and is probably not what its author meant."""
+
+
+class DefinitionError(KprobesError, ValueError):
+    """A kernel refuses a probe definition.
+
+    *message* is what it writes to its error log, empty where it writes nothing; *errno* is what `write` returns, *code*
+    our name of the refusal. *command* is the definition as the log has it, *column* the place of the caret below it in
+    bytes from 0: None where there is none, or where it depends on the kernel's memory.
+    """
+
+    def __init__(
+        self, message: str, number: int, *, code: str = "", place: tuple[str, int | None] = ("", None), hint: str = ""
+    ) -> None:
+        super().__init__(message or os.strerror(number), hint=hint)
+        self.message = message
+        self.errno = number
+        self.code = code
+        self.command, self.column = place
+
+    @property
+    def indent(self) -> int | None:
+        """Return how many characters of *command* stand before the caret."""
+        if self.column is None:
+            return None
+        before = self.command.encode("utf-8", "surrogateescape")[: self.column]
+        return len(before.decode("utf-8", "replace")) + self.column - len(before)
+
+    def __str__(self) -> str:
+        if not self.command:
+            return self.what
+        return f"{self.what}\n    {self.command}" + (f"\n    {' ' * self.indent}^" if self.indent is not None else "")
 
 
 class SymbolNotFoundError(KprobesError, LookupError):

@@ -1,0 +1,191 @@
+"""The verdict of a kernel on probe definitions, without touching anything.
+
+examples:
+  kprobes check probes.txt                     as this machine's version of the kernel takes them
+  kprobes check --kernel 5.10 --json - <probes.txt
+  kprobes check --kind uprobe probes.txt       lines of uprobe_events
+  kprobes check --kallsyms /proc/kallsyms probes.txt
+  kprobes check --vm=6.1 probes.txt            with the symbols and types of a kernel in a box
+Lines are taken as if written one by one to a fresh kprobe_events. Without symbols, every function is taken to exist.
+Exits with 1 if a line is refused. The column of the caret counts bytes from 0, as error_log shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from kprobes.cli.options import ANY_KERNEL
+from kprobes.errors import UsageError
+from kprobes.grammar.events import Events
+from kprobes.grammar.facts import DEFAULT, KERNELS, dialect
+from kprobes.grammar.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kprobes.cli.parser import Namespace, Parser
+    from kprobes.engines.vm.machine import Machine
+    from kprobes.errors import DefinitionError
+    from kprobes.grammar.events import Verdict
+    from kprobes.grammar.facts import Dialect
+    from kprobes.grammar.world import Files
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="definitions, one a line; - is standard input"
+    )
+    parser.add_argument(
+        "--kernel", metavar="V", help=f"whose rules: {', '.join(KERNELS)} or one between (default: this machine's)"
+    )
+    parser.add_argument("--kind", choices=("kprobe", "uprobe"), default="kprobe", help="the file they are meant for")
+    parser.add_argument("--json", action="store_true", help="one object per line")
+    parser.add_argument("--kallsyms", metavar="FILE", help="check symbols, too: by a copy of /proc/kallsyms")
+    parser.add_argument("--vm", metavar="KERNEL", help="check by the symbols and types of a kernel in a box")
+    parser.add_argument("--files", action="store_true", help="look for the files of uprobes on this machine")
+
+
+def run(arguments: Namespace) -> int:
+    """Check the lines of a file."""
+    if arguments.vm and (arguments.kernel or arguments.kallsyms):
+        raise UsageError("--vm brings its own kernel and symbols", hint="leave --kernel and --kallsyms out")
+    with _input(arguments.file) as lines, _world(arguments) as (language, world):
+        if language.note:
+            sys.stderr.write(f"note: {language.note}\n")
+        events = Events(language, arguments.kind, world)
+        write = _write_json if arguments.json else _write_text
+        refused = 0
+        for number, line in enumerate(lines, 1):
+            verdict = events.check(line.rstrip(b"\n").decode("utf-8", "surrogateescape"))
+            refused += not verdict.ok
+            write(number, verdict)
+    return 1 if refused else 0
+
+
+@contextmanager
+def _input(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(name, "rb")  # noqa: PTH123, SIM115 - closed below
+    except OSError as error:
+        hint = f"a definition goes in by standard input: echo '{name}' | kprobes check" if " " in name else ""
+        raise UsageError(f"{name} can't be read: {error.strerror}", hint=hint) from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _world(arguments: Namespace) -> Iterator[tuple[Dialect, World]]:
+    files = LocalFiles() if arguments.files else None
+    if arguments.vm:
+        from kprobes.cli.boot import show_progress
+        from kprobes.engines.vm.kernels import DEFAULT_KERNEL, open_kernel
+        from kprobes.engines.vm.machine import Machine
+
+        name = DEFAULT_KERNEL if arguments.vm == ANY_KERNEL else arguments.vm
+        machine = Machine(name, progress=show_progress)
+        try:
+            yield dialect(open_kernel(name).release), world_of(machine, files)
+        finally:
+            machine.close()
+        return
+    symbols = None
+    if arguments.kallsyms:
+        from kprobes.symbols.definitions import DefinitionSymbols
+        from kprobes.symbols.kallsyms import Kallsyms
+
+        symbols = DefinitionSymbols(Kallsyms.load(arguments.kallsyms, cached=False))
+    yield dialect(arguments.kernel or _own_version()), World(symbols, files, cpus=os.cpu_count() or 1)
+
+
+def world_of(machine: Machine, files: Files | None) -> World:
+    """Return what is known of a guest's kernel."""
+    from kprobes.engines.vm.kernels import open_kernel
+    from kprobes.symbols.btf_types import KernelTypes
+    from kprobes.symbols.definitions import DefinitionSymbols, character_ids, code_reader
+    from kprobes.symbols.kallsyms import Kallsyms
+
+    facts = machine.facts()
+    symbols = DefinitionSymbols(
+        Kallsyms.load(facts.kallsyms()),
+        functions=facts.text("functions"),
+        blacklist=facts.text("blacklist"),
+        read=code_reader(open_kernel(machine.kernel).boot),
+    )
+    path = facts.btf()
+    events = (facts.text("events") or "").split()
+    return World(
+        symbols,
+        files,
+        KernelTypes.load(facts) if path else None,
+        cpus=2,
+        events=frozenset(name.replace(":", "/") for name in events),
+        character_ids=character_ids(path) if path else frozenset(),
+    )
+
+
+def _own_version() -> str:
+    release = os.uname().release
+    parts = release.split(".")
+    known = len(parts) > 1 and parts[0].isdigit() and (int(parts[0]), int(parts[1].partition("-")[0] or 0)) >= (5, 10)
+    return release if known else DEFAULT
+
+
+class LocalFiles:
+    """The files of this machine."""
+
+    def look(self, path: str) -> tuple[int, bool, str]:
+        """Return (errno, whether it is a regular file, what names the file itself) of *path*."""
+        try:
+            found = os.stat(path.encode("latin-1"))  # noqa: PTH116 - a path of any bytes
+        except OSError as error:
+            return error.errno or 0, False, ""
+        return 0, stat.S_ISREG(found.st_mode), f"{found.st_dev}:{found.st_ino}"
+
+
+def _write_json(number: int, verdict: Verdict) -> None:
+    import json
+
+    error = verdict.error
+    row = {
+        "line": number,
+        "ok": verdict.ok,
+        "canonical": verdict.canonical,
+        "error": error.what if error else None,
+        "column": error.column if error else None,
+        "errno": error.errno if error else None,
+    }
+    sys.stdout.write(f"{json.dumps(row)}\n")
+
+
+def _write_text(number: int, verdict: Verdict) -> None:
+    if verdict.error is None:
+        sys.stdout.write(f"{number:>5}  ok       {_shown(verdict.canonical or '')}".rstrip() + "\n")
+    else:
+        sys.stdout.write(_refusal(number, verdict.error))
+
+
+def _refusal(number: int, error: DefinitionError) -> str:
+    from errno import errorcode
+
+    lines = [f"{number:>5}  refused  {error.what} ({errorcode.get(error.errno, error.errno)})"]
+    if error.command:
+        lines.append(f"{'':16}{_shown(error.command)}")
+    if error.indent is not None:
+        lines.append(f"{'':16}{' ' * error.indent}^")
+    if error.hint:
+        lines.append(f"{'':7}hint: {error.hint}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _shown(text: str) -> str:
+    from kprobes.render.escape import escape
+
+    return escape(text)
