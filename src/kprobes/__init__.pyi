@@ -166,6 +166,9 @@ uid: _Integer
 user_stack: _Integer
 """The program's stack, as a key or in an event."""
 
+def address_of(name: str) -> Any:
+    """A pointer to the function or global variable *name*."""
+
 def arg(number: int) -> Any:
     """Argument *number*, from 1, as the kernel's `$argN`. Only at functions."""
 
@@ -202,6 +205,9 @@ def ntohs(value: object) -> int:
 def offsetof(ctype: object, member: str) -> int:
     """Where in a struct a member lies: `offsetof("struct file", "f_path.dentry")`."""
 
+def percpu(name: str, ctype: object = None, cpu: int | None = None) -> Any:
+    """A per-CPU variable, of this CPU or of *cpu*: `percpu("runqueues").nr_running`. Only in a kernel."""
+
 def return_from_function(value: object = 0) -> None:
     """Leaves the probed function at its entry, with *value*. Only with `unsafe=True` or `--unsafe`."""
 
@@ -219,3 +225,6 @@ def symbol(address: object) -> int:
 
 def user_string(address: object, size: int = 64) -> str:
     """The same, always in the memory of the process."""
+
+def var(name: str, ctype: object = None) -> Any:
+    """A global variable: `var("init_task").comm`, `var("x", "u64")` if nothing tells its type."""

@@ -165,6 +165,12 @@ TABLE = (
     Builtin("user_string", "str", "the same, always in the memory of the process", (_ADDRESS, _SIZE)),
     Builtin("deref", "int", "what lies at *address*, read as *ctype*",
             (_ADDRESS, Parameter("ctype", "object", '"u64"'))),
+    Builtin("var", "Any", 'a global variable: `var("init_task").comm`, `var("x", "u64")` if nothing tells its type',
+            (Parameter("name", "str"), Parameter("ctype", "object", "None"))),
+    Builtin("percpu", "Any", 'a per-CPU variable, of this CPU or of *cpu*: `percpu("runqueues").nr_running`',
+            (Parameter("name", "str"), Parameter("ctype", "object", "None"), Parameter("cpu", "int | None", "None")),
+            only="in a kernel", engines="kernel", kinds="kprobe kretprobe tracepoint"),
+    Builtin("address_of", "Any", "a pointer to the function or global variable *name*", (Parameter("name", "str"),)),
     # Values.
     Builtin("cast", "Any", '*value* as a pointer or integer of *ctype*: `cast(arg(1), "struct file *")`',
             (_VALUE, Parameter("ctype"))),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kprobes.model.facts import Facts
     from kprobes.planner.prototypes import Prototypes
     from kprobes.symbols.kernel import KernelSymbols, Resolved
+    from kprobes.symbols.variables import FileVariables, KernelVariables
 
 # A glob of more functions than this gets one handler without arguments rather than a handler a prototype.
 MOST_PROTOTYPES = 40
@@ -116,6 +117,14 @@ class Places:
     def types_for(self, kind: str) -> Types:
         """Return where a handler of this kind of probe finds its types."""
         return NoTypes() if kind in ("uprobe", "uretprobe") else self.types
+
+    def variables_for(self, kind: str, sites: Sequence[Site]) -> KernelVariables | FileVariables:
+        """Return where a handler of this kind of probe at *sites* finds global variables."""
+        from kprobes.symbols.variables import FileVariables, KernelVariables
+
+        if kind in ("uprobe", "uretprobe"):
+            return FileVariables(sites)
+        return KernelVariables(lambda: self.kernel.table)
 
     def _by_prototype(self, probe: Probe, resolved: Sequence[Resolved]) -> list[Group]:
         if not wants_prototype(probe, len(resolved)):

@@ -150,6 +150,7 @@ class _Builder:
         from kprobes.model.shared import HISTOGRAM_SHARES
         from kprobes.planner.auto import write_handler
         from kprobes.planner.places import NoTypes
+        from kprobes.symbols.variables import FileVariables
 
         if isinstance(source, AutoHandler):
             registers = SHOWN_ARGUMENTS if group.at_entry else 0
@@ -166,6 +167,7 @@ class _Builder:
             unsafe=probe.unsafe,
             steps=not probe.on_fault,
             on_fault=probe.on_fault,
+            variables=FileVariables(group.sites),
         )
         handler = compile_handler(source, surroundings, self._specs)
         verify(handler)

@@ -12,6 +12,7 @@ from kprobes.errors import FormatError, TypeNotFoundError
 from kprobes.model.cnames import builtin_type, canonical_int_name
 from kprobes.model.ctype import Array, Enum, Float, Function, Int, Member, Parameter, Pointer, Struct, Void
 from kprobes.symbols.btf import Btf, Kind, Record, load_btf
+from kprobes.symbols.variables import KNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -119,11 +120,11 @@ class KernelTypes:
         return None
 
     def variable(self, name: str) -> CType | None:
-        """Return the type of the global variable *name* (kernels tell those of per-CPU ones), or None."""
+        """Return the type of the global variable *name* (BTF tells that of per-CPU ones), or None."""
         for number, btf in self._blobs(None):
             for record in btf.named(name, _VARIABLES):
                 return self._ctype(number, record.value)
-        return None
+        return self.typename(KNOWN[name]) if name in KNOWN else None
 
     def enumerators(self, enum: Enum) -> dict[int, str]:
         """Return the constants of *enum* by value; of several names the first."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _SYMBOL = struct.Struct("<IBBHQQ")
-STT_NOTYPE, STT_FUNC, STT_IFUNC = 0, 2, 10
+STT_NOTYPE, STT_OBJECT, STT_FUNC, STT_TLS, STT_IFUNC = 0, 1, 2, 6, 10
 _BINDINGS = {0: "local", 1: "global", 2: "weak", 10: "unique"}
 _RANKS = {"global": 0, "unique": 0, "weak": 1, "local": 2}
 NAME_LIMIT = 1 << 16
@@ -49,6 +49,16 @@ class ElfSymbol:
     old: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ElfVariable:
+    """A variable: *address* as the file has it, *size* in bytes, 0 where unknown."""
+
+    name: str
+    address: int
+    size: int
+    is_thread_local: bool = False
+
+
 class SymbolTable:
     """One table: *symbols* and *strings* as in the file, *versions* of each symbol or none."""
 
@@ -67,6 +77,16 @@ class SymbolTable:
             _, info, _, section, _, _ = _SYMBOL.unpack_from(self._symbols, index * _SYMBOL.size)
             if section and info & 15 in (STT_FUNC, STT_IFUNC, STT_NOTYPE):
                 yield self.symbol(index)
+
+    def variables(self, name: str) -> Iterator[ElfVariable]:
+        """Return the defined variables called *name*."""
+        wanted = name.encode("utf-8", "surrogateescape")
+        if not wanted or b"\0" in wanted:
+            return
+        for index in self._entries_named(set(self._names_that_are(wanted))):
+            _, info, _, section, address, size = _SYMBOL.unpack_from(self._symbols, index * _SYMBOL.size)
+            if section and info & 15 in (STT_NOTYPE, STT_OBJECT, STT_TLS):
+                yield ElfVariable(name, address, size, info & 15 == STT_TLS)
 
     def functions(self) -> list[tuple[int, int]]:
         """Return (address, number of the entry) of each defined function."""
@@ -155,6 +175,14 @@ class ElfSymbols:
             if found:
                 return _preferred(found)
         return [symbol for prefix in mangled_prefixes(name) for symbol in self.glob(f"{prefix}*")]
+
+    def variables(self, name: str) -> list[ElfVariable]:
+        """Return the variables called *name* in the first table that has any."""
+        for table in self._each_table():
+            found = list(table.variables(name))
+            if found:
+                return found
+        return []
 
     def glob(self, pattern: str) -> list[ElfSymbol]:
         """Return the functions that match *pattern*, one for each address, in the order of addresses.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import casts, integers, strings, texts
+from kprobes.compiler.front import casts, globalvars, integers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
     Constant,
@@ -332,6 +332,9 @@ MAKERS: dict[str, Maker] = {
     "sizeof": _sizeof,
     "offsetof": _offsetof,
     "container_of": _container_of,
+    "var": globalvars.variable,
+    "percpu": globalvars.per_cpu,
+    "address_of": globalvars.address_of,
     "flags": _flags,
     "deref": _deref,
     "hex": _hex,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Functions that stand between a system call and its work take pointers of the caller's, which types don't tell apart.
 SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__se_sys_", "__do_sys_", "__sys_", "do_sys_", "ksys_", "compat_sys_")
 RECORD_TEXT = 256
+FUNCTION = -1  # among the arguments: the address of the probed instruction
 NO_SELF = "a handler is no method: move it out of the class"
 
 
@@ -200,14 +201,18 @@ class Parameters:
         current, build.current = build.current, build.prologue_block
         place = self.ctx.place(node)
         if build.part == "entry":
-            value = build.context(place, "argument", index)
+            value = build.context(place, "function" if index == FUNCTION else "argument", max(index, 0))
         else:
-            slot = Slot(f".arg{index + 1}", U64)
+            slot = Slot(".function" if index == FUNCTION else f".arg{index + 1}", U64)
             self._captured[slot] = index
             value = build.read_slot(place, slot)
         build.current = current
         self._read[key] = value
         return value
+
+    def probed(self, node: ast.AST) -> Value:
+        """Return the address of the probed instruction, also in the exit part."""
+        return self._argument(node, FUNCTION)
 
     def captured(self, node: ast.AST, slot: Slot) -> Value | None:
         """Return, in the entry part, the value that *slot* of the exit part stands for; None if it is no argument's."""

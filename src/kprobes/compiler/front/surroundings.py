@@ -33,6 +33,26 @@ class RecordField(Protocol):
     def location(self) -> str: ...  # noqa: D102
 
 
+class VariablePlace(Protocol):
+    """Where a global variable lies: at *address*, or with *relative* so far behind the probed instruction."""
+
+    @property
+    def address(self) -> int: ...  # noqa: D102
+    @property
+    def relative(self) -> bool: ...  # noqa: D102
+
+
+class Variables(Protocol):
+    """Where addresses of global variables come from."""
+
+    def find(self, name: str) -> VariablePlace:
+        """Return where the symbol *name* lies.
+
+        Raises:
+            KprobesError: there is none, or it can't be told.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a handler is compiled for.
@@ -42,6 +62,7 @@ class Surroundings:
     per-CPU shares of maps without a key; events are numbered from *first_event_id*. *unsafe* allows to change the
     probed program. *steps*: what stands behind a `yield` can run behind the probed instruction. *on_fault*: the handler
     runs when the probed instruction has faulted. *untyped* says why there is no prototype, where that is known.
+    *variables* knows where global variables lie.
     """
 
     kind: str
@@ -55,6 +76,7 @@ class Surroundings:
     steps: bool = False
     on_fault: bool = False
     untyped: str = ""
+    variables: Variables | None = None
 
     @property
     def returns(self) -> bool:
