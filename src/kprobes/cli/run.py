@@ -93,7 +93,7 @@ def event_writer(session: Session, stream: TextIO, *, as_json: bool) -> Callable
 
         lines = JsonLines(stream)
         return lambda events: lines.write(
-            {"event": one.name, "site": one.site, **with_names(one.fields)} for one in events
+            {"event": one.layout.name, "site": one.site, **with_names(one.fields)} for one in events
         )
     return EventTables(session, stream).write
 

@@ -100,7 +100,7 @@ def with_names(fields: dict[str, object]) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in fields.items():
         found[key] = value
-        if isinstance(value, Named) and f"{key}_name" not in fields:
+        if isinstance(value, Named) and f"{key}_name" not in fields and value.name != int.__repr__(value):
             found[f"{key}_name"] = value.name
     return found
 

@@ -67,7 +67,7 @@ class KernelVariables:
         table = self._table()
         found = {symbol.address: symbol for symbol in table.lookup(name)}
         if not found:
-            raise SymbolNotFoundError(name, nearest=table.nearest(name), where="the kernel")
+            raise SymbolNotFoundError(name, nearest=table.nearest(name), where="the kernel", thing="symbol")
         if table.hidden:
             raise UnsupportedError("kernel addresses are hidden from you", hint="run as root")
         if len(found) > 1:
@@ -103,7 +103,7 @@ class FileVariables:
             start = elf.address_of(site.address)
         if not found or start is None:
             hint = "variables are those of the probed object; a stripped file has only those it exports"
-            raise SymbolNotFoundError(name, where=site.path, hint=hint)
+            raise SymbolNotFoundError(name, where=site.path, hint=hint, thing="variable")
         if len({one.address for one in found}) > 1:
             raise AmbiguousSymbolError(name, tuple(hex(one.address) for one in found))
         if found[0].is_thread_local:
