@@ -210,9 +210,11 @@ def name_of(text: SourceText, node: ast.expr, index: int) -> str:
             break
     if isinstance(node, ast.Constant):
         return f"field{index + 1}"
-    return text.segment(node)
+    return _VARIABLE.sub(r"\1", text.segment(node))
 
 
+# Global variables go by their own name.
+_VARIABLE = re.compile(r"""\b(?:var|percpu)\(\s*["']([^"']+)["'][^()]*\)""")
 _WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool", "flags"})
 
 
