@@ -4,17 +4,20 @@ examples:
   kprobes info vfs_read
   kprobes info --vm=6.1 tcp_v4_connect
   kprobes info --format json do_exit
+  kprobes info libc:malloc          of a library or a program: prototype, source line, where it was inlined
+  kprobes info ./mytool@parse.c:42
   kprobes info -p PID libc:malloc   how it would be armed in that process, and why so
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from kprobes.cli.options import add_target_options, target_of
-from kprobes.errors import TypeNotFoundError, UnprobeableError
+from kprobes.errors import FormatError, SymbolNotFoundError, TypeNotFoundError, UnprobeableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +27,12 @@ if TYPE_CHECKING:
     from kprobes.model.features import Features
     from kprobes.symbols.btf_types import KernelTypes
     from kprobes.symbols.explain import Explanation
+    from kprobes.symbols.file import FileResolution
 
 
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
-    parser.add_argument("function", metavar="FUNC", help="a kernel function, module:function, or a place in a process")
+    parser.add_argument("function", metavar="FUNC", help="a kernel function, module:function, or a place in a program")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object")
     add_target_options(parser)
 
@@ -36,7 +40,10 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: Namespace) -> int:
     """Explain one function."""
     if arguments.pid is not None:
-        return _run_in_process(arguments)
+        target_of(arguments)  # refuses options that contradict each other
+        return _show(arguments, _explain_in_process(arguments.function, arguments.pid))
+    if not (arguments.vm or arguments.kernel) and _is_of_a_file(arguments.function):
+        return _show(arguments, _explain_in_file(arguments.function.removeprefix("u:")))
     engine = target_of(arguments).open()
     try:
         facts = engine.facts()
@@ -52,14 +59,38 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _run_in_process(arguments: Namespace) -> int:
-    target_of(arguments)  # refuses options that contradict each other
-    known = _explain_in_process(arguments.function, arguments.pid)
+def _show(arguments: Namespace, known: dict[str, object]) -> int:
     if arguments.format == "json":
         sys.stdout.write(f"{json.dumps(known)}\n")
     else:
-        sys.stdout.write(_rows_of((label, str(text)) for label, text in known.items()))
+        from kprobes.symbols.source_lines import shown_copies
+
+        sys.stdout.write(_rows_of((k, shown_copies(v) if isinstance(v, list) else str(v)) for k, v in known.items()))
     return 0
+
+
+def _is_of_a_file(place: str) -> bool:
+    """Return whether *place* is one in a program or library, not a function of the kernel or of a module of it."""
+    if place.startswith("u:") or "/" in place or "@" in place:
+        return True
+    name, colon, _ = place.partition(":")
+    if not colon or os.path.isdir(f"/sys/module/{name}"):  # noqa: PTH112
+        return False
+    from kprobes.symbols.objects import MachineObjects
+
+    try:
+        return bool(MachineObjects().find(name))
+    except SymbolNotFoundError:
+        return False
+
+
+def _explain_in_file(place: str) -> dict[str, object]:
+    from kprobes.symbols.file import resolve_file
+
+    try:
+        return _explain_places(resolve_file(place))
+    except UnprobeableError as error:
+        return {"function": place, "can be probed": f"no: {error.reason}", "hint": error.hint}
 
 
 def _explain_in_process(place: str, pid: int) -> dict[str, object]:
@@ -69,16 +100,12 @@ def _explain_in_process(place: str, pid: int) -> dict[str, object]:
     from kprobes.planner.process import plan_process
     from kprobes.symbols.file import resolve_in_process
 
-    resolution = resolve_in_process(place, pid)
+    try:
+        resolution = resolve_in_process(place, pid)
+    except UnprobeableError as error:
+        return {"function": place, "can be probed": f"no: {error.reason}", "hint": error.hint}
     one = resolution.found[0]
-    found: dict[str, object] = {
-        "function": one.site.name,
-        "object": one.site.path or "none",
-        "file offset": hex(one.site.address + one.site.offset),
-        "size": f"{one.size} bytes" if one.size else "not known",
-    }
-    if len(resolution.found) > 1:
-        found["note"] = f"{len(resolution.found)} places match: this is the first"
+    found = _explain_places(resolution)
     kinds = ("uprobe",) if one.site.offset or not one.site.symbol else ("uprobe", "uretprobe")
     for kind in kinds:
         label = "by a probe" if kind == "uprobe" else "by its return"
@@ -90,6 +117,32 @@ def _explain_in_process(place: str, pid: int) -> dict[str, object]:
         else:
             found["address"] = hex(row.address)
             found[label] = f"{row.way}: {row.why}"
+    return found
+
+
+def _explain_places(resolution: FileResolution) -> dict[str, object]:
+    """Return what is known about the first of the places, by label."""
+    from kprobes.symbols.source_lines import inlined_copies, prototype, source_line
+
+    one = resolution.found[0]
+    found: dict[str, object] = {"function": one.site.name}
+    untold = None
+    if one.site.path:
+        is_entry = not one.site.offset and one.site.symbol
+        try:
+            found["prototype"] = prototype(one) if is_entry else ""
+            found["source"] = source_line(one)
+            found["inlined"] = inlined_copies(one.site.symbol, one.object) if is_entry else []
+        except FormatError as problem:
+            untold = str(problem)
+    found = {label: text for label, text in found.items() if text}
+    found["object"] = one.site.path or "none"
+    found["file offset"] = hex(one.site.address + one.site.offset)
+    found["size"] = f"{one.size} bytes" if one.size else "not known"
+    if len(resolution.found) > 1:
+        found["note"] = f"{len(resolution.found)} places match: this is the first"
+    if untold:
+        found["no types"] = untold
     return found
 
 

@@ -7,6 +7,7 @@ import os
 from kprobes.errors import SymbolNotFoundError, UsageError
 from kprobes.frozen import replace
 from kprobes.planner.group import Group
+from kprobes.planner.prototypes import is_entry
 from kprobes.symbols.elf import ElfFile
 from kprobes.symbols.file import resolve_anywhere, resolve_file
 from kprobes.symbols.objects import MachineObjects, ProcessObjects
@@ -46,6 +47,7 @@ def group_files(
             is_pending = True
             notes.append(f"{place}: {resolution.found[0].object.name} is not loaded yet: it is probed as soon as it is")
         resolved += resolution.found
+        prototypes.add_sources(resolution.sources)
         if resolution.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in resolution.skipped)
             notes.append(f"{place}: {sum(count for _, count in resolution.skipped)} left out ({reasons})")
@@ -53,7 +55,7 @@ def group_files(
     for site in sites:
         if probe.kind == "uretprobe" and site.offset:
             raise UsageError(f"a return probe sits at a function's entry, {site.name} does not")
-    at_entry = all(not site.offset and site.symbol for site in sites)
+    at_entry = all(is_entry(site) for site in sites)
     group = Group(probe, tuple(sites), None, at_entry=at_entry, is_pending=is_pending)
     return prototypes.groups(group, resolved), notes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from functools import cached_property
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from kprobes.model.ctype import CType, Enum, Function, Member, Struct, Types
+    from kprobes.model.plan import Site
     from kprobes.model.probe import Probe
     from kprobes.planner.group import Group
     from kprobes.symbols.dwarf.types import ObjectTypes
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 ALTERED = re.compile(r"\.(?:isra|constprop|part|cold)(?:\.|\Z)")
 
 
+def is_entry(site: Site) -> bool:
+    """Return whether *site* is where a function is entered, so that its arguments are there."""
+    return not site.offset and bool(site.symbol)
+
+
 class FileTypes:
     """The types of the program or library *path*; *root* is put before the paths of its debug files.
 
@@ -36,7 +41,7 @@ class FileTypes:
 
     def __init__(self, path: str, root: str) -> None:
         self._path = path
-        self._root = "" if root and _is_same(root, "/") else root
+        self._root = root
         self._none = NoTypes()
         self.sources: tuple[str, ...] = ()
         self.reason = ""
@@ -128,6 +133,7 @@ class Prototypes:
 
     def __init__(self) -> None:
         self._files: dict[str, FileTypes] = {}
+        self._sources: dict[str, None] = {}
 
     def of(self, path: str, root: str = "") -> FileTypes:
         """Return the types of the file *path*."""
@@ -138,7 +144,12 @@ class Prototypes:
     @property
     def sources(self) -> tuple[str, ...]:
         """Return the files that were asked, also those that would have been and aren't there."""
-        return tuple(dict.fromkeys(path for one in self._files.values() for path in one.sources))
+        found = dict.fromkeys(path for one in self._files.values() for path in one.sources)
+        return tuple({**self._sources, **found})
+
+    def add_sources(self, paths: Sequence[str]) -> None:
+        """Note files that were asked for something else."""
+        self._sources.update(dict.fromkeys(paths))
 
     def groups(self, group: Group, resolved: Sequence[ResolvedFile]) -> list[Group]:
         """Return *group*, whose sites are *resolved* in this order, parted by prototype where its handler asks for
@@ -148,29 +159,28 @@ class Prototypes:
             return [group]
         if not wants_prototype(probe, len(resolved)) and (len(resolved) > 1 or isinstance(probe.handler, AutoHandler)):
             return [replace(group, types=self.of(first.site.path, first.object.root))]
-        found: dict[object, tuple[Function | None, Types, str, list[int]]] = {}
+        found: dict[tuple[bool, object], tuple[Function | None, Types, str, list[int]]] = {}
         for number, one in enumerate(resolved):
             prototype, types, reason = self._prototype(probe, one)
-            found.setdefault(prototype_shape(prototype), (prototype, types, reason, []))[3].append(number)
+            shape = is_entry(one.site), prototype_shape(prototype)
+            found.setdefault(shape, (prototype, types, reason, []))[3].append(number)
         return [
             replace(
-                group, sites=tuple(group.sites[n] for n in numbers), prototype=prototype, types=types, untyped=reason
+                group,
+                sites=tuple(group.sites[n] for n in numbers),
+                prototype=prototype,
+                at_entry=is_at_entry,
+                types=types,
+                untyped=reason,
             )
-            for prototype, types, reason, numbers in found.values()
+            for (is_at_entry, _), (prototype, types, reason, numbers) in found.items()
         ]
 
     def _prototype(self, probe: Probe, one: ResolvedFile) -> tuple[Function | None, Types, str]:
         types = self.of(one.site.path, one.object.root)
-        if one.site.offset or not one.site.symbol or probe.on_fault:
+        if not is_entry(one.site) or probe.on_fault:
             return None, types, ""
         prototype = types.function_at(one.address, one.site.symbol)
         if prototype is not None and not one.site.symbol.startswith("_Z"):
             prototype = replace(prototype, name=one.site.symbol)  # of several names that which was asked for
         return prototype, types, "" if prototype else types.reason
-
-
-def _is_same(first: str, second: str) -> bool:
-    try:
-        return os.path.samefile(first, second)  # noqa: PTH121
-    except OSError:
-        return False

@@ -50,6 +50,8 @@ def find_debug_file(elf: ElfFile, section: str, root: str = "") -> DebugFile:
 
 def debug_directories(root: str = "") -> list[str]:
     """Return where debug files are looked for: as the environment says, as the process sees it, on this machine."""
+    if root and _is_same(root, "/"):
+        root = ""  # one name for a file, whichever process is looked at
     own = [directory for directory in os.environ.get("KPROBES_DEBUG_DIR", "").split(":") if directory]
     return list(dict.fromkeys([*own, root + DIRECTORY, DIRECTORY]))
 
@@ -90,6 +92,13 @@ def _fits(path: str, build_id: str, checksum: int | None, section: str) -> bool:
 def _has(elf: ElfFile, section: str) -> bool:
     found = elf.section(section)
     return found is not None and found.type != SHT_NOBITS and found.size > 0
+
+
+def _is_same(first: str, second: str) -> bool:
+    try:
+        return os.path.samefile(first, second)  # noqa: PTH121 - pathlib costs start-up time
+    except OSError:
+        return False
 
 
 def _checksum(elf: ElfFile) -> int:

@@ -1,7 +1,7 @@
 """Places in programs and shared objects -> file offsets, which is what a uprobe takes.
 
 Spellings: `libc:malloc`, `malloc` (in the program itself), `malloc+0x10`, `/path/to/file:name`, `libc:0x620` (a file
-offset), and globs on both sides (`libssl*:SSL_*`).
+offset), `mytool@parse.c:42` (a source line), and globs on both sides (`libssl*:SSL_*`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PLACE = re.compile(
     r"(?:(?P<object>[^\x00-\x20]*?[^\x00-\x20:]):(?!:))?(?P<name>[^\x00-\x20:+]+(?:::[^\x00-\x20:+]+)*)"
     r"(?:\+(?P<offset>0x[0-9a-fA-F]+|\d+))?\Z"
 )
+LINE = re.compile(r"(?P<object>[^\x00-\x20]*)@(?P<file>[^\x00-\x20:@]+):(?P<line>[1-9]\d{0,8})\Z")
 OFFSET = re.compile(r"0x[0-9a-fA-F]{1,16}\Z")
 
 
@@ -46,10 +47,12 @@ class ResolvedFile:
 
 @dataclass(frozen=True, slots=True)
 class FileResolution:
-    """What a place means: its sites, and how many functions of a glob were left out, by reason."""
+    """What a place means: its sites, and how many functions of a glob were left out, by reason. *sources* are files
+    that the answer depends on besides those of the sites."""
 
     found: tuple[ResolvedFile, ...]
     skipped: tuple[tuple[str, int], ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 def resolve_file(text: str, objects: Objects | None = None) -> FileResolution:
@@ -58,28 +61,65 @@ def resolve_file(text: str, objects: Objects | None = None) -> FileResolution:
     Raises:
         UsageError: the spelling is off, or names no object.
         SymbolNotFoundError, AmbiguousSymbolError: with what comes near, or what tells them apart.
-        UnprobeableError: a single place that holds no code, or is an IFUNC.
+        UnprobeableError: a single place that holds no code, is an IFUNC, or was only inlined.
         FormatError: a file is malformed.
     """
+    objects = objects or MachineObjects()
+    try:
+        return _resolve(text, objects)
+    except SymbolNotFoundError as missing:
+        if missing.thing == "function":
+            _refuse_inlined(text, objects)
+        raise
+
+
+def _resolve(text: str, objects: Objects) -> FileResolution:
+    line = LINE.match(text)
+    if line is not None:
+        from kprobes.symbols.source_lines import resolve_line
+
+        return resolve_line(text, line["file"], int(line["line"]), _objects_of(text, line["object"], objects))
     match = PLACE.match(text)
     if match is None:
         raise UsageError(
             f"{text!r} is no place in a program", hint="write object:function, object:function+0x10 or object:0x620"
         )
-    objects = objects or MachineObjects()
-    main = objects.main() if not match["object"] else None
-    if not match["object"] and main is None:
-        raise UsageError(
-            f"{text!r} names no object",
-            hint=f"write `libc:{match['name']}`, `./program:{match['name']}`, or add -p PID",
-        )
-    files = [main] if main else objects.find(match["object"])
+    files = _objects_of(text, match["object"] or "", objects)
     offset = int(match["offset"] or "0", 16 if (match["offset"] or "").startswith("0x") else 10)
     if GLOB.search(match["name"]) or len(files) > 1:
         if offset:
             raise UsageError(f"{text!r} gives an offset to a glob", hint="name one function, or leave the offset out")
         return _resolve_glob(text, match["name"], files, objects)
     return FileResolution((_resolve_one(match["name"], offset, files[0], objects),))
+
+
+def _objects_of(text: str, name: str, objects: Objects) -> list[Object]:
+    """Return the objects that *name* means, which is empty for the program itself."""
+    if name:
+        return objects.find(name)
+    main = objects.main()
+    if main is None:
+        plain = text.removeprefix("@")
+        sign = "@" if plain != text else ":"
+        raise UsageError(
+            f"{text!r} names no object", hint=f"write `libc{sign}{plain}`, `./program{sign}{plain}`, or add -p PID"
+        )
+    return [main]
+
+
+def _refuse_inlined(text: str, objects: Objects) -> None:
+    """Do nothing where *text* is no function that was only inlined.
+
+    Raises:
+        UnprobeableError: it is one.
+    """
+    match = PLACE.match(text)
+    if match is None or GLOB.search(match["name"]) or LINE.match(text):
+        return
+    from kprobes.symbols.source_lines import refuse_inlined
+
+    for one in _objects_of(text, match["object"] or "", objects):
+        refuse_inlined(match["name"], one)
 
 
 def resolve_in_process(text: str, pid: int) -> FileResolution:
@@ -94,21 +134,24 @@ def resolve_anywhere(text: str, objects: Objects) -> FileResolution:
         What `resolve_file` does.
     """
     try:
-        return resolve_file(text, objects)
+        return _resolve(text, objects)
     except SymbolNotFoundError as missing:
         match, main = PLACE.match(text), objects.main()
         if main is None or match is None or match["object"]:
+            if missing.thing == "function":
+                _refuse_inlined(text, objects)
             raise
         near = list(missing.nearest)
         for one in objects.all():
             if one.path == main.path:
                 continue
             try:
-                return resolve_file(f"{one.path}:{text}", objects)
+                return _resolve(f"{one.path}:{text}", objects)
             except SymbolNotFoundError as other:
                 near += other.nearest
             except FormatError:  # code that a program made: mapped from a file, and no ELF
                 continue
+        _refuse_inlined(text, objects)
         best = nearest_names(match["name"], near)
         raise SymbolNotFoundError(text, nearest=best, where=f"{main.name} and its libraries") from None
 

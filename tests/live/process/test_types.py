@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.symbols.built import CPP, C, build
+from tests.unit.symbols.built import CPP, PROGRAMS, C, build
 
 KPROBES = [sys.executable, "-m", "kprobes.cli.main"]
 ENGINES = ([], ["--engine", "uprobe"])
@@ -159,3 +159,56 @@ def test_damaged_debug_information_costs_types_not_probes(store, tmp_path):
     assert done.returncode == 1
     assert "the debug information is malformed" in done.stderr or "debug information" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LINES = (PROGRAMS / "store.c").read_text().splitlines()
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=("process", "uprobe"))
+def test_an_inlined_line_is_counted_at_each_of_its_copies(store, tmp_path, engine):
+    number = next(n for n, line in enumerate(LINES, 1) if "return x * 2" in line)
+    output = tmp_path / "out.json"
+    words = ("count", f"@store.c:{number}", "--format", "json", "-o", str(output), *engine, "--", str(store), "3")
+    done = kprobes(*words)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(rows) == 2
+    assert {row["hits"] for row in rows} == {3}
+    assert all(row["probe"].startswith(f"store@store.c:{number}(work+0x") for row in rows)
+
+
+def test_parameters_can_be_taken_at_the_line_of_an_entry(store, tmp_path):
+    number = next(n for n, line in enumerate(LINES, 1) if "int work(int k" in line) + 1
+    script = tmp_path / "script.py"
+    script.write_text(f"from kprobes import emit, uprobe\n\n@uprobe('@store.c:{number}')\ndef on(k):\n    emit(k=k)\n")
+    output = tmp_path / "out.json"
+    done = kprobes("run", str(script), "--format", "json", "-o", str(output), "--", str(store), "2")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["k"] for line in output.read_text().splitlines()] == [0, 1]
+
+
+def test_what_was_only_inlined_is_refused_with_its_copies(store):
+    done = kprobes("trace", "twice", "--", str(store))
+    assert done.returncode == 1
+    assert "it has no entry, the compiler inlined it at 2 places" in done.stderr
+    assert "hint: probe where a copy begins: store:work" in done.stderr
+
+
+def test_info_tells_prototype_line_and_copies(store):
+    known = json.loads(kprobes("info", "--format", "json", f"{store}:work").stdout)
+    assert known["prototype"] == "int work(int k, struct inner by_value, long last, ...)"
+    number = next(n for n, line in enumerate(LINES, 1) if "int work(int k" in line) + 1
+    assert known["source"].endswith(f"/store.c:{number}")
+    shown = kprobes("info", f"{store}:twice").stdout
+    assert "no: it has no entry, the compiler inlined it at 2 places" in shown
+    shown = kprobes("info", "libc:malloc").stdout
+    assert "libc.so.6:malloc" in shown
+
+
+def test_a_cached_plan_reads_no_debug_information(store, tmp_path):
+    words = ("trace", "visit", "-n", "1", "-o", str(tmp_path / "out"), "--", str(store), "1")
+    assert kprobes(*words).returncode == 0
+    tracer = f"import sys; from kprobes.cli.main import main; status = main({list(words)!r}); " \
+             "print(status, [m for m in sys.modules if 'dwarf' in m or m == 'kprobes.planner.prototypes'])"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", tracer], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr

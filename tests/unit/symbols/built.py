@@ -31,8 +31,8 @@ class Built(NamedTuple):
 
 
 def build(directory: Path, sources: tuple[str, ...], *flags: str) -> Path:
-    """Compile *sources* with *flags* in *directory*; return the program."""
-    program = directory / sources[0].partition(".")[0]
+    """Compile *sources* (names in `programs`, or paths) with *flags* in *directory*; return the program."""
+    program = directory / Path(sources[0]).stem
     compiler = "g++" if sources[0].endswith(".cc") else "gcc"
     paths = [str(PROGRAMS / source) for source in sources]
     subprocess.run([compiler, "-o", program.name, *flags, *paths], check=True, cwd=directory)

@@ -299,14 +299,16 @@ def _each_scope(unit: Unit) -> Iterator[tuple[int, int, str]]:
                 pending.append((entry.after, depth + 1, behind))
 
 
-def entries_in_scopes(unit: Unit, tags: frozenset[int]) -> Iterator[int]:
-    """Return the offsets of the entries of *tags* in *unit*, and in its namespaces and classes."""
+def entries_in_scopes(unit: Unit, tags: frozenset[int], what: int = 0) -> Iterator[int]:
+    """Return the offsets of the entries of *tags* in *unit*, and in its namespaces and classes; of those only that say
+    *what*, if it is given."""
     home = unit.home
     pending = [(home.root(unit).after, 0)]
     while pending:
         at, depth = pending.pop()
         for offset, shape, _ in home.offsets(unit, at):
             if shape.tag in tags:
-                yield offset
+                if not what or what in shape.whats:
+                    yield offset
             elif shape.tag in SCOPES and shape.has_children and depth < NESTING_LIMIT:
                 pending.append((home.entry(unit, offset).after, depth + 1))

@@ -190,6 +190,11 @@ class Information:
             raise FormatError(f"{self.sections.path}: the debug information refers to what isn't there")
         return self.units[place]
 
+    def units_around(self, offset: int) -> list[Unit]:
+        """Return the unit that *offset* lies in, if it lies in one."""
+        place = bisect_right(self._starts, offset) - 1
+        return [self.units[place]] if place >= 0 and offset < self.units[place].end else []
+
     def root(self, unit: Unit) -> Entry:
         """Return the first entry of *unit*, which stands for all of it."""
         if unit.offset not in self._roots:
