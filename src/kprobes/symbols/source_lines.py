@@ -103,7 +103,10 @@ def source_line(one: ResolvedFile) -> str:
     """Return the `file.c:42` that the code of a site came from, empty where nothing tells."""
     with ElfFile(one.site.path) as elf:
         debug = find_debug_file(elf, ".debug_info", one.object.root)
-    found = line_at(DebugProgram(debug.path), one.address + one.site.offset) if debug.path else None
+    if not debug.path:
+        return ""
+    is_entry = bool(one.site.symbol) and not one.site.offset
+    found = line_at(DebugProgram(debug.path), one.address + one.site.offset, is_entry=is_entry)
     return f"{found[0]}:{found[1]}" if found else ""
 
 

@@ -62,8 +62,9 @@ def find_line(program: DebugProgram, file: str, line: int, is_code: Callable[[in
     return Line(chosen, near, is_known)
 
 
-def line_at(program: DebugProgram, address: int) -> tuple[str, int] | None:
-    """Return the source file and line that the code at *address* came from, None where nothing tells."""
+def line_at(program: DebugProgram, address: int, *, is_entry: bool = False) -> tuple[str, int] | None:
+    """Return the source file and line that the code at *address* (*is_entry*: of a function) came from, None where
+    nothing tells."""
     with reading(program.path):
         unit = program.unit_of(address)
         head = read_head(unit) if unit is not None else None
@@ -71,10 +72,10 @@ def line_at(program: DebugProgram, address: int) -> tuple[str, int] | None:
             return None
         found = None
         for row in rows(unit, head):
-            if row.address == address:
-                found = row  # of several lines that begin there the outermost: what was inlined follows
+            if is_entry and row.address == address:
+                found = row  # of the lines that begin there the function's own: what was inlined follows
                 break
-            if row.address < address < row.end:
+            if row.address <= address < row.end:
                 found = row
         return (_path(head.files, found.file), found.line) if found is not None else None
 
