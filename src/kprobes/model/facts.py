@@ -31,7 +31,11 @@ class Facts(Protocol):
 
     def text(self, what: str) -> str | None:
         """Return a text of the target: `blacklist` (kprobes), `functions` (available_filter_functions), `events`
-        (the names of all tracepoints), or `format:CATEGORY/NAME` (a tracepoint's format file).
+        (the names of all tracepoints), `version` (/proc/version), or `format:CATEGORY/NAME` (a tracepoint's format
+        file).
 
         None where there is none.
         """
+
+    def memory(self, address: int, size: int) -> bytes | None:
+        """Return *size* bytes of the target's kernel at *address*, as they are now; None where they can't be read."""

@@ -58,7 +58,10 @@ class KernelFacts:
         return tuple(sorted(name for name in names if name != "vmlinux"))
 
     def text(self, what: str) -> str | None:
-        """Return `blacklist`, `functions`, `events` or `format:CATEGORY/NAME`; None where there is none."""
+        """Return `blacklist`, `functions`, `events`, `version` or `format:CATEGORY/NAME`; None where there is none."""
+        if what == "version":
+            with open("/proc/version", encoding="utf-8") as file:  # noqa: PTH123
+                return file.read()
         if what == "blacklist":
             return self._files.text("debugfs", "kprobes/blacklist")
         if what == "functions":
@@ -69,3 +72,9 @@ class KernelFacts:
         if kind == "format" and ".." not in name:
             return self._files.text("tracefs", f"events/{name}/format")
         return None
+
+    def memory(self, address: int, size: int) -> bytes | None:
+        """Return *size* bytes of the kernel at *address*, as they are now; None where they can't be read."""
+        from kprobes.engines.kernel.kcore import read_kernel_memory
+
+        return read_kernel_memory(address, size)

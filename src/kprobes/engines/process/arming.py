@@ -177,13 +177,14 @@ def arrange(
     for group in by_mapping.values():
         image = objects.images.get(group[0].mapping.start)
         if image is None:
-            image = _image_of(plan, group, memory, known.get(plan.sites[group[0].number].path))
+            image = image_of(plan, group, memory, known.get(plan.sites[group[0].number].path))
             objects.images[group[0].mapping.start] = image
         _arrange_mapping(plan, group, image, ranges, result)
     return result
 
 
-def _image_of(plan: Plan, group: Sequence[Located], memory: ProcessMemory, known: CodeObject | None) -> Image:
+def image_of(plan: Plan, group: Sequence[Located], memory: ProcessMemory, known: CodeObject | None) -> Image:
+    """Return the code of the mapping that the sites of *group* lie in; *known* is what its file tells."""
     from kprobes.arch.x86_64.image import Image
     from kprobes.model.branches import unpack_branches
 

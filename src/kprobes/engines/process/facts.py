@@ -71,3 +71,7 @@ class ProcessFacts:
     def text(self, what: str) -> str | None:  # noqa: ARG002
         """Return None: these are texts of a kernel."""
         return None
+
+    def memory(self, address: int, size: int) -> bytes | None:  # noqa: ARG002
+        """Return None: this is about a kernel."""
+        return None

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_ASKED = ("events", "version")  # texts that few ask for: they are not in the image
+
+
 class ImageFacts:
     """Facts of an image. A tracepoint's format is asked of a guest by *ask* the first time, and kept."""
 
@@ -55,8 +58,12 @@ class ImageFacts:
             return path.read_text("utf-8", "surrogateescape")
         except FileNotFoundError:
             pass
-        content = self._ask(f"text:{what}") if what == "events" or what.startswith("format:") else None
+        content = self._ask(f"text:{what}") if what in _ASKED or what.startswith("format:") else None
         if content is None:
             return None
         cache.write_whole(path, content)
         return content.decode("utf-8", "surrogateescape")
+
+    def memory(self, address: int, size: int) -> bytes | None:
+        """Return *size* bytes of the guest's kernel at *address*, as they are now; None where they can't be read."""
+        return self._ask(f"memory:{address}:{size}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 POLL_S = 0.2
 # After each message records may gather: many small ones would keep an emulated CPU busy with sending.
 GATHER_S = 0.004
+MOST_MEMORY = 1 << 24  # bytes that are read at once
 
 
 class Link:
@@ -85,7 +86,8 @@ class Links:
         return {"modules": list(facts.modules())}, wire.to_bytes(facts.features)
 
     def fact(self, head: Head, _: bytes) -> Answer:
-        """Return one fact whole: `kallsyms`, `btf:MODULE` or `text:WHAT`; the result says whether there is one."""
+        """Return one fact whole: `kallsyms`, `btf:MODULE`, `text:WHAT` or `memory:ADDRESS:SIZE`; the result says
+        whether there is one."""
         facts = self._engine.facts()
         what, __, rest = str(head.get("what")).partition(":")
         if what == "kallsyms":
@@ -93,6 +95,10 @@ class Links:
         if what == "btf":
             path = facts.btf(rest)
             return path is not None, _content(path) if path else b""
+        if what == "memory":
+            address, ___, size = rest.partition(":")
+            memory = facts.memory(int(address), min(int(size), MOST_MEMORY))
+            return memory is not None, memory or b""
         text = facts.text(rest) if what == "text" else None
         return text is not None, (text or "").encode("utf-8", "surrogateescape")
 
