@@ -1,3 +1,5 @@
+# mypy: disable-error-code="var-annotated"
+# (the words of a handler have no values in Python)
 """`kprobes explain` in a process: what arming a place does, and with --step one hit in earnest."""
 
 from __future__ import annotations
