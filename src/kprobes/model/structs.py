@@ -124,7 +124,7 @@ def type_named(annotation: object, names: Mapping[str, object]) -> object:
             found = eval(annotation, {"__builtins__": __builtins__}, dict(names))  # noqa: S307 - as typing.get_type_hints
         except Exception:  # noqa: BLE001 - whatever it is, it is no Python
             found = annotation
-        return spelled(found, names) if isinstance(found, str) else type_named(found, names)
+        return spelled(annotation, names) if found == annotation else type_named(found, names)
     if annotation is bool:
         return BOOL
     return annotation

@@ -6,9 +6,11 @@ import enum
 import errno
 from dataclasses import dataclass
 
-from kprobes.model import words
+from kprobes.model import cwords, words
 from kprobes.model.ctype import Array, Enum, Float, Function, Int, Member, Parameter, Pointer, Struct, Void
+from kprobes.model.cwords import bits, char, cstr, i32, u8, u16, u32, u64
 from kprobes.model.mapspec import Count, HashMap, Histogram, Stack, String, Symbol, Unsigned
+from kprobes.model.structs import struct, union
 
 CHAR = Int("char", 1, True, "char")
 BOOL = Int("bool", 1, False, "bool")
@@ -165,6 +167,46 @@ class Kind(enum.IntEnum):
     LARGE = 4096
 
 
+class Mode(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+    SYNC = 8
+
+
+@struct
+class Inner:
+    code: u16
+    bytes: u8[4]
+
+
+@struct
+class Header:
+    magic: u32
+    length: u16
+    name: char[6]
+    next: "Header *"
+    path: cstr
+    inner: Inner
+    kind: Kind
+    low: bits(u32, 3)
+    high: bits(i32, 5)
+    items: "Inner[2]"
+
+
+@struct
+class Key:
+    pid: u32
+    name: char[16]
+    at: "Header *"
+
+
+@union
+class Either:
+    number: u64
+    header: Header
+
+
 class Limits:
     DEPTH = 4
 
@@ -190,6 +232,12 @@ NAMES: dict[str, object] = {
     **words.WORDS,
     "Kind": Kind,
     "Limits": Limits,
+    "Mode": Mode,
+    "Inner": Inner,
+    "Header": Header,
+    "Either": Either,
+    "Key": Key,
+    **cwords.WORDS,
     "errno": errno,
     "LIMIT": 8,
     "DEBUG": False,

@@ -73,7 +73,9 @@ def _item(ctx: Context, node: ast.expr, one: StructMember) -> Term:
     kind = pointers.int_type(ctype)
     if kind is not None and isinstance(term, Number | Constant):
         return pointers.extended(ctx, ctx.place(node), integers.narrow(ctx, node, term, kind), ctype)
-    raise ctx.error(node, f"the member {one.name} is a {format_ctype(ctype)}, this is {describe(term)}", advice(term))
+    raise ctx.error(
+        node, f"the member {one.name} is of type {format_ctype(ctype)}, this is {describe(term)}", advice(term)
+    )
 
 
 def member(ctx: Context, node: ast.AST, owner: Made, name: str) -> Term:

@@ -220,7 +220,8 @@ def describe(term: Term) -> str:
     if isinstance(term, Word):
         return f"the builtin {term.name}"
     if isinstance(term, Outside):
-        kind = type(term.thing).__name__ if type(term.thing).__module__ != "kprobes.model.cwords" else "type"
+        kind = "class" if isinstance(term.thing, type) else type(term.thing).__name__
+        kind = "type" if type(term.thing).__module__ == "kprobes.model.cwords" else kind
         return f"the Python {kind} {term.path}"
     names = {Nothing: "None", Items: "a tuple", Bound: "a method", RecordArray: "an array"}
     return names.get(type(term), "the parameters")
