@@ -191,7 +191,7 @@ class Header:
     kind: Kind
     low: bits(u32, 3)
     high: bits(i32, 5)
-    items: "Inner[2]"
+    items: Inner[2]
 
 
 @struct
