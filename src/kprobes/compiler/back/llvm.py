@@ -21,8 +21,18 @@ BPF_TRIPLE = "bpfel"
 BPF_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
 NATIVE_TRIPLE = "x86_64-unknown-linux-gnu"
 NATIVE_LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
+# A jump of BPF says its distance in 16 bits. Shorter texts, and fewer lines of optimised ones, come nowhere near.
+_LONGEST_JUMP, _LARGE_TEXT, _FEW_LINES = 32767, 60_000, 2500
 # Integer registers only: a detour saves no others.
 _NATIVE_FEATURES = "-sse,-sse2,-mmx,-x87,-avx,+soft-float"
+
+
+class TooLongError(Exception):
+    """A BPF program of *size* instructions has a jump that is too long for one."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
 
 
 @cache
@@ -59,9 +69,36 @@ def compile_object(text: str, triple: str, cpu: str) -> bytes:
 
     Raises:
         InternalError: LLVM refuses the text.
+        TooLongError: BPF can't jump over so much code.
     """
     machine = _machine(triple, cpu)
-    return bytes(machine.emit_object(_optimised(text, machine)))
+    module = _optimised(text, machine)
+    if triple == BPF_TRIPLE and len(text) > _LARGE_TEXT:
+        _refuse_long_jumps(str(module), machine)
+    return bytes(machine.emit_object(module))
+
+
+def _refuse_long_jumps(text: str, machine: TargetMachine) -> None:
+    """Raise TooLongError where a jump would go farther than an instruction of BPF can say: LLVM ends the process then.
+
+    It is seen in the assembly, which is made of a copy: making code changes the module.
+    """
+    if text.count("\n") < _FEW_LINES:
+        return
+    code = machine.emit_assembly(llvm.parse_assembly(text))
+    at, labels, jumps = 0, {}, []
+    for line in code.splitlines():
+        if line[:1] not in ("\t", " "):
+            labels[line.partition(":")[0]] = at
+            continue
+        words = line.split()
+        if words and words[0][0] not in ".#;":
+            at += 2 if words[-1] == "ll" else 1
+            if "goto" in words:
+                jumps.append((at, words[words.index("goto") + 1]))
+    longest = max((abs(labels.get(label, start) - start) for start, label in jumps), default=0)
+    if longest > _LONGEST_JUMP:
+        raise TooLongError(at)
 
 
 @cache

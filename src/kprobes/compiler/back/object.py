@@ -30,6 +30,23 @@ _MOVE, _ADD, _FRAME, _STACK = 0xBF, 0x07, 10, 512
 _MAX_COLUMN = (1 << 10) - 1
 
 
+class TooMuchError(CompileError):
+    """A handler *needs* more than BPF has."""
+
+    def __init__(self, handler: Handler, needs: str) -> None:
+        line = min(handler.lines, default=0)
+        super().__init__(
+            f"{handler.name} needs {needs}",
+            hint="keep fewer values and shorter strings, loop where statements repeat, or split the handler",
+            place=(handler.file, line, 0),
+            source=handler.lines.get(line, ""),
+        )
+
+
+class StackError(TooMuchError):
+    """A program needs more stack than BPF has."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Section:
     name: str
@@ -163,13 +180,7 @@ def _check_stack(code: bytes, handler: Handler) -> None:
             depth = max(depth, -immediate)
         copied = to if opcode == _MOVE and source == _FRAME else -1
     if depth > _STACK:
-        line = min(handler.lines, default=0)
-        raise CompileError(
-            f"{handler.name} needs {depth} bytes of stack, and a BPF program has {_STACK}",
-            hint="keep fewer values at a time, or split the handler into several",
-            place=(handler.file, line, 0),
-            source=handler.lines.get(line, ""),
-        )
+        raise StackError(handler, f"{depth} bytes of stack, and a BPF program has {_STACK}")
 
 
 def _relocation(code: bytes, found: tuple[int, int, str]) -> Relocation:

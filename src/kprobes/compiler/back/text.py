@@ -104,6 +104,7 @@ class FunctionText:
         self._locations: dict[tuple[int, int], int] = {}
         self._debug = ""
         self._names = 0
+        self.volatile: set[str] = set()  # pointers whose memory is to be loaded and stored each time
         self.open = True  # the current block has no terminator yet
         self.block = "start"
 
@@ -203,14 +204,17 @@ class FunctionText:
     def load(self, bits: int, pointer: str, align: int = 0) -> str:
         """Return the integer of *bits* at *pointer*; truth values are bytes in memory."""
         width = max(bits, 8)
-        value = self.let(f"load i{width}, ptr {pointer}, align {align or width // 8}")
+        value = self.let(f"load {self._how(pointer)}i{width}, ptr {pointer}, align {align or width // 8}")
         return self.let(f"trunc i8 {value} to i1") if bits == 1 else value
 
     def store(self, bits: int, value: str, pointer: str, align: int = 0) -> None:
         """Store the integer *value* of *bits* at *pointer*."""
         if bits == 1:
             value, bits = self.let(f"zext i1 {value} to i8"), 8
-        self.do(f"store i{bits} {value}, ptr {pointer}, align {align or bits // 8}")
+        self.do(f"store {self._how(pointer)}i{bits} {value}, ptr {pointer}, align {align or bits // 8}")
+
+    def _how(self, pointer: str) -> str:
+        return "volatile " if pointer in self.volatile else ""
 
     def finish(self) -> str:
         """Return the function's text."""

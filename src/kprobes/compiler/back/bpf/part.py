@@ -13,11 +13,12 @@ from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.target import BpfTarget
     from kprobes.compiler.back.text import FunctionText
-    from kprobes.compiler.ir.nodes import Function, Handler, Place
+    from kprobes.compiler.ir.nodes import Function, Handler, Place, Value
     from kprobes.errors import CompileError
 
 
 SCRATCH_HEADER = 8  # u64: in use
+LARGEST_SCRATCH = 32768  # PCPU_MIN_UNIT_SIZE: the largest value of a per-CPU map
 
 
 class BpfPart(Part):
@@ -39,6 +40,9 @@ class BpfPart(Part):
         # Working memory is found out about while lowering, so a part that needs some is lowered twice.
         self.scratch_size = -1  # none: everything goes on the stack
         self.scratch_used = 0
+        # What lives in working memory since the stack was too small for it (see `spills`).
+        self.distant = frozenset[int]()
+        self._kept: dict[int, str] = {}
 
     def room(self, size: int) -> str:
         """Return *size* bytes outside the stack, where there is such memory."""
@@ -52,6 +56,30 @@ class BpfPart(Part):
         """Copy a string by a helper: it takes distances that the verifier only knows bounds of, which loads and stores
         to the stack don't before Linux 5.12, and no path depends on what it finds."""
         return self.text.let(f"add i64 {call(self.text, 'copy_string', to, size, source)}, -1")
+
+    def integer_room(self) -> str:
+        """Return working memory for an integer, which is loaded and stored each time."""
+        place = self.room(8)
+        self.text.volatile.add(place)
+        return place
+
+    def keep_fault_flag(self) -> None:
+        """Keep the fault flag in working memory: LLVM would keep what each read gave, to or it together at the end."""
+        self._fault = self.integer_room()
+        self.text.store(64, "0", self._fault)
+
+    def bind(self, value: Value, operand: str) -> None:
+        """Let *value* be *operand* from here on."""
+        if value.number in self.distant and operand.startswith("%"):
+            self._kept[value.number] = self.integer_room()
+            self.text.store(value.type.bits, operand, self._kept[value.number])
+        else:
+            super().bind(value, operand)
+
+    def value(self, value: Value) -> str:
+        """Return the operand of *value*."""
+        place = self._kept.get(value.number)
+        return super().value(value) if place is None else self.text.load(value.type.bits, place)
 
     # Maps and sites
 

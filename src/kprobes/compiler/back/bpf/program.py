@@ -30,17 +30,18 @@ from kprobes.compiler.back.bpf.maps import (
     queue_pop,
     queue_push,
 )
-from kprobes.compiler.back.bpf.part import BpfPart
+from kprobes.compiler.back.bpf.part import LARGEST_SCRATCH, SCRATCH_HEADER, BpfPart
 from kprobes.compiler.back.bpf.reads import fill_slot, load
 from kprobes.compiler.back.bpf.scratch import release_scratch, take_scratch
+from kprobes.compiler.back.bpf.spills import distant_values, is_crowded, loop_counters
 from kprobes.compiler.back.bpf.target import STATS, BpfTarget, Lowered, stats_layout
 from kprobes.compiler.back.fills import sunk_texts
 from kprobes.compiler.back.formatting import format_text
-from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, compile_object
+from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, TooLongError, compile_object
 from kprobes.compiler.back.memory import zero
-from kprobes.compiler.back.object import read_programs
+from kprobes.compiler.back.object import StackError, TooMuchError, read_programs
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
-from kprobes.compiler.back.text import ModuleText
+from kprobes.compiler.back.text import ModuleText, literal
 from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
@@ -59,16 +60,32 @@ def lower(handler: ir.Handler, target: BpfTarget) -> Lowered:
         CompileError: the handler asks for what the way in can't give (a register through fentry).
         InternalError: the IR or the target is broken.
     """
-    module, maps, ways = lower_to_text(handler, target)
-    content = compile_object(module, BPF_TRIPLE, target.cpu)
+    frugal = any(function is not None and is_crowded(function) for function in (handler.entry, handler.exit))
+    try:
+        return _lower(handler, target, frugal=frugal)
+    except StackError:
+        if frugal:
+            raise
+    return _lower(handler, target, frugal=True)
+
+
+def _lower(handler: ir.Handler, target: BpfTarget, *, frugal: bool) -> Lowered:
+    module, maps, ways = lower_to_text(handler, target, frugal=frugal)
+    try:
+        content = compile_object(module, BPF_TRIPLE, target.cpu)
+    except TooLongError as error:
+        raise TooMuchError(handler, f"{error.size} instructions, and BPF can't jump over so many") from None
     programs = read_programs(content, handler, ways, target.learns_site_by)
     return Lowered(programs, maps)
 
 
 def lower_to_text(
-    handler: ir.Handler, target: BpfTarget
+    handler: ir.Handler, target: BpfTarget, *, frugal: bool = False
 ) -> tuple[str, tuple[MapLayout, ...], tuple[tuple[str, str], ...]]:
-    """Return the LLVM module of *handler*, the implicit maps, and (function name, way) of each part."""
+    """Return the LLVM module of *handler*, the implicit maps, and (function name, way) of each part.
+
+    *frugal*: what lives long is kept off the stack.
+    """
     target.check()
     module = ModuleText(BPF_TRIPLE, BPF_LAYOUT)
     maps = {STATS: stats_layout(target)}
@@ -78,36 +95,38 @@ def lower_to_text(
             continue
         if not way:
             raise InternalError(f"{handler.name} has an {function.part} part and no way to run it")
-        part = _lowered_part(module, handler, function, target, way)
+        part = _lowered_part(module, (handler, function, target, way), frugal=frugal)
         maps.update(part.implicit)
         ways.append((f"program/{function.part}", way))
     return module.finish(), tuple(maps.values()), tuple(ways)
 
 
-def _lowered_part(
-    module: ModuleText, handler: ir.Handler, function: ir.Function, target: BpfTarget, way: str
-) -> BpfPart:
+def _lowered_part(module: ModuleText, what: tuple[ir.Handler, ir.Function, BpfTarget, str], *, frugal: bool) -> BpfPart:
     """Lower one part; again with the working memory that it turned out to need."""
     scratch_size = 0
+    handler, function, target, way = what
     while True:
         text = module.function(f"{handler.name}.{function.part}", f"program/{function.part}")
         part = BpfPart(handler, function, target, way, text)
         part.scratch_size = scratch_size
-        _lower_part(part)
+        part.distant = distant_values(function) if frugal else frozenset()
+        _lower_part(part, frugal=frugal)
         if part.scratch_used <= scratch_size:
             return part
         scratch_size = part.scratch_used
+        if SCRATCH_HEADER + scratch_size > LARGEST_SCRATCH:
+            raise TooMuchError(handler, f"{scratch_size} bytes of working memory, and a CPU has {LARGEST_SCRATCH}")
         module.drop(text)
 
 
-def _lower_part(part: BpfPart) -> None:
+def _lower_part(part: BpfPart, *, frugal: bool) -> None:
     text, function = part.text, part.function
     first = function.blocks[0]
     text.at(first.nodes[0].place if first.nodes else first.end.place)
     part.learn_site()
     if part.scratch_size:
         take_scratch(part)
-    _make_slots(part)
+    _make_slots(part, frugal=frugal)
     if _is_only_part(part):
         part.count("hits")
     lower_blocks(part, _LOWERINGS, lambda block: _end(part, block))
@@ -126,17 +145,23 @@ def _end(part: BpfPart, block: ir.Block) -> None:
     part.text.give_back("0")
 
 
-def _make_slots(part: BpfPart) -> None:
+def _make_slots(part: BpfPart, *, frugal: bool) -> None:
     """Give each slot its place: integers and small buffers on the stack, large ones in memory of this CPU."""
     events = {event.id: event for event in part.handler.events}
     part.sunk = dict(sunk_texts(part.function, events))
     buffers = []
+    in_registers = loop_counters(part.function)
+    if frugal:
+        part.keep_fault_flag()
     for slot in part.function.slots:
-        if slot.type is not None:
+        if slot.type is not None and frugal and slot not in in_registers:
+            part.integers[slot] = part.integer_room()
+            part.text.store(slot.type.bits, literal(0, slot.type.bits), part.integers[slot])
+        elif slot.type is not None:
             part.integers[slot] = part.text.variable(slot.type.bits)
         elif slot not in part.sunk:
             buffers.append(slot)
-    used = 0
+    used = 0 if not frugal else _STACK_FOR_SLOTS
     for slot in sorted(buffers, key=lambda slot: slot.size):
         used += -(-slot.size // 8) * 8
         part.buffers[slot] = part.text.alloca(slot.size) if used <= _STACK_FOR_SLOTS else part.room(slot.size)

@@ -1,8 +1,20 @@
 """Working memory outside the stack, for buffers that its 512 bytes don't hold: one value a CPU, of one program.
 
-The value begins with a word that says whether it is in use. Programs of the kernel's functions need no such word: they
-run to their end before another one of them begins on that CPU, or the kernel skips the second one (and counts it). A
-uprobe's program may be preempted on kernels built for that; then another hit on the same CPU counts as missed.
+No two hits may have it at a time. A program never leaves its CPU, so there are two ways for another hit to come in
+between: an interrupt (or NMI) whose own code is probed, and a preemption. Who keeps them out:
+
+- Programs of kprobes, kretprobes (also kprobe.multi) and tracepoints run one at a time on a CPU, whichever they are:
+  the kernel counts them in `bpf_prog_active`, skips a second one and counts it as missed. Preemption is off meanwhile.
+- Programs of fentry and fexit may be preempted, on 7.2 also by default. Since 5.12 each runs once at a time on a CPU
+  (`prog->active`); the kernel skips and counts the second hit. Before that only preemption is off.
+- Programs of raw tracepoints have the same count since 6.1.
+- Programs of uprobes may be preempted (they are sleepable since 6.0), and nothing counts them.
+
+Where nobody does, the value begins with a word that says whether it is in use, and a hit that finds it so counts as
+missed. It is taken by one atomic exchange, since a preemption may come between a look and a store; where the kernel has
+no such operation (before 5.12) preemption is off, and whatever interrupts between the two gives it back before it ends.
+
+Source: kernel/trace/bpf_trace.c, kernel/bpf/trampoline.c, kernel/trace/trace_uprobe.c, Linux 5.10 to 7.2.
 """
 
 from __future__ import annotations
@@ -11,8 +23,9 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.part import SCRATCH_HEADER
-from kprobes.compiler.back.bpf.target import USER_WAYS
+from kprobes.compiler.back.bpf.target import TRAMPOLINE_WAYS, USER_WAYS
 from kprobes.model.layout import MapLayout
+from kprobes.model.plan import Way
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
@@ -33,26 +46,35 @@ def take_scratch(part: BpfPart) -> None:
     text.give_back("0")
     text.start(there)
     text.do(f"%scratch = getelementptr i8, ptr {base}, i64 0")
-    if part.way in USER_WAYS:
+    if _needs_guard(part):
         _guard(part)
     text.fix()
+
+
+def _needs_guard(part: BpfPart) -> bool:
+    is_old = not part.target.compare_exchange  # before 5.12 to 5.15
+    return part.way in USER_WAYS or part.way == Way.RAW_TRACEPOINT or (is_old and part.way in TRAMPOLINE_WAYS)
 
 
 def _guard(part: BpfPart) -> None:
     text = part.text
     taken, free = text.label("taken"), text.label("free")
-    in_use = text.let("load volatile i64, ptr %scratch, align 8")
+    if part.target.compare_exchange:
+        in_use = text.let("atomicrmw volatile xchg ptr %scratch, i64 1 monotonic, align 8")
+    else:
+        in_use = text.let("load volatile i64, ptr %scratch, align 8")
     text.unlikely(text.let(f"icmp ne i64 {in_use}, 0"), taken, free)
     text.start(taken)
     part.count("missed")
     text.give_back("0")
     text.start(free)
-    text.do("store volatile i64 1, ptr %scratch, align 8")
+    if not part.target.compare_exchange:
+        text.do("store volatile i64 1, ptr %scratch, align 8")
     text.barrier()
 
 
 def release_scratch(part: BpfPart) -> None:
     """Let the working memory go; comes before each end of the program."""
-    if part.scratch_size > 0 and part.way in USER_WAYS:
+    if part.scratch_size > 0 and _needs_guard(part):
         part.text.barrier()
         part.text.do("store volatile i64 0, ptr %scratch, align 8")

@@ -1,0 +1,80 @@
+"""Handlers that need more than a BPF stack load on each kernel, by each way in, and see what small ones see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from guest_harness import Guest, left_in
+
+from kprobes.cli.run import load_script
+from kprobes.model.probe import Probe
+
+HEAD = "from kprobes import comm, deref, emit, kprobe, kretprobe, now, string\n\n"
+
+
+def handler(decorator: str, parameters: str, *lines: str) -> str:
+    return f"@{decorator}\ndef big({parameters}):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def fields(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def emitted(names: list[str]) -> str:
+    return "emit(" + ", ".join(f"{name}={name}" for name in names) + ")"
+
+
+# Each value is read anew, so all of an event are the same: `v` the flags, `s` the name of the file.
+READS = [f"v{number} = file.f_flags" for number in range(100)]
+NAMES = [f"s{number} = file.f_path.dentry.d_name.name.string(32)" for number in range(16)]
+MANY = emitted(fields("v", 100) + fields("s", 16))
+INLINED = "\n".join(
+    [f"def f{depth}(x, file):\n    a = x + 1\n    b = file.f_flags\n    return f{depth + 1}(a + b, file) + a - b\n"
+     for depth in range(12)]
+    + ["def f12(x, file):\n    return x + file.f_flags\n"]
+)  # fmt: skip
+
+SCRIPTS = {
+    "entry": handler('kprobe("vfs_read")', "file, count", *READS, *NAMES, MANY),
+    "kprobe": handler('kprobe("vfs_read", way="kprobe")', "file, count", *READS, *NAMES, MANY),
+    "many sites": handler('kprobe("vfs_read", "vfs_write")', "file", *READS, *NAMES, MANY),
+    "pair": handler('kretprobe("vfs_read")', "file", *READS, *NAMES, "yield", MANY),
+    "kretprobe": handler('kretprobe("vfs_read", way="kprobe")', "file", *READS, *NAMES, "yield", MANY),
+    "loop": handler(
+        'kprobe("vfs_read")', "file",
+        *[f"v{number} = 0" for number in range(100)],
+        "for turn in range(3):",
+        *[f"    v{number} = v{number} * 2 + file.f_flags" for number in range(100)],
+        emitted(fields("v", 100)),
+    ),
+    "inlined": INLINED + "\n" + handler('kprobe("vfs_read")', "file",
+                                        *[f"v{number} = f0(5, file)" for number in range(8)], emitted(fields("v", 8))),
+}  # fmt: skip
+
+
+def probe_of(tmp_path: Path, text: str) -> Probe:
+    script = tmp_path / "script.py"
+    script.write_text(HEAD + text)
+    probe = load_script(str(script))["big"]
+    assert isinstance(probe, Probe)
+    return probe
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_big_handler_loads_and_every_value_is_right(guest: Guest, tmp_path: Path, name: str) -> None:
+    with guest.attach(probe_of(tmp_path, SCRIPTS[name])) as session:
+        guest.shell("dd if=/proc/version of=/dev/null bs=64 count=2")
+        session.detach()
+        events = list(session.events(0))
+        assert sum(one.missed or 0 for one in session.stats) == 0
+        assert any(layout.kind == "scratch" for layout in session.plan.maps) or name == "inlined"
+    assert len(events) >= 2
+    for event in events:
+        values = {value for field, value in event.fields.items() if field[0] == "v"}
+        names = {value for field, value in event.fields.items() if field[0] == "s"}
+        assert len(values) == 1, event
+        assert len(names) <= 1, event
+    if name != "loop" and name != "inlined":
+        assert "version" in {event["s0"] for event in events}
+    assert left_in(guest) == ""
