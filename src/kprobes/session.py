@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kprobes.model.caution import Caution
     from kprobes.model.listed import Listed
     from kprobes.model.mapspec import MapSpec
-    from kprobes.model.plan import Plan, Site, SiteStats
+    from kprobes.model.plan import Assertion, Plan, Site, SiteStats
     from kprobes.model.probe import Probe
     from kprobes.symbols.frames import KernelFrames, UserFrames
 
@@ -55,7 +55,12 @@ FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Wa
 
 @dataclass(frozen=True, slots=True)
 class ProbeStats:
-    """Counts of one site since attach. *missed* is None where this kernel does not tell all of it."""
+    """Counts of one site since attach. *missed* is None where this kernel does not tell all of it.
+
+    *unmatched*, known from `detach` on: calls of a handler with two halves whose return was not seen. They are still
+    inside, or were left by an exit, longjmp or an exception. In a process they are among the hits, in a kernel not; of
+    a probe of many sites the sum stands at the first.
+    """
 
     name: str
     kind: str
@@ -64,11 +69,20 @@ class ProbeStats:
     missed: int | None
     lost: int
     faults: int
+    unmatched: int = 0
 
     @property
     def clean(self) -> bool:
         """Return whether nothing was missed, lost or faulty."""
         return not (self.missed or self.lost or self.faults)
+
+
+@dataclass(frozen=True, slots=True)
+class AssertStats:
+    """How often an `assert` has *failed* since attach."""
+
+    assertion: Assertion
+    failed: int
 
 
 def attach(*probes: Probe, to: Target | None = None, warnings: bool = True) -> Session:
@@ -184,6 +198,8 @@ class Session:
         self._final: list[ProbeStats] | None = None
         self._final_drops: dict[str, int] | None = None
         self._held = Holdings(plan.maps, attached)
+        self._final_asserts: list[AssertStats] = []
+        self._unmatched: dict[int, int] = {}
         self._disabled: frozenset[int] = frozenset()
 
     def __enter__(self) -> Self:
@@ -355,6 +371,19 @@ class Session:
         return self._final if self._final is not None else self._read_stats()
 
     @property
+    def asserts(self) -> list[AssertStats]:
+        """Return how often each `assert` of the handlers has failed; after `close`, the last counts."""
+        return self._final_asserts if self._final is not None else self._read_asserts()
+
+    def _read_asserts(self) -> list[AssertStats]:
+        return [AssertStats(one, self._count_of(one.map)) for one in self.plan.asserts]
+
+    def _count_of(self, name: str) -> int:
+        found = self.read(name)
+        assert isinstance(found, int)
+        return found
+
+    @property
     def arming(self) -> list[str]:
         """Return which sites in a process take the slow way, a breakpoint, and what of a glob was left out."""
         armed: Sequence[Armed] = getattr(self._attached, "armed", ())
@@ -442,6 +471,7 @@ class Session:
     def detach(self) -> None:
         """Stop probing; maps, events under way and counts stay readable."""
         self._attached.detach()
+        self._unmatched = self._attached.unmatched()
 
     def close(self) -> None:
         """Detach and let go of the target; idempotent."""
@@ -449,8 +479,8 @@ class Session:
             return
         self._closed = True
         try:
-            self._attached.detach()
-            self._final = self._read_stats()
+            self.detach()
+            self._final, self._final_asserts = self._read_stats(), self._read_asserts()
             self._final_drops = self._held.dropped()
         finally:
             try:
@@ -478,7 +508,10 @@ class Session:
         missed: int | None = max(counted.missed, by_kernel)
         if untold and not missed:
             missed = None
-        return ProbeStats(site.name, probe.kind, probe.ways, counted.hits, missed, counted.lost, counted.faults)
+        unmatched = self._unmatched.get(counted.site, 0)
+        return ProbeStats(
+            site.name, probe.kind, probe.ways, counted.hits, missed, counted.lost, counted.faults, unmatched
+        )
 
     @staticmethod
     def _time_left(end: float | None) -> float:

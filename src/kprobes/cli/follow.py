@@ -121,21 +121,35 @@ def _drain(session: Session, job: Job, left: int | None) -> None:
 
 
 def _sum_up(session: Session, elapsed_s: float) -> bool:
-    """Write the closing summary and the plan's notes to standard error; return whether nothing was missed."""
-    from kprobes.render.summary import ProbeSummary, summary
+    """Write the closing summary and the plan's notes to standard error; return whether nothing was missed, lost or
+    failed."""
+    from kprobes.render.summary import FailedAssert, ProbeSummary, failures, summary
     from kprobes.render.terminal import Terminal
 
     stats = session.stats
     rows = [
         ProbeSummary(
-            one.name, one.hits, -1 if one.missed is None else one.missed, one.lost, one.faults, "+".join(one.ways)
+            one.name,
+            one.hits,
+            -1 if one.missed is None else one.missed,
+            one.lost,
+            one.faults,
+            "+".join(one.ways),
+            unmatched=one.unmatched,
         )
         for one in stats
     ]
     for note in (*session.plan.notes, *session.arming):
         sys.stderr.write(f"note: {note}\n")
     sys.stderr.write(summary(rows, elapsed_s, Terminal.of(sys.stderr), dropped=session.dropped_writes))
-    return all(one.clean for one in stats)
+    failed = [
+        FailedAssert(f"{one.file}:{one.line}", one.text, one.message, stats.failed)
+        for stats in session.asserts
+        if stats.failed
+        for one in [stats.assertion]
+    ]
+    sys.stderr.write(failures(failed, Terminal.of(sys.stderr)))
+    return not failed and all(one.clean for one in stats)
 
 
 class _TerminatedAsInterrupt:

@@ -79,7 +79,9 @@ def add_run_options(parser: Parser, *, count: bool = False) -> None:
     if count:
         group.add_argument("-n", "--number", type=_positive, metavar="N", help="end after N events")
     group.add_argument("--duration", type=_seconds, metavar="S", help="end after S seconds (default: Ctrl-C)")
-    group.add_argument("--strict", action="store_true", help="exit with 1 if a hit was missed, lost or faulty")
+    group.add_argument(
+        "--strict", action="store_true", help="exit with 1 if a hit was missed, lost or faulty, or an assert failed"
+    )
 
 
 def target_of(arguments: Namespace) -> Target:

@@ -151,6 +151,21 @@ def _report(session: Session, names: Mapping[str, object], stream: TextIO, *, as
             # What waits in a queue can only be taken; nobody else wants it any more.
             held = session.take(value) if isinstance(value, Queue) else session[value]
             write_value(value.name, held, stream, as_json=as_json, adds_up=not isinstance(value, Min | Max))
+    if as_json:
+        _write_troubles(session, stream)
+
+
+def _write_troubles(session: Session, stream: TextIO) -> None:
+    """Write an object for each assert that failed, and for each probe with calls whose return was not seen."""
+    from kprobes.render.json_lines import JsonLines
+
+    lines = JsonLines(stream)
+    for stats in session.asserts:
+        one = stats.assertion
+        if stats.failed:
+            what = {"assert": one.text, "message": one.message, "file": one.file, "line": one.line}
+            lines.write([{**what, "failed": stats.failed}])
+    lines.write({"probe": one.name, "unmatched": one.unmatched} for one in session.stats if one.unmatched)
 
 
 def _failure(path: str, error: Exception) -> str:

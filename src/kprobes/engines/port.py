@@ -30,6 +30,10 @@ class Attached(Protocol):
     def link_stats(self) -> list[LinkStats]:
         """Return what the kernel counted per link."""
 
+    def unmatched(self) -> dict[int, int]:
+        """Return by the number of a site how many calls were entered there and haven't returned, as far as it is known;
+        those of many sites together stand at the first of them. Final after `detach`."""
+
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable: this is how
         final counts are read that add up."""

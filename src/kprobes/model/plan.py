@@ -187,6 +187,20 @@ class Unwinding:
     rows: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """An `assert` of a handler: the Count *map* counts how often it failed.
+
+    *line* counts from 1; *text* is the condition as written, *message* the text behind it.
+    """
+
+    map: str
+    file: str
+    line: int
+    text: str
+    message: str = ""
+
+
 COUNT_ONLY = -1
 
 
@@ -246,6 +260,7 @@ class Plan:
     unwinding: tuple[Unwinding, ...] = ()
     cautions: tuple[Caution, ...] = ()
     sources: tuple[str, ...] = ()
+    asserts: tuple[Assertion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ KINDS: tuple[type, ...] = (
     plan.CodeObject,
     plan.Unwinding,
     caution.Caution,
+    plan.Assertion,
 )
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 

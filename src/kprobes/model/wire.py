@@ -48,6 +48,7 @@ TYPES: dict[str, type] = {
         plan.CodeObject,
         plan.Unwinding,
         caution.Caution,
+        plan.Assertion,
         plan.SourceLine,
         plan.Program,
         plan.Attachment,

@@ -149,6 +149,7 @@ class Builder:
             notes=tuple(self.notes),
             cautions=cautions_of(self.handlers),
             sources=self.places.prototypes.sources,
+            asserts=tuple(dict.fromkeys(one for handler in self.handlers for one in handler.asserts)),
         )
 
     def _handler(self, group: Group) -> Handler:

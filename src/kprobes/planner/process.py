@@ -101,6 +101,7 @@ class _Builder:
             unwinding=unwinding,
             cautions=_cautions(handlers),
             sources=self._prototypes.sources,
+            asserts=tuple(dict.fromkeys(one for handler in handlers if handler for one in handler.asserts)),
         )
 
     def _unwinding(self) -> tuple[Unwinding, ...]:

@@ -20,6 +20,7 @@ class ProbeSummary:
 
     *missed*: hits whose handler could not run; -1 where the kernel doesn't tell. *lost*: events that found no room.
     *faults*: hits in which a handler touched memory that isn't there, or a full map. *sites*: how many places.
+    *unmatched*: calls whose return was not seen.
     """
 
     name: str
@@ -29,11 +30,22 @@ class ProbeSummary:
     faults: int = 0
     way: str = ""
     sites: int = 1
+    unmatched: int = 0
 
     @property
     def is_whole(self) -> bool:
         """Tell whether every hit was handled and every event arrived."""
         return self.missed <= 0 and self.lost == 0 and self.faults == 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAssert:
+    """An `assert` of a handler that *failed* so often: *place* is FILE:LINE, *text* the condition."""
+
+    place: str
+    text: str
+    message: str
+    failed: int
 
 
 def summary(
@@ -52,11 +64,10 @@ def summary(
     broken = [probe for probe in probes if not probe.is_whole]
     if not broken:
         end = "nothing lost (this kernel does not count misses)" if unsure else "nothing missed"
-        return terminal.paint(f"{head}, {end}", "dim") + "\n" + _silent(probes)
+        return terminal.paint(f"{head}, {end}", "dim") + "\n" + _unmatched(probes) + _silent(probes)
     warning = f"{terminal.paint('warning:', 'yellow')} not everything was seen: {', '.join(_losses(broken))}"
-    return "".join(
-        f"{line}\n" for line in [head, warning, *_table(broken), *_hints(broken), *_full(dropped or {})]
-    ) + _silent(probes)
+    lines = [head, warning, *_table(broken), *_hints(broken), *_full(dropped or {})]
+    return "".join(f"{line}\n" for line in lines) + _unmatched(probes) + _silent(probes)
 
 
 def _head(probes: Sequence[ProbeSummary], elapsed_s: float) -> str:
@@ -120,6 +131,26 @@ def _full(dropped: Mapping[str, int]) -> list[str]:
         "declare it with more entries="
         for name, count in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     ]
+
+
+def _unmatched(probes: Sequence[ProbeSummary]) -> str:
+    """Tell of calls that are still inside, or were left another way."""
+    told = [f"{escape(one.name)} ({grouped(one.unmatched)})" for one in probes if one.unmatched]
+    if not told:
+        return ""
+    shown = ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+    return f"not returned at the end, or left without a return: calls of {shown}\n"
+
+
+def failures(asserts: Sequence[FailedAssert], terminal: Terminal = PLAIN) -> str:
+    """Return a line for each assert that failed."""
+    lines = []
+    for one in asserts:
+        times = "once" if one.failed == 1 else f"{grouped(one.failed)} times"
+        said = f" ({escape(one.message)})" if one.message else ""
+        warning = terminal.paint("assert failed", "yellow")
+        lines.append(f"{warning} {times}: {escape(one.place)}: {escape(one.text)}{said}\n")
+    return "".join(lines)
 
 
 def _silent(probes: Sequence[ProbeSummary]) -> str:

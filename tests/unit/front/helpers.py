@@ -74,3 +74,18 @@ def first_above(limit):
         if i * i > limit:
             return i
     return -1
+
+
+def guarded(x):
+    try:
+        if x > 3:
+            return x
+        x += 10
+    finally:
+        x += 100
+    return x
+
+
+def checked(x):
+    assert x > 2, "too little"
+    return x

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import comparisons, conditions, expressions, parts, statements
+from kprobes.compiler.front import comparisons, conditions, expressions, halves, parts, statements
 from kprobes.compiler.front.annotations import parameters_of
 from kprobes.compiler.front.build import TooLargeError
 from kprobes.compiler.front.cautions import look_at_text
@@ -100,7 +100,7 @@ def _compile_once(ctx: Context) -> Handler | None:
             stores=stores,
             loads=count_loads(definition.body),
             bindable=top_level_once(definition.body, stores, names),
-            crossing=parts.crossing_names(before, after),
+            crossing=halves.crossing_names(before, after),
             arguments_word=definition.args.kwarg.arg if definition.args.kwarg else "",
         )
     )
@@ -119,9 +119,9 @@ def _cautions(ctx: Context) -> tuple[Caution, ...]:
 
 
 def _split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]]:
-    """Return the parts as `parts.split` does; where that is a mistake the handler goes on without a `yield`."""
+    """Return the parts as `halves.split` does; where that is a mistake the handler goes on without a `yield`."""
     try:
-        return parts.split(ctx)
+        return halves.split(ctx)
     except CompileError as error:
         ctx.settled = False
         ctx.mistakes.add(error)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kprobes.compiler.front.variables import Variable
     from kprobes.model.layout import EventLayout
     from kprobes.model.mapspec import MapSpec
+    from kprobes.model.plan import Assertion
 
 
 # Arguments of a function that nothing tells the prototype of, shown as they are.
@@ -56,6 +57,14 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Final:
+    """What a `finally` runs, and in how many loops of its function it stands."""
+
+    body: Sequence[ast.stmt]
+    loops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One function under compilation: the handler, or a helper that is inlined.
 
@@ -72,6 +81,7 @@ class Frame:
     call: ast.AST | None = None
     bindings: dict[str, Term] = field(default_factory=dict)
     loops: list[Loop] = field(default_factory=list)
+    finals: list[Final] = field(default_factory=list)
     results: list[tuple[OpenBlock, Term | None, ast.AST]] = field(default_factory=list)
     bindable: frozenset[int] = frozenset()
     crossing: frozenset[str] = frozenset()
@@ -90,6 +100,7 @@ class Context:
         self.maps: dict[str, MapSpec] = maps
         self.used_maps: dict[str, Map] = {}
         self.events: list[EventLayout] = []
+        self.asserts: dict[str, Assertion] = {}
         self.lines: dict[int, str] = text.numbered_lines()
         self.frames: list[Frame] = []
         self.assigned: set[str] = set()

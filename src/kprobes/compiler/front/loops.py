@@ -249,23 +249,6 @@ def _index(ctx: Context, node: ast.For, count: Value, start: Constant | Number, 
     return Number(value, "int", low if fits else least, high if fits else most)
 
 
-def break_loop(ctx: Context, node: ast.Break) -> None:
-    """Compile `break`."""
-    _jump_out(ctx, node, ctx.frame.loops[-1].after if ctx.frame.loops else None)
-
-
-def continue_loop(ctx: Context, node: ast.Continue) -> None:
-    """Compile `continue`."""
-    _jump_out(ctx, node, ctx.frame.loops[-1].again if ctx.frame.loops else None)
-
-
-def _jump_out(ctx: Context, node: ast.AST, target: OpenBlock | None) -> None:
-    if target is None:
-        raise ctx.error(node, "this stands outside of any loop", "leave the handler with return")
-    ctx.build.jump(ctx.place(node), target)
-    ctx.build.place_block(ctx.build.new_block("dead"))
-
-
 def _enter(ctx: Context, node: ast.AST, turns: int) -> None:
     ctx.turns *= turns
     if ctx.turns > MOST_NESTED:

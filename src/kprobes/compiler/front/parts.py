@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.front.build import Builder
 from kprobes.compiler.front.flow import acts, live_at_start, returns_early
 from kprobes.compiler.front.mistakes import guarded
-from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yields
 from kprobes.compiler.front.statements import assign_to
 from kprobes.compiler.front.terms import is_static
-from kprobes.compiler.ir.nodes import Block, Emit, Function, Handler, RestoreCall, SaveCall, Slot
+from kprobes.compiler.ir.nodes import Block, Emit, Function, Handler, MapAdd, RestoreCall, SaveCall, Slot
 from kprobes.compiler.ir.operands import slots_written
 from kprobes.frozen import replace
 from kprobes.model.layout import Field, pack_fields
@@ -26,42 +25,7 @@ if TYPE_CHECKING:
 
     from kprobes.compiler.front.context import Context
     from kprobes.compiler.ir.nodes import Node, Operand, Place
-    from kprobes.model.layout import EventLayout
-
-
-def split(ctx: Context) -> tuple[list[ast.stmt], ast.stmt | None, list[ast.stmt]]:
-    """Return the statements before the `yield`, the one that yields, and those after it.
-
-    Raises:
-        CompileError: there are several, one is not at the top of the handler, or this probe has no second half.
-    """
-    body = ctx.text.definition.body
-    found = yields(body)
-    if not found:
-        return [], None, body
-    if ctx.around.on_fault:
-        raise ctx.error(found[0], "a fault handler has no second half to yield for", "the instruction has not run")
-    if not (ctx.around.returns or ctx.around.steps):
-        other = {"uprobe": "@uretprobe"}.get(ctx.around.kind, "@kretprobe")
-        hint = f"use {other} for entry and return"
-        if ctx.around.kind == "uprobe":
-            hint += "; only the process engine (-p PID, -- CMD) can run it behind an instruction"
-        raise ctx.error(found[0], f"a {ctx.around.kind} has no second half to yield for", hint)
-    if len(found) > 1:
-        raise ctx.error(found[1], "a second yield", "the probed function runs once: one yield splits the handler")
-    for index, statement in enumerate(body):
-        if is_yield(statement):
-            return body[:index], statement, body[index + 1 :]
-    raise ctx.error(
-        found[0],
-        "yield stands at the top of the handler only",
-        "leave early instead: `if not wanted: return`, then `yield` on its own line",
-    )
-
-
-def crossing_names(before: Sequence[ast.stmt], after: Sequence[ast.stmt]) -> frozenset[str]:
-    """Return the locals that are assigned before the yield and read after it."""
-    return frozenset(count_stores(before)) & names_read(after)
+    from kprobes.model.layout import EventLayout, MapLayout
 
 
 def compile_plain(ctx: Context) -> Handler | None:
@@ -199,12 +163,27 @@ def _restoring(last: Function, slots: tuple[Slot, ...], place: Place) -> Functio
 
 def _handler(ctx: Context, entry: Function | None, exit_: Function | None, fields: tuple[Field, ...]) -> Handler:
     source = ctx.text.source
-    maps = tuple(term.layout for term in ctx.used_maps.values())
-    events, numbers = _events_sent(ctx, [part for part in (entry, exit_) if part])
+    functions = [part for part in (entry, exit_) if part]
+    maps = _maps_of(ctx, functions)
+    events, numbers = _events_sent(ctx, functions)
     if numbers:
         entry, exit_ = _renumbered(entry, numbers), _renumbered(exit_, numbers)
     lines = dict(sorted(ctx.lines.items()))
-    return Handler(source.name, entry, exit_, maps, events, fields, source.file, lines)
+    asserts = tuple(one for one in ctx.asserts.values() if one.map in {layout.name for layout in maps})
+    return Handler(source.name, entry, exit_, maps, events, fields, source.file, lines, asserts=asserts)
+
+
+def _maps_of(ctx: Context, functions: list[Function]) -> tuple[MapLayout, ...]:
+    """Return the layouts of the maps that are used; an `assert` that can't fail needs none."""
+    added = {
+        node.map
+        for function in functions
+        for block in function.blocks
+        for node in block.nodes
+        if isinstance(node, MapAdd)
+    }
+    layouts = [term.layout for term in ctx.used_maps.values()]
+    return tuple(layout for layout in layouts if layout.name not in ctx.asserts or layout.name in added)
 
 
 def _events_sent(ctx: Context, functions: list[Function]) -> tuple[tuple[EventLayout, ...], dict[int, int]]:

@@ -6,7 +6,7 @@ import ast
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, loops, maps, texts
+from kprobes.compiler.front import endings, integers, loops, maps, texts
 from kprobes.compiler.front.calls import has_effect
 from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import TypeUnknownError
@@ -44,9 +44,7 @@ REFUSED: dict[type[ast.stmt], tuple[str, str]] = {
     ast.With: ("with", "handlers hold no resources"),
     ast.Match: ("match", "use if and elif"),
     ast.Raise: ("raise", "leave with return, or send an event with emit()"),
-    ast.Try: ("try", "reads never fail in a handler: a bad address gives zero and is counted as a fault"),
     ast.TryStar: ("try", "reads never fail in a handler: a bad address gives zero and is counted as a fault"),
-    ast.Assert: ("assert", "use if, and emit() what you want to see"),
     ast.Import: ("import", "import at module level"),
     ast.ImportFrom: ("import", "import at module level"),
     ast.Global: ("global", "keep state between hits in a HashMap, Count or Histogram"),
@@ -77,10 +75,7 @@ def _expression(ctx: Context, node: ast.Expr) -> None:
     value = node.value
     if isinstance(value, ast.Constant) and isinstance(value.value, str):
         return  # a docstring, or a remark in its form
-    if isinstance(value, ast.Yield):
-        raise ctx.error(
-            node, "yield stands at the top of the handler only", "not in a loop, a branch or a called function"
-        )
+    _refuse_yield(ctx, value)
     if isinstance(value, ast.Call):
         if not has_effect(ctx, value):
             raise ctx.error(node, "the value of this call is not used", "assign it, or emit(...) it")
@@ -90,11 +85,13 @@ def _expression(ctx: Context, node: ast.Expr) -> None:
     raise ctx.error(node, "this expression has no effect", "assign its value, or emit(...) it")
 
 
+def _refuse_yield(ctx: Context, node: ast.expr) -> None:
+    if isinstance(node, ast.Yield):
+        raise ctx.error(node, "a yield in a called function", "it splits the handler, and stands in the handler itself")
+
+
 def _assign(ctx: Context, node: ast.Assign) -> None:
-    if isinstance(node.value, ast.Yield):
-        raise ctx.error(
-            node.value, "yield stands at the top of the handler only", "not in a loop, a branch or a called function"
-        )
+    _refuse_yield(ctx, node.value)
     term = ctx.lower(node.value)
     if len(node.targets) == 1 and id(node) in ctx.frame.bindable:
         _bind(ctx, node, node.targets[0], term)
@@ -113,10 +110,7 @@ def _annotated(ctx: Context, node: ast.AnnAssign) -> None:
     """`x: int = ...`: as in Python the annotation is for readers and changes nothing."""
     if node.value is None:
         return
-    if isinstance(node.value, ast.Yield):
-        raise ctx.error(
-            node.value, "yield stands at the top of the handler only", "not in a loop, a branch or a called function"
-        )
+    _refuse_yield(ctx, node.value)
     term = ctx.lower(node.value)
     if id(node) in ctx.frame.bindable:
         _bind(ctx, node, node.target, term)
@@ -255,21 +249,6 @@ def _if(ctx: Context, node: ast.If) -> None:
     build.place_block(after)
 
 
-def _return(ctx: Context, node: ast.Return) -> None:
-    if len(ctx.frames) == 1:
-        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
-            raise ctx.error(node.value, "a handler returns nothing", "emit(...) what you want to see")
-        ctx.build.leave(ctx.place(node))
-        return
-    term = ctx.lower(node.value) if node.value is not None else None
-    if isinstance(term, Text) and term.slot is None:
-        term = Text(term.size, texts.buffer(ctx, node, term))
-    if node.value is not None and isinstance(node.value, ast.Constant) and node.value.value is None:
-        term = None
-    ctx.frame.results.append((ctx.build.current, term, node))
-    ctx.build.place_block(ctx.build.new_block("dead"))
-
-
 def _pass(ctx: Context, node: ast.Pass) -> None:
     """`pass` does nothing."""
 
@@ -281,10 +260,13 @@ _STATEMENTS: dict[type[ast.stmt], Callable[..., None]] = {
     ast.AugAssign: _augmented,
     ast.Delete: _delete,
     ast.If: _if,
-    ast.Return: _return,
+    ast.Return: endings.returned,
+    ast.Assert: endings.assertion,
+    ast.Try: endings.protected,
+    endings.EntryHalf: endings.protected,
     ast.Pass: _pass,
     ast.For: loops.for_loop,
     ast.While: loops.while_loop,
-    ast.Break: loops.break_loop,
-    ast.Continue: loops.continue_loop,
+    ast.Break: endings.jump_out,
+    ast.Continue: endings.jump_out,
 }

@@ -23,6 +23,7 @@ from __future__ import annotations
 from kprobes.frozen import dataclass
 from kprobes.model.caution import Caution
 from kprobes.model.layout import EventLayout, Field, MapLayout
+from kprobes.model.plan import Assertion
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,8 +565,8 @@ class Handler:
     A plain handler of an entry-like probe has only *entry*; a handler without `yield` of a return probe that needs
     nothing
     of the entry has only *exit*; one split by `yield` has both where something must cross. *call_fields* lays out what
-    crosses. *file* and *lines* (number from 1 -> text) are for line info and messages, *cautions* for the
-    user.
+    crosses. *asserts* tells of each map that counts failures of an `assert`. *file* and *lines* (number from 1 -> text)
+    are for line info and messages, *cautions* for the user.
     """
 
     name: str
@@ -577,3 +578,4 @@ class Handler:
     file: str
     lines: dict[int, str]
     cautions: tuple[Caution, ...] = ()
+    asserts: tuple[Assertion, ...] = ()

@@ -9,7 +9,7 @@ from kprobes.engines.kernel.limits import allow_descriptors
 from kprobes.engines.kernel.maps import KernelMap, parse_stack, wait_for_programs
 from kprobes.engines.kernel.ring import EMPTY, Ring
 from kprobes.errors import InternalError
-from kprobes.model.layout import meta_of
+from kprobes.model.layout import align_up, meta_of
 from kprobes.model.plan import MULTI_WAYS
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ class KernelAttached:
     ends."""
 
     def __init__(self, plan: Plan, kernel: Kernel) -> None:
+        self._plan = plan
         self._maps: dict[str, KernelMap] = {}
         self._ring: Ring | None = None
         self._stacks: KernelMap | None = None
@@ -104,6 +105,16 @@ class KernelAttached:
             return self._last_stats
         return self._programs.stats() if self._programs is not None else []
 
+    def unmatched(self) -> dict[int, int]:
+        """Return by site how many calls were entered and haven't returned: their data is still there."""
+        found = {}
+        for attachment in self._plan.attachments:
+            for relocation in self._plan.programs[attachment.program].relocations:
+                made = self._maps.get(relocation.map)
+                if made is not None and made.layout.kind in ("calls", "frames") and attachment.sites:
+                    found[made.layout.name] = (attachment.sites[0], made)
+        return {site: _calls_in(made) for site, made in found.values()}
+
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable."""
         if self._programs is not None and self._last_stats is None:
@@ -122,6 +133,16 @@ class KernelAttached:
             made.close()
         self._maps.clear()
         self._stacks = None
+
+
+def _calls_in(made: KernelMap) -> int:
+    """Return of how many calls *made* keeps data."""
+    pairs = made.read()
+    if made.layout.kind == "calls":
+        return len(pairs)
+    ends = [field.offset + field.size for field in made.layout.value]
+    step = 1 + align_up(max(ends, default=0), 8) // 8  # a slot is the key, 0 while it is free, and the value
+    return sum(1 for key in memoryview(pairs[0][1]).cast("Q")[::step] if key)
 
 
 def _links(plan: Plan, attachment: Attachment) -> int:

@@ -15,7 +15,7 @@ from kprobes.engines.process.tables import read_region, take_old, take_region
 from kprobes.engines.process.unwinding import read_trace
 from kprobes.errors import SyscallError, TargetError
 from kprobes.model.layout import META_WINDOW, SITE_COUNTERS, meta_of
-from kprobes.model.plan import LinkStats
+from kprobes.model.plan import COUNT_ONLY, LinkStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Plan
 
 KINDS = len(SITE_COUNTERS)
+_HITS, _MISSED = SITE_COUNTERS.index("hits"), SITE_COUNTERS.index("missed")
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.001, 0.016
 LOOKS, IDLE = 500, bytes(8)
 HANDLER_S = 2.0  # far longer than a handler runs, unless its thread is kept from running
@@ -134,8 +135,28 @@ class ProcessAttached:
                 return take(self._rings) if self._rings is not None else []
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
+    def unmatched(self) -> dict[int, int]:
+        """Return by site how many of the hits are calls that haven't returned: the returns are counted as hits of sites
+        of their own, those of calls that began before the attach as missed there."""
+        count = len(self._plan.sites)
+        if self._layout.sites == count:
+            return {}
+        returns = {
+            site
+            for attachment in self._plan.attachments
+            if attachment.program != COUNT_ONLY and self._plan.natives[attachment.program].part == "return"
+            for site in attachment.sites
+        }
+        sums = self._counted()
+        returned = {site: sums[count + site][_HITS] - sums[count + site][_MISSED] for site in returns}
+        return {site: max(0, sums[site][_HITS] - returned[site]) for site in returns}
+
     def counters(self) -> list[tuple[int, ...]]:
         """Return (hits, missed, lost, faults) of each site, summed over all threads."""
+        return self._counted()[: len(self._plan.sites)]
+
+    def _counted(self) -> list[tuple[int, ...]]:
+        """Return the counters of all sites, also of those that stand for returns."""
         layout, view = self._layout, self._mapped()
         sums = [0] * (KINDS * layout.sites)
         shape = struct.Struct(f"<{len(sums)}Q")
@@ -143,7 +164,7 @@ class ProcessAttached:
         for block in range(claimed):
             values = shape.unpack_from(view, layout.blocks_at + block * layout.stride + layout.counter(0))
             sums = [total + value for total, value in zip(sums, values, strict=True)] if any(values) else sums
-        return [tuple(sums[site :: layout.sites]) for site in range(len(self._plan.sites))]
+        return [tuple(sums[site :: layout.sites]) for site in range(layout.sites)]
 
     def read_map(self, name: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a map; the site counters come as one shard.

@@ -68,6 +68,17 @@ class GuestAttached:
         """Return what the guest's kernel counted."""
         return wire.list_from_bytes(self._channel.call("link_stats", link=self._number)[1], LinkStats)
 
+    def unmatched(self) -> dict[int, int]:
+        """Return by site how many calls were entered and haven't returned.
+
+        Raises:
+            FormatError: the guest's message is malformed.
+        """
+        pairs, _ = self._channel.call("unmatched", link=self._number)
+        if not isinstance(pairs, list) or not all(isinstance(one, list) and len(one) == 2 for one in pairs):
+            raise FormatError("the guest sent no pairs of site and count")
+        return {int(site): int(count) for site, count in pairs}
+
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and counts stay readable."""
         self._channel.call("detach", link=self._number)

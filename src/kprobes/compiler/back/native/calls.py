@@ -184,7 +184,7 @@ def restore_call(part: NativePart, node: RestoreCall) -> None:
     text = part.text
     call = _call_of(part)
     kept, unkept, seek, missing, after = (text.label(word) for word in ("kept", "unkept", "seek", "nocall", "call"))
-    look = text.label("look")
+    look, unknown = text.label("look"), text.label("unknown")
     key, ways = _key_of(part, call.own), [(call.own, text.block)]
     text.branch(text.let(f"icmp eq i64 {key}, {call.frame}"), kept, unkept)
     text.start(unkept)
@@ -197,7 +197,10 @@ def restore_call(part: NativePart, node: RestoreCall) -> None:
     first = text.offset(_table(part), call.place)
     other = text.let(f"call ptr {find_word(text.module)}(ptr {first}, i64 {call.frame}, i64 {_own_size(part)})")
     ways.append((other, text.block))
-    text.branch(text.let(f"icmp eq ptr {other}, null"), missing, kept)
+    text.branch(text.let(f"icmp eq ptr {other}, null"), unknown, kept)
+    text.start(unknown)
+    part.count_return("missed")  # its call is none of the hits: it began before the attach
+    text.jump(missing)
     text.start(kept)
     slot = text.phi("ptr", ways)
     value = text.offset(slot, _KEY)

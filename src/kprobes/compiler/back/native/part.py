@@ -107,8 +107,15 @@ class NativePart(Part):
 
     def count(self, counter: str, amount: str = "1") -> None:
         """Add to a counter of the site: the block is the thread's alone."""
+        self._count(self.site, counter, amount)
+
+    def count_return(self, counter: str) -> None:
+        """Add 1 to a counter of the site that stands for the returns."""
+        self._count("%site", counter, "1")
+
+    def _count(self, site: str, counter: str, amount: str) -> None:
         at = counter_offset(self.native.counted, 0, SITE_COUNTERS.index(counter))
-        pointer = self.text.offset("%block", self.text.let(f"shl i64 {self.site}, 3"))
+        pointer = self.text.offset("%block", self.text.let(f"shl i64 {site}, 3"))
         self.add_own(self.text.offset(pointer, at), amount)
 
     def add_own(self, pointer: str, amount: str) -> None:

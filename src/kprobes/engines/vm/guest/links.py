@@ -134,6 +134,10 @@ class Links:
         """Return what the kernel counted."""
         return None, wire.to_bytes(self._link(head).attached.link_stats())
 
+    def unmatched(self, head: Head, _: bytes) -> Answer:
+        """Return pairs of a site and how many calls were entered there and haven't returned."""
+        return [list(pair) for pair in self._link(head).attached.unmatched().items()], b""
+
     def detach(self, head: Head, _: bytes) -> Answer:
         """Detach a plan; its ring, maps and counts stay readable."""
         self._link(head).attached.detach()

@@ -73,6 +73,7 @@ class Session:
             "take_map": self._links.take_map,
             "read_stack": self._links.read_stack,
             "link_stats": self._links.link_stats,
+            "unmatched": self._links.unmatched,
             "detach": self._links.detach,
             "close_link": self._links.close_link,
             "run": self._run,

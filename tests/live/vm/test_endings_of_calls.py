@@ -1,0 +1,54 @@
+"""How handlers and calls end in a kernel: asserts that fail, `finally`, a yield in a branch, calls still inside."""
+
+from __future__ import annotations
+
+from kprobes import Count, comm, emit, kretprobe, tid
+
+SIZE = 1234
+entered, returned = Count("entered"), Count("returned")
+
+
+@kretprobe("vfs_write")
+def writes(file, buf, count):
+    if comm() == "calls" and count == SIZE:
+        assert tid() == 0, "no thread has that number"
+    if comm() == "calls":
+        wanted = count
+        try:
+            done = yield
+            assert done == wanted
+            emit(done)
+        finally:
+            returned.add()
+    else:
+        entered.add()
+
+
+@kretprobe("__x64_sys_epoll_wait")
+def sleeps():
+    if comm() == "calls":
+        yield
+        returned.add()
+
+
+def test_asserts_are_counted_by_line_and_end_the_handler(guest):
+    with guest.attach(writes) as session:
+        guest.call("write", SIZE, 50)
+        guest.call("write", SIZE + 1, 20)
+        session.detach()
+        assert session[returned] == 20
+        assert [event.done for event in session.events(0)] == [SIZE + 1] * 20
+        failed = {one.assertion.message: one.failed for one in session.asserts}
+    assert failed == {"no thread has that number": 50, "": 0}
+    assert session.asserts[0].assertion.text == "tid() == 0"
+    assert session.asserts[0].failed == 50
+
+
+def test_a_call_that_is_inside_at_the_detach_is_unmatched(guest):
+    with guest.attach(sleeps) as session:
+        command = guest.start("calls", "sleep", 3, 2000, 1)
+        command.write(b"\n")
+        session.wait(1)
+        session.detach()
+        assert [stats.unmatched for stats in session.stats] == [3]
+        assert command.wait(60) == 0
