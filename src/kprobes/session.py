@@ -359,11 +359,30 @@ class Session:
         from kprobes.model.aggregates import Stacks
 
         if not isinstance(spec, Stacks):
-            return held
+            return self._with_symbols(spec.name, held)
         from kprobes.events.aggregate import Keyed
         from kprobes.events.stacks import named
 
         return Keyed(named(held, self.stack))
+
+    def _with_symbols(self, name: str, held: Any) -> Any:
+        """Return what the map *name* holds; addresses in its keys that are shown by their symbols have these."""
+        layout = next(one for one in self.plan.maps if one.name == name)
+        if not isinstance(held, dict) or not any(field.kind == "symbol" for field in layout.key):
+            return held
+
+        def known(key: Any) -> Any:
+            return tuple(map(self.known, key)) if isinstance(key, tuple) else self.known(key)
+
+        return type(held)((known(key), value) for key, value in held.items())
+
+    def known(self, value: Any) -> Any:
+        """Return *value*, with its symbol if it is an address that is shown by that (see `KnownAddress`)."""
+        from kprobes.events.value import KnownAddress, SymbolAddress
+
+        if not isinstance(value, SymbolAddress) or isinstance(value, KnownAddress):
+            return value
+        return KnownAddress(value, self.symbol(value))
 
     @property
     def stats(self) -> list[ProbeStats]:
@@ -461,12 +480,20 @@ class Session:
 
         The frames of the probe itself, which stand on top, are left out; an empty list means that the stack is gone.
         """
-        if self._frames is None:
-            from kprobes.symbols.frames import KernelFrames
-
-            self._frames = KernelFrames(self._engine.facts().kallsyms())
-        names = self._frames.names(self._attached.read_stack(stack_id))
+        names = self._naming().names(self._attached.read_stack(stack_id))
         return list(dropwhile(lambda name: name.startswith(PROBE_FRAMES), names))
+
+    def symbol(self, address: int) -> str:
+        """Return what lies at *address* of the target: `symbol`, `symbol+0x10`, or the address where nothing tells."""
+        return self._naming().symbol(address)
+
+    def _naming(self) -> KernelFrames | UserFrames:
+        if self._frames is None:
+            from kprobes.symbols.frames import KernelFrames, UserFrames
+
+            pid = getattr(self._engine, "pid", 0) if getattr(self._engine, "is_native", False) else 0
+            self._frames = UserFrames(pid) if pid else KernelFrames(self._engine.facts().kallsyms())
+        return self._frames
 
     def detach(self) -> None:
         """Stop probing; maps, events under way and counts stay readable."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from kprobes.events.average import Average
 from kprobes.events.distribution import Distribution
 from kprobes.events.stacks import Frames
+from kprobes.events.value import KnownAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +78,10 @@ def json_rows(name: str, value: object) -> Iterator[dict[str, object]]:
 
 
 def _json(one: object) -> object:
-    return list(one) if isinstance(one, tuple) else one
+    """Return *one* for JSON; an address that is shown by its symbol is that symbol there too."""
+    if isinstance(one, tuple):
+        return [_json(part) for part in one]
+    return str(one) if isinstance(one, KnownAddress) else one
 
 
 def _parts(key: object) -> tuple[object, ...]:

@@ -93,7 +93,7 @@ def event_writer(session: Session, stream: TextIO, *, as_json: bool) -> Callable
 
         lines = JsonLines(stream)
         return lambda events: lines.write(
-            {"event": one.layout.name, "site": one.site, **with_names(one.fields)} for one in events
+            {"event": one.layout.name, "site": one.site, **with_names(one.fields, session.known)} for one in events
         )
     return EventTables(session, stream).write
 
@@ -106,6 +106,9 @@ class EventTables:
         from kprobes.render.terminal import Terminal
 
         self._stream = stream
+        self._known = session.known
+        shown = [layout for layout in session.plan.events if any(one.kind == "symbol" for one in layout.fields)]
+        self._named = {layout.id for layout in shown}
         self._tables = {
             layout.id: TraceTable(
                 stream,
@@ -125,7 +128,7 @@ class EventTables:
             if table is None:
                 self._stream.write(f"{escape(event.text)}\n")
             else:
-                table.write([tuple(event)])
+                table.write([tuple(map(self._known, event)) if event.layout.id in self._named else tuple(event)])
         if events:
             self._stream.flush()
 

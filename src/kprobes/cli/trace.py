@@ -84,7 +84,9 @@ class JsonTrace:
         row |= {name[1:]: fields[name] for name in HEAD[1:5] if name in fields}
         if "_duration" in fields:
             row["duration_ns"] = fields["_duration"]
-        row["args"] = self._with_names({name: value for name, value in fields.items() if name not in HEAD})
+        row["args"] = self._with_names(
+            {name: value for name, value in fields.items() if name not in HEAD}, self._session.known
+        )
         if "_stack" in fields:
             row["stack"] = self._session.stack(fields["_stack"])
         return row
@@ -135,7 +137,8 @@ class LineTrace:
         if self._timed:
             took = fields.get("_duration")
             row.append(None if took is None else f"{took / 1000:9.1f}")
-        row.append(" ".join(f"{name}={show(value)}" for name, value in fields.items() if name not in HEAD))
+        known = self._session.known
+        row.append(" ".join(f"{name}={show(known(value))}" for name, value in fields.items() if name not in HEAD))
         return row
 
 

@@ -30,6 +30,26 @@ class SymbolAddress(Address):
     __slots__ = ()
 
 
+class KnownAddress(SymbolAddress):
+    """An address with the *name* of what lies there, `symbol` or `symbol+0x10`, by which it prints."""
+
+    name: str
+
+    def __new__(cls, address: int, name: str) -> KnownAddress:
+        """Return *address* with its name."""
+        made = super().__new__(cls, address)
+        made.name = name
+        return made
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
+
+    def __reduce__(self) -> tuple[Callable[..., KnownAddress], tuple[object, ...]]:
+        return KnownAddress, (int(self), self.name)
+
+
 class StackId(int):
     """The number of a kernel stack in the stack map; a negative one is an errno (the stack could not be kept)."""
 
@@ -93,14 +113,21 @@ def _named(names: tuple[tuple[int, str], ...], flags: bool, number: int) -> Name
     return named_type(names, flags=flags)(number)
 
 
-def with_names(fields: dict[str, object]) -> dict[str, object]:
-    """Return *fields* for JSON: behind each number that has a name, as `NAME_name`, that name."""
-    if not any(isinstance(value, Named) for value in fields.values()):
+def with_names(fields: dict[str, object], known: Callable[[object], object]) -> dict[str, object]:
+    """Return *fields* for JSON: behind each number that has a name, as `NAME_name`, that name.
+
+    *known* gives addresses that are shown by their symbols their names (see `KnownAddress`), and all else back.
+    """
+    if not any(isinstance(value, Named | SymbolAddress) for value in fields.values()):
         return fields
     found: dict[str, object] = {}
-    for key, value in fields.items():
-        found[key] = value
-        if isinstance(value, Named) and f"{key}_name" not in fields and value.name != int.__repr__(value):
+    for key, plain in fields.items():
+        found[key] = value = known(plain)
+        if (
+            isinstance(value, Named | KnownAddress)
+            and f"{key}_name" not in fields
+            and value.name != int.__repr__(value)
+        ):
             found[f"{key}_name"] = value.name
     return found
 

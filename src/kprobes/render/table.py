@@ -128,6 +128,10 @@ def _show_hex(number: Any) -> str:
     return f"0x{number:x}" if isinstance(number, int) else escape(str(number))
 
 
+def _show_symbol(address: Any) -> str:
+    return _show_hex(address) if type(address) is int else escape(str(address))
+
+
 def _show_any(value: object) -> str:
     return escape(str(value))
 
@@ -136,7 +140,7 @@ _SHOW: dict[str, Show] = {
     "int": int.__repr__,
     "uint": int.__repr__,
     "hex": _show_hex,
-    "symbol": _show_hex,
+    "symbol": _show_symbol,
     "time": _show_time,
     "str": escape,
 }

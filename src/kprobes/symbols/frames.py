@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from kprobes.symbols.maps import Mapping
 
 
+KERNEL_HALF = 1 << 63  # below it the symbol table has offsets of per-CPU variables
+
+
 class KernelFrames:
     """Names addresses of one kernel. Answers are kept: the frames of many stacks are few."""
 
@@ -31,6 +34,15 @@ class KernelFrames:
     def names(self, addresses: Iterable[int]) -> list[str]:
         """Return the names of *addresses*."""
         return [self.name(address) for address in addresses]
+
+    def symbol(self, address: int) -> str:
+        """Return the function or variable at *address*, with the offset into it unless that is 0."""
+        name = self.name(address)
+        nameless = name == f"{address:#x}" and address >= KERNEL_HALF
+        found = self._table.symbol_at(address, data=True) if nameless and self._table is not None else None
+        if found is not None:
+            name = f"{found[0].name}+{found[1]:#x}" + (f" [{found[0].module}]" if found[0].module else "")
+        return name.replace("+0x0", "", 1) if name.partition(" ")[0].endswith("+0x0") else name
 
     def _look_up(self, address: int) -> str:
         from kprobes.symbols.kallsyms import Kallsyms
@@ -106,6 +118,11 @@ class UserFrames:
     def names(self, addresses: Iterable[int]) -> list[str]:
         """Return the names of *addresses*."""
         return [self.name(address) for address in addresses]
+
+    def symbol(self, address: int) -> str:
+        """Return the function at *address*, with the offset into it unless that is 0."""
+        name = self.name(address)
+        return name.replace("+0x0", "", 1) if name.partition(" ")[0].endswith("+0x0") else name
 
     def _look_up(self, address: int) -> str:
         mapping = self._mapping_of(address)

@@ -193,12 +193,15 @@ class Kallsyms:
         """
         return self.one(name).address
 
-    def symbol_at(self, address: int) -> tuple[KernelSymbol, int] | None:
-        """Return the code symbol that *address* lies in, and the offset into it; None where it lies in none."""
+    def symbol_at(self, address: int, *, data: bool = False) -> tuple[KernelSymbol, int] | None:
+        """Return the code symbol that *address* lies in, and the offset into it; None where it lies in none.
+
+        With *data* it may be a variable as well.
+        """
         start = self._position_of(address)
         if start is None:
             return None
-        symbol = self._code_at(start)
+        symbol = self._code_at(start) or (parse_line(self._line_at(start)) if data else None)
         if symbol is None:
             return None
         offset = address - symbol.address
