@@ -99,7 +99,9 @@ def test_types_and_variables_are_those_of_the_kernel(guest: Guest) -> None:
     assert all(one.files >= 256 and one.links >= 1 for one in places)
     globals_seen = [one for one in events if one.name == "globals_"]
     assert len(places) == len(globals_seen) == 3
-    told = {(one.first, str(one.state), one.cpus, one.is_first, one.running, one.here, one.there) for one in globals_seen}
+    told = {
+        (one.first, str(one.state), one.cpus, one.is_first, one.running, one.here, one.there) for one in globals_seen
+    }
     assert told == {("swapper/0", "SYSTEM_RUNNING", 2, False, True, True, 1)}
     assert all(one.jiffies > 1 << 31 for one in globals_seen)
     assert hits[0] >= 3
