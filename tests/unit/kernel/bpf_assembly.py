@@ -68,6 +68,7 @@ EXIT = op(0x95)
 MAP_LOOKUP, MAP_UPDATE, KTIME, GET_STACKID, RING_OUTPUT, RING_RESERVE, RING_SUBMIT, RING_DISCARD, COOKIE = (
     1, 2, 5, 27, 130, 131, 132, 133, 174,
 )  # fmt: skip
+PROBE_READ_KERNEL = 113
 
 
 class Code:
@@ -84,6 +85,11 @@ class Code:
     def add(self, *parts):
         self.parts += parts
         return self
+
+    def copy(self):
+        made = Code()
+        made.parts, made.relocations = list(self.parts), list(self.relocations)
+        return made
 
     def map(self, dst, name):
         self.relocations.append(Relocation(self.index, "map", name))
