@@ -17,6 +17,7 @@ NAMES = (
     "box",
     "hits",
     "compiling",
+    "grammar",
     "instructions",
     "attaching",
     "events",

@@ -16,6 +16,7 @@ import os
 import stat
 import sys
 from contextlib import contextmanager
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, BinaryIO
 
 from kprobes.cli.options import ANY_KERNEL
@@ -87,10 +88,10 @@ def _world(arguments: Namespace) -> Iterator[tuple[Dialect, World]]:
     if arguments.vm:
         from kprobes.cli.boot import show_progress
         from kprobes.engines.vm.kernels import DEFAULT_KERNEL, open_kernel
-        from kprobes.engines.vm.machine import Machine
+        from kprobes.engines.vm.machine import open_machine
 
         name = DEFAULT_KERNEL if arguments.vm == ANY_KERNEL else arguments.vm
-        machine = Machine(name, progress=show_progress)
+        machine = open_machine(name, progress=show_progress)
         try:
             yield dialect(open_kernel(name).release), world_of(machine, files)
         finally:
@@ -151,18 +152,19 @@ class LocalFiles:
 
 
 def _write_json(number: int, verdict: Verdict) -> None:
-    import json
-
     error = verdict.error
-    row = {
-        "line": number,
-        "ok": verdict.ok,
-        "canonical": verdict.canonical,
-        "error": error.what if error else None,
-        "column": error.column if error else None,
-        "errno": error.errno if error else None,
-    }
-    sys.stdout.write(f"{json.dumps(row)}\n")
+    if error is None:
+        told = f'"ok": true, "canonical": {_quoted(verdict.canonical)}, "error": null, "column": null, "errno": null'
+    else:
+        column = "null" if error.column is None else error.column
+        told = f'"ok": false, "canonical": null, "error": {_quoted(error.what)}, "column": {column}'
+        told += f', "errno": {error.errno}'
+    sys.stdout.write(f'{{"line": {number}, {told}}}\n')
+
+
+def _quoted(text: str | None) -> str:
+    """Return *text* as JSON; a dictionary a line would take `json` longer than the verdict takes us."""
+    return "null" if text is None else encode_basestring_ascii(text)
 
 
 def _write_text(number: int, verdict: Verdict) -> None:

@@ -49,7 +49,7 @@ class Arguments:
             del self._types["symstr"]
         if not dialect.char:
             del self._types["char"]
-        self._known: dict[tuple[bool, bool, bool, str], Argument] = {}
+        self._known: dict[tuple[bool, bool, bool, int, str], Argument] = {}
 
     def parse(self, words: Sequence[str], site: Site) -> tuple[Argument, ...]:
         """Parse *words*, which stand behind the place.
@@ -72,15 +72,15 @@ class Arguments:
         return tuple(found)
 
     def _parse_one(self, word: str, at: int, names: set[str], site: Site, size: int) -> Argument:
+        key = (site.in_kernel, site.at_entry, site.returning, at if "=" not in word else -1, word)
+        known = self._known.get(key)
+        if known is not None and known.name not in names and size + LARGEST < MAX_EVENT_SIZE:
+            return known
         name, body = self._name(word, at)
         if not good_name(name):
             raise Refused("BAD_ARG_NAME")
         if name in RESERVED or name in names:
             raise Refused("USED_ARG_NAME")
-        key = (site.in_kernel, site.at_entry, site.returning, body)
-        known = self._known.get(key)
-        if known is not None and size + LARGEST < MAX_EVENT_SIZE:
-            return Argument(name, body, known.term, known.type, known.count, known.bits)
         one = self._parse_body(name, body, Scan(self._dialect, site, len(word) - len(body)), size)
         if site.types is None:
             self._known[key] = one

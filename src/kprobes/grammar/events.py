@@ -92,6 +92,10 @@ class Events:
         for probes in self._probes.values():
             yield from probes
 
+    def listing(self) -> Iterator[str]:
+        """Return what the events file lists, by event."""
+        return (as_text(probe.text) for probe in self)
+
     def check(self, line: str) -> Verdict:
         """Return the verdict on *line* (without its newline), and keep what it does."""
         try:
@@ -102,7 +106,7 @@ class Events:
                 self._delete(means)
         except Refused as refused:
             return Verdict(None, as_error(refused, split(line), self.dialect))
-        return Verdict(means)
+        return Verdict(means, None)
 
     def read(self, line: str) -> Definition | Deletion | None:
         """Return what *line* means by itself.

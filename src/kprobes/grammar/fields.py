@@ -53,14 +53,19 @@ def _split(scan: Scan, text: str) -> tuple[str, str | None, bool]:
 
 
 def _unknown(scan: Scan, name: str, path: str | None) -> Term:
-    base: Term = ReturnValue() if scan.site.returning and name == "$retval" else Parameter(name)
-    if scan.site.at_return and isinstance(base, Parameter):
+    is_result = scan.site.returning and name == "$retval"
+    if not is_result and not name.isidentifier():
+        raise scan.refuse("NO_BTFARG", number=ENOENT)
+    base: Term = ReturnValue() if is_result else Parameter(name)
+    if scan.site.at_return and not is_result:
         scan.last = fetch.ENTRY_DATA
-    scan.guessed = isinstance(base, Parameter) or path is not None
+    scan.guessed = not is_result or path is not None
     if path is None:
         return base
     scan.last = fetch.MEMORY
     for part in path.split("->"):
+        if not all(member.isidentifier() for member in part.split(".")):
+            raise scan.refuse("BAD_HYPHEN" if "-" in part else "NO_BTF_FIELD", number=EINVAL if "-" in part else ENOENT)
         scan.step()
         base = Field(base, part)
     return base

@@ -33,6 +33,7 @@ class Reader:
         self._dialect = dialect
         self._world = world
         self._arguments = Arguments(dialect)
+        self._places: dict[tuple[str, bool], tuple[KernelPlace, bool, bool]] = {}
         self.registration = Registration(dialect, world)
 
     def read(self, words: Sequence[str], kind: str) -> Definition:
@@ -55,7 +56,10 @@ class Reader:
             # the kernel takes an address for neither entry nor return, whatever the letter
             place, site = AddressPlace(address), Site(True, at_entry=False, returning=False)
         else:
-            place, is_return, at_entry = self._symbol(where, is_return)
+            known = self._places.get((where, is_return))
+            if known is None:
+                known = self._places[where, is_return] = self._symbol(where, is_return)
+            place, is_return, at_entry = known
             site = Site(True, at_entry=at_entry, returning=is_return)
         group, event = self._event(head, head.find(":", 1) + 1)
         if not event:

@@ -49,6 +49,7 @@ int main(int argc, char **argv)
 	char path[256], *line = NULL;
 	size_t room = 0;
 	ssize_t size;
+	int used = 0;
 	FILE *input = argc == 3 ? fopen(argv[2], "r") : NULL;
 
 	if (!input)
@@ -62,7 +63,9 @@ int main(int argc, char **argv)
 		int fd, number = 0;
 
 		if (!strcmp(line, "\n")) {
-			set(path, "");
+			if (used) /* what empties no file takes a third of a second on 5.10, too */
+				set(path, "");
+			used = 0;
 			continue;
 		}
 		fd = open(path, O_WRONLY | O_APPEND);
@@ -74,6 +77,7 @@ int main(int argc, char **argv)
 			show(TRACEFS "error_log", 'E');
 			set(TRACEFS "error_log", "");
 		} else {
+			used = 1;
 			show(path, 'L');
 		}
 		printf(".\n");

@@ -150,6 +150,7 @@ PARAMETERS = (
 SELDOM_KPROBE = (
     ("p:one vfs_read a=+0($comm)", 'p:one vfs_read a=+0(\\"text")', "p vfs_read @+8", 'p vfs_read \\"text'),
     ("p vfs_read a=+0(%si):symstr", "p vfs_read a=$stack:symstr", "p vfs_read a=%si:string", "p vfs_read %ax:u8[4]"),
+    (f"p vfs_read {'n' * 33}=%ax", f"p vfs_read {'n' * 32}=%ax"),
     ("p vfs_read =%ax", "p vfs_read a=", "p vfs_read a=%ax a=%bx", "p vfs_read $comm:u8", "p vfs_read $comm:string[2]"),
     ("p vfs_read $arg* $arg*", f"p vfs_read {'$arg1 ' * 30}", "p vfs_read+5 $arg1", "p vfs_read+5 count", "p 1 $arg*"),
     ("r fput $retval", "p fput $arg1 $arg2", "p vfs_read count->x", "p vfs_read file.f_pos", "p vfs_read file-f_pos"),

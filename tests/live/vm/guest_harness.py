@@ -76,8 +76,8 @@ def finish(command: GuestCommand) -> int:
     return command.pid
 
 
-def run_kprobes(*words: str, status: int | None = 0, environment: dict[str, str] | None = None) -> Done:
-    """Run the command `kprobes` in a process of its own, in the project's root."""
+def run_kprobes(*words: str, status: int | None = 0, environment: dict[str, str] | None = None, text: str = "") -> Done:
+    """Run the command `kprobes` in a process of its own, in the project's root; *text* is its standard input."""
     done = subprocess.run(
         [*KPROBES, *words],
         capture_output=True,
@@ -85,7 +85,7 @@ def run_kprobes(*words: str, status: int | None = 0, environment: dict[str, str]
         timeout=TIMEOUT_S,
         cwd=ROOT,
         env=environment if environment is not None else dict(os.environ),
-        stdin=subprocess.DEVNULL,
+        input=text,
     )
     assert status is None or done.returncode == status, (words, done.returncode, done.stdout, done.stderr)
     return Done(done.returncode, done.stdout, done.stderr)
