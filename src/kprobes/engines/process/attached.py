@@ -9,7 +9,8 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from kprobes.engines.process.layout import BLOCK_GUARD, CLAIM_COUNTER, SharedLayout
+from kprobes.engines.process.layout import CLAIM_COUNTER, SharedLayout
+from kprobes.engines.process.passing import Passing
 from kprobes.engines.process.ring import Rings, split
 from kprobes.engines.process.tables import read_region, take_old, take_region
 from kprobes.engines.process.unwinding import read_trace
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 KINDS = len(SITE_COUNTERS)
 _HITS, _MISSED = SITE_COUNTERS.index("hits"), SITE_COUNTERS.index("missed")
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.001, 0.016
-LOOKS, IDLE = 500, bytes(8)
 HANDLER_S = 2.0  # far longer than a handler runs, unless its thread is kept from running
 
 
@@ -203,17 +203,10 @@ class ProcessAttached:
         raise TargetError(f"there is no map {name!r}")
 
     def _wait_for_handlers(self) -> None:
-        """Wait until each handler has ended that runs now: until its block was seen without one."""
-        layout, view = self._layout, self._mapped()
-        claimed = min(struct.unpack_from("<Q", view, CLAIM_COUNTER)[0], layout.blocks)
-        busy = [layout.blocks_at + block * layout.stride + BLOCK_GUARD for block in range(max(claimed, 1))]
+        """Wait until each handler has ended that runs now."""
+        running = Passing(self._mapped(), self._layout, self._plan)
         deadline = time.monotonic() + HANDLER_S
-        while True:
-            # A thread may be in handlers nearly always: look often, or it is never seen without one.
-            for _ in range(LOOKS):
-                busy = [at for at in busy if view[at : at + 8] != IDLE]
-            if not busy or self._ended(0):
-                return
+        while not running.are_over() and not self._ended(0):
             if time.monotonic() > deadline:
                 raise TargetError("a thread of the target stands inside of a handler", hint="try again when it runs")
             time.sleep(FIRST_PAUSE_S)
