@@ -18,6 +18,7 @@ NAMES = (
     "hits",
     "compiling",
     "grammar",
+    "types",
     "instructions",
     "attaching",
     "events",

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
-from kprobes.symbols.dwarf.numbers import CPP_LANGUAGES, RUST, At, Tag
+from kprobes.symbols.dwarf.abbreviations import skip
+from kprobes.symbols.dwarf.numbers import C_LANGUAGES, CPP_LANGUAGES, RUST, At, Tag
 from kprobes.symbols.dwarf.ranges import entry_address, ranges_of
 from kprobes.symbols.dwarf.sections import Sections
 from kprobes.symbols.dwarf.units import Entry, Information, Unit
@@ -302,13 +303,14 @@ def _each_scope(unit: Unit) -> Iterator[tuple[int, int, str]]:
 def entries_in_scopes(unit: Unit, tags: frozenset[int], what: int = 0) -> Iterator[int]:
     """Return the offsets of the entries of *tags* in *unit*, and in its namespaces and classes; of those only that say
     *what*, if it is given."""
-    home = unit.home
-    pending = [(home.root(unit).after, 0)]
+    home, root = unit.home, unit.home.root(unit)
+    deepest = 0 if root.number(At.LANGUAGE) in C_LANGUAGES else NESTING_LIMIT  # nothing nests in C
+    pending = [(root.after, 0)]
     while pending:
         at, depth = pending.pop()
-        for offset, shape, _ in home.offsets(unit, at):
+        for offset, shape, values in home.offsets(unit, at):
             if shape.tag in tags:
                 if not what or what in shape.whats:
                     yield offset
-            elif shape.tag in SCOPES and shape.has_children and depth < NESTING_LIMIT:
-                pending.append((home.entry(unit, offset).after, depth + 1))
+            elif shape.tag in SCOPES and shape.has_children and depth < deepest:
+                pending.append((skip(home.info, values, shape.steps), depth + 1))
