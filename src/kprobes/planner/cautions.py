@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.ir.nodes import MapBump, MapRead, MapWrite
+from kprobes.compiler.ir.nodes import MapDelete, MapRead
 from kprobes.model.caution import IGNORE, Caution
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def cautions_of(handlers: Sequence[Handler]) -> tuple[Caution, ...]:
 
 
 def _never_written(handlers: Sequence[Handler]) -> Iterator[Caution]:
-    written = {node.map for handler in handlers for node in _nodes(handler) if isinstance(node, MapWrite | MapBump)}
+    nodes = [node for handler in handlers for node in _nodes(handler)]
+    written = {getattr(node, "map", "") for node in nodes if not isinstance(node, MapRead | MapDelete)}
     told = set()
     for handler in handlers:
         for node in _nodes(handler):

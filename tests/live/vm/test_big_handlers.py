@@ -10,7 +10,7 @@ from guest_harness import Guest, left_in
 from kprobes.cli.run import load_script
 from kprobes.model.probe import Probe
 
-HEAD = "from kprobes import comm, deref, emit, kprobe, kretprobe, now, string\n\n"
+HEAD = "from kprobes import arg, deref, emit, kprobe, kretprobe, uprobe\n\n"
 
 
 def handler(decorator: str, parameters: str, *lines: str) -> str:
@@ -51,6 +51,40 @@ SCRIPTS = {
     "inlined": INLINED + "\n" + handler('kprobe("vfs_read")', "file",
                                         *[f"v{number} = f0(5, file)" for number in range(8)], emitted(fields("v", 8))),
 }  # fmt: skip
+
+
+# What one call keeps in working memory comes from its argument; a read between two of them keeps them out of registers.
+CROSSED = "".join(
+    f"    v{number} = ARG * {number + 3}\n    r{number} = deref(v{number}, 'u32')\n" for number in range(40)
+)
+CROWD = {
+    "fentry": ("seek", "@kprobe('ksys_lseek')\ndef big(offset):\n" + CROSSED.replace("ARG", "offset")),
+    "kprobe": ("seek", "@kprobe('ksys_lseek', way='kprobe')\ndef big(offset):\n" + CROSSED.replace("ARG", "offset")),
+    "uprobe": ("sum", "@uprobe('PROGRAM:sum_to')\ndef big():\n    top = arg(1)\n" + CROSSED.replace("ARG", "top")),
+}
+
+
+@pytest.mark.parametrize("name", CROWD)
+def test_hits_of_many_tasks_on_one_cpu_do_not_mix_what_they_keep(guest: Guest, tmp_path: Path, name: str) -> None:
+    """Where a hit finds the memory in use, it is missed; whatever is sent is of one call."""
+    program = str(guest.programs / "calls")
+    assert guest.machine.run(["true"], copy=[f"{program}:{program}"]).wait(60) == 0
+    work, text = CROWD[name]
+    text = text.replace("PROGRAM", program) + f"    {emitted(fields('v', 40) + fields('r', 40))}\n"
+    with guest.attach(probe_of(tmp_path, text)) as session:
+        arguments = ["seek", "16", "100"] if work == "seek" else ["sum", "40", "20"]
+        running = [guest.machine.run([program, *arguments]) for _ in range(3)]
+        assert [one.wait(60) for one in running] == [0, 0, 0]
+        session.detach()
+        events = list(session.events(0))
+        assert any(layout.kind == "scratch" for layout in session.plan.maps)
+        counts = session.stats
+    hits, missed = sum(one.hits for one in counts), sum(one.missed or 0 for one in counts)
+    assert hits + missed >= (3 * 1600 if work == "seek" else 3 * 20 * 41)
+    assert len(events) + sum(one.lost for one in counts) == hits
+    for event in events:
+        values = [event[f"v{number}"] for number in range(40)]
+        assert values == [values[0] // 3 * (number + 3) for number in range(40)], event
 
 
 def probe_of(tmp_path: Path, text: str) -> Probe:

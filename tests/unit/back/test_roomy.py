@@ -11,6 +11,7 @@ from front.cases import compile_text
 from back.machine import BpfMachine, own_world, raw_target, run_interpreter
 from back.programs import random_arithmetic, random_hits
 from back.test_same_as_interpreter import golden_cases
+from kprobes.compiler.back import llvm
 from kprobes.compiler.back.bpf import BpfTarget, lower, program
 from kprobes.compiler.back.bpf.part import LARGEST_SCRATCH
 from kprobes.compiler.back.bpf.spills import is_crowded
@@ -149,10 +150,15 @@ def test_what_not_even_working_memory_holds_is_refused_in_words():
     assert "shorter strings" in caught.value.hint
 
 
-def test_a_program_that_llvm_could_not_write_is_refused_in_words():
-    """LLVM ends the process where a jump is too long: this one would jump over all of it."""
-    many = source("t = 0", "for turn in range(3):", *[f"    t ^= deref(count + {n}, 'u32')" for n in range(1650)])
-    with pytest.raises(CompileError, match="instructions, and BPF can't jump over so many"):
+def test_a_program_that_llvm_could_not_write_is_refused_in_words(monkeypatch):
+    """LLVM ends the process where a jump is too long: this one jumps back over all of its loop."""
+    monkeypatch.setattr(llvm, "_LONGEST_JUMP", 2000)
+    few, many = (
+        source("t = 0", "for turn in range(3):", *[f"    t ^= deref(count + {n}, 'u32')" for n in range(count)])
+        for count in (60, 200)
+    )
+    lower(compile_text(few), raw_target())
+    with pytest.raises(CompileError, match=r"needs [0-9]{4} instructions, and BPF can't jump over so many"):
         lower(compile_text(many), raw_target())
 
 
