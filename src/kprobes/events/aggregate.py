@@ -192,7 +192,22 @@ def _fields_reader(fields: Sequence[Field], size: int, sites: Sequence[str]) -> 
     if len(fields) == 1:
         convert = converts[0]
         return lambda raw: convert(reader.unpack(raw)[0])
+    made = _struct_type(fields)
+    if made is not None:
+        return lambda raw: made(*[convert(value) for convert, value in zip(converts, reader.unpack(raw), strict=True)])
     return lambda raw: tuple(convert(value) for convert, value in zip(converts, reader.unpack(raw), strict=True))
+
+
+def _struct_type(fields: Sequence[Field]) -> Callable[..., Any] | None:
+    """Return the named tuple for a key or value that is one struct, None for others."""
+    owner = fields[0].name.partition(".")[0]
+    if not all(field.name.startswith(f"{owner}.") for field in fields):
+        return None
+    import re  # few maps hold structs
+    from collections import namedtuple
+
+    names = [re.sub(r"\W+", "_", field.name.removeprefix(f"{owner}.")).rstrip("_") for field in fields]
+    return namedtuple(owner.capitalize(), names, rename=True)
 
 
 def _convert(field: Field, sites: Sequence[str]) -> Callable[..., Any]:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from kprobes.model.cwords import ArrayOf, CWord
+
 DEFAULT_ENTRIES = 10240
 COMM_SIZE = 16
 
@@ -45,7 +47,10 @@ class Symbol:
     """An address that is shown by its symbol."""
 
 
-TypeSpec = type | String | Unsigned | tuple["TypeSpec", ...]
+if TYPE_CHECKING:
+    TypeSpec = type | String | Unsigned | CWord | ArrayOf | tuple["TypeSpec", ...]
+else:
+    TypeSpec = object  # the words of C are loaded by those who name them
 
 _SCALARS: dict[object, tuple[str, int]] = {
     int: ("int", 8),
@@ -66,7 +71,8 @@ def fields_of(spec: TypeSpec | None, name: str) -> tuple[tuple[Field, ...], int]
     if spec is None:
         return (), 0
     parts = spec if isinstance(spec, tuple) else (spec,)
-    flat = []
+    flat: list[tuple[str, str, int]] = []
+    named: dict[str, Field] = {}
     for index, part in enumerate(parts):
         label = name if len(parts) == 1 else f"{name}{index}"
         if isinstance(part, String):
@@ -77,11 +83,26 @@ def fields_of(spec: TypeSpec | None, name: str) -> tuple[tuple[Field, ...], int]
             kind, size = _SCALARS[part]
             flat.append((label, kind, size))
         else:
-            raise UsageError(
-                f"{part!r} can't be a key or value of a map",
-                hint="use int, bool, str, String(n), Unsigned(bytes), Stack, Symbol, or a tuple of them",
-            )
-    return pack_fields(flat)
+            from kprobes.model.structs import fields_of_type
+
+            typed = fields_of_type(part, label)
+            if not typed:
+                raise UsageError(
+                    f"{part!r} can't be a key or value of a map",
+                    hint="use int, bool, str, u32, String(n), Stack, Symbol, @struct or enum classes, a tuple of them",
+                )
+            flat += [(one.name, one.kind, one.size) for one in typed]
+            named.update((one.name, one) for one in typed if one.names)
+    fields, size = pack_fields(flat)
+    if not named:
+        return fields, size
+    return tuple(_with_names(one, named.get(one.name)) for one in fields), size
+
+
+def _with_names(field: Field, like: Field | None) -> Field:
+    if like is None:
+        return field
+    return Field(field.name, field.kind, field.offset, field.size, like.names, like.flags)
 
 
 class MapSpec:

@@ -255,13 +255,35 @@ def _field(kind: object, name: str, offset: int) -> Iterator[Field]:
         yield Field(name, _kind_of(kind.type), offset, kind.type.size)
     elif is_enum(kind):
         word = enum_word(kind)
-        yield Field(name, _kind_of(word), offset, word.size)
+        yield Field(name, _kind_of(word), offset, word.size, *names_of(kind))
     else:
         yield Field(name, "hex", offset, 8)
 
 
 def _kind_of(word: Int) -> str:
     return "bool" if word.kind == "bool" else "int" if word.signed else "uint"
+
+
+def names_of(kind: type[Enum]) -> tuple[tuple[tuple[int, str], ...], bool]:
+    """Return the names of an enum class by value, the first of several, and whether its values are sets of flags."""
+    names: dict[int, str] = {}
+    for name, member in kind.__members__.items():
+        names.setdefault(int(member.value), name)
+    return tuple(sorted(names.items())), any(base.__name__ == "IntFlag" for base in kind.__mro__)
+
+
+def fields_of_type(kind: object, name: str) -> tuple[Field, ...]:
+    """Return the fields that a map keeps of a key or value (or part of one) of the type *kind*, called *name*.
+
+    Raises:
+        UsageError: none can be kept.
+    """
+    shape = shape_of(kind)
+    if shape is not None:
+        return shape.fields(f"{name}.")
+    if is_enum(kind) or isinstance(kind, CWord | ArrayOf | PointerTo):
+        return tuple(_field(kind, name, 0))
+    return ()
 
 
 # For the cache of plans.

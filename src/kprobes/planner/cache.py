@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from types import FunctionType
 
-from kprobes.errors import FormatError
+from kprobes.errors import FormatError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.probe import AutoHandler, HandlerSource, Probe
 from kprobes.model.store import digest_of, plan_from_store, plan_to_store
@@ -177,7 +177,7 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
     if _is_word(value):
         yield word
     elif _is_plain(value):
-        yield f"{word}={type(value)!r} {value!r}"
+        yield f"{word}={type(value)!r} {value!r} {_layout(value)}"
     elif isinstance(value, FunctionType):
         from kprobes.compiler.front.source import source_of
 
@@ -186,6 +186,15 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
         yield f"{word}={_type(value)}"
     else:
         raise _UncacheableError
+
+
+def _layout(value: object) -> str:
+    """Return the layout of a map: its repr doesn't tell that of a struct class it holds."""
+    find = getattr(value, "layout", None)
+    try:
+        return repr(find(1)) if find else ""
+    except UsageError:
+        raise _UncacheableError from None
 
 
 def _type(value: object) -> str:

@@ -6,14 +6,16 @@ import pytest
 
 from front.cases import compile_text, surroundings
 from front.dry import Dry
-from front.universe import NAMES, Header
+from front.universe import NAMES, Header, Inner, Key, Mode
 from kprobes.compiler.front.compile import compile_handler
 from kprobes.errors import CompileError, SymbolNotFoundError, UsageError
+from kprobes.events.aggregate import read_map
 from kprobes.events.decode import Decoder
 from kprobes.events.value import with_names
 from kprobes.frozen import replace
-from kprobes.model.cwords import u8
-from kprobes.model.probe import HandlerSource
+from kprobes.model.cwords import u8, u32
+from kprobes.model.mapspec import Count, HashMap
+from kprobes.model.probe import HandlerSource, Probe
 from kprobes.model.structs import shape_of
 from kprobes.planner.cache import _ingredients
 from kprobes.symbols.variables import VariablePlace
@@ -252,8 +254,6 @@ def test_function_pointers_are_sent_as_symbols():
 def test_plans_are_told_apart_by_the_classes_that_handlers_name():
     def content(name, thing):
         source = HandlerSource("h", f"def h(p: {name}):\n    emit(p)\n", "f.py", 1, 0, {name: thing})
-        from kprobes.model.probe import Probe
-
         return "".join(_ingredients([Probe("uprobe", ("x",), source)]))
 
     assert content("T", NAMES["Header"]) != content("T", NAMES["Key"])
@@ -284,3 +284,48 @@ def test_members_of_types_that_a_program_lacks_are_refused_where_they_are_used()
         @struct_class
         class Empty:
             pass
+
+
+MAPS = """def h(p: Header, mode: Mode, n: u16):
+    key = Key(n, p.name, p)
+    seen[key] = p.inner
+    last = seen[key]
+    emit(last.code, last.bytes[3], last)
+    modes[mode] += 1
+    by_mode.add(by=mode)
+    states[n] = mode
+    emit(states[n], seen[Key(9, "none", None)].code)
+"""
+
+
+def test_structs_and_enumerations_are_keys_and_values_of_maps():
+    maps = {
+        "seen": HashMap("seen", key=Key, value=Inner),
+        "modes": HashMap("modes", key=Mode, value=u32),
+        "by_mode": Count("by_mode", by=Mode),
+        "states": HashMap("states", key=u8, value=Mode),
+    }
+    source = HandlerSource("h", MAPS, "script.py", 1, 0, {**NAMES, **maps})
+    made = compile_handler(source, surroundings("uprobe"))
+    run = Dry(made, memory=MEMORY)
+    run.hit(AT, 3, 258)
+    run.hit(AT, 3, 259)
+    run.hit(AT, 8, 259)
+    events = Decoder(made.events, ["place"]).decode(run.world.records)
+    assert list(events[0]) == [11, 4, 11, 1, 2, 3, 4]
+    assert [str(one["states[n]"]) for one in events[1::2]] == ["BOTH", "BOTH", "SYNC"]
+    read = {one.name: read_map(run.map(one.name), one) for one in made.maps}
+    assert read["seen"] == {(258, "first", AT): (11, 1, 2, 3, 4), (259, "first", AT): (11, 1, 2, 3, 4)}
+    key, value = next(iter(read["seen"].items()))
+    assert (key.pid, key.name, key.at, value.code, value.bytes_3) == (258, "first", AT, 11, 4)
+    assert {str(mode): count for mode, count in read["modes"].items()} == {"BOTH": 2, "SYNC": 1}
+    assert str(read["by_mode"]) == "BOTH 2\nSYNC 1"
+    assert {number: str(mode) for number, mode in read["states"].items()} == {2: "BOTH", 3: "SYNC"}
+
+
+def test_plans_are_told_apart_by_the_structs_that_their_maps_hold():
+    def content(cls):
+        source = HandlerSource("h", "def h():\n    m.add(by=1)\n", "f.py", 1, 0, {"m": Count("m", by=cls)})
+        return "".join(_ingredients([Probe("uprobe", ("x",), source)]))
+
+    assert content(NAMES["Inner"]) != content(NAMES["Key"])

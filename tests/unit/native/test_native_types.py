@@ -5,7 +5,9 @@ import random
 
 from back.machine import own_world, run_interpreter
 from front.cases import compile_text
+from front.universe import Inner, Key, Mode
 
+from kprobes.model.mapspec import HashMap
 from native.native_machine import run_native
 
 HANDLERS = {
@@ -37,7 +39,14 @@ HANDLERS = {
     "union": """def h(e: ptr[Either], m: Mode):
     emit(e.number, e.header.name, e.header.low, m)
 """,
+    "kept": """def h(p: Header, n: u16):
+    seen[Key(n & 3, p.name, p)] = p.inner
+    inner = seen[Key(n & 1, p.name, p)]
+    modes[Mode(n & 7)] += p.length
+    emit(inner.code, inner.bytes[2], modes[Mode(1)])
+""",
 }
+MAPS = {"seen": HashMap("seen", key=Key, value=Inner), "modes": HashMap("modes", key=Mode, value=int)}
 
 
 def test_types_agree_on_whole_and_broken_memory():
@@ -54,9 +63,9 @@ def test_types_agree_on_whole_and_broken_memory():
     hits += [[start + 64 * n, start + source.randrange(2048), 9, 1, 2, 3] for n in range(8)]
     hits += [[0, 1, 2, 3, 4, 5], [1 << 47, 0, 0, 0, 0, 0]]
     for name, text in HANDLERS.items():
-        made = compile_text(text, "uprobe")
+        made = compile_text(text, "uprobe", **MAPS)
         usable = [hit for hit in hits if name != "strings" or not 0 < hit[1] < 1 << 16]
         ours, theirs = run_native(made, usable), run_interpreter(made, usable, own_world([memory]))
         assert (name, ours.counters) == (name, theirs.counters)
-        assert ours.records == theirs.records, name
+        assert (ours.records, ours.maps) == (theirs.records, theirs.maps), name
         assert 0 < ours.counters[3] < len(usable) or name == "made", (name, ours.counters)

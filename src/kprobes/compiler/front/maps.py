@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import cautions, integers, texts
+from kprobes.compiler.front import cautions, integers, structs, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.builtins import make
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe, integer
@@ -27,6 +27,7 @@ from kprobes.compiler.ir.nodes import (
     Slot,
     Value,
 )
+from kprobes.frozen import replace
 from kprobes.model.aggregates import Avg, Max, Min, Stacks, Sum
 from kprobes.model.containers import Array, Queue
 from kprobes.model.mapspec import Count, HashMap, Histogram
@@ -58,6 +59,7 @@ _WANTED = {
     "stack": "a stack: stack()",
     "user_stack": "a user stack: user_stack()",
     "symbol": "an address",
+    "hex": "an address",
 }
 
 
@@ -69,13 +71,22 @@ def operands(
     Raises:
         CompileError: it doesn't fit them.
     """
-    parts = term.items if isinstance(term, Items) else (term,)
+    parts = _flat(ctx, node, term)
     if len(parts) != len(fields):
         shape = "a single one" if len(fields) == 1 else f"a tuple of {len(fields)}"
         raise ctx.error(
             node, f"the {what} of {map_.spec.name} is {shape}, this is {describe(term)}", _shape_hint(fields)
         )
     return tuple(_operand(ctx, node, map_, one, part, what) for one, part in zip(fields, parts, strict=True))
+
+
+def _flat(ctx: Context, node: ast.AST, term: Term) -> list[Term]:
+    """Return the parts of a tuple, and of the structs in it those that are numbers, pointers and strings."""
+    found: list[Term] = []
+    for part in term.items if isinstance(term, Items) else (term,):
+        leaves = structs.leaves(ctx, node, part)
+        found += [part] if leaves is None else [leaf for _, leaf in leaves]
+    return found
 
 
 def _shape_hint(fields: tuple[Field, ...]) -> str:
@@ -242,7 +253,7 @@ def _results(ctx: Context, node: ast.AST, map_: Map, key: tuple[Operand, ...] | 
         _term(ctx, node, one, number, string)
         for one, number, string in zip(map_.layout.value, numbers, strings, strict=True)
     )
-    return found, terms[0] if len(terms) == 1 else Items(terms)
+    return found, structs.rebuilt(getattr(map_.spec, "value", int), terms)
 
 
 def _term(ctx: Context, node: ast.AST, field: Field, number: Value | None, string: Slot | None) -> Term:
@@ -253,7 +264,8 @@ def _term(ctx: Context, node: ast.AST, field: Field, number: Value | None, strin
     value = ctx.build.convert(ctx.place(node), number, U64 if number.type == U64 else I64)
     if field.kind == "bool":
         return Number(value, "bool", 0, 1)
-    return integer(value, field.kind, store)
+    shown = integer(value, field.kind, store)
+    return replace(shown, enum=ctx.own.of_names(field)) if field.names else shown
 
 
 def read(ctx: Context, node: ast.AST, map_: Map, key_term: Term, key_node: ast.AST) -> Term:

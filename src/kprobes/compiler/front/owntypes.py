@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from kprobes.model.ctype import Array, Enum, Member, Pointer, Struct
 from kprobes.model.cwords import ArrayOf, Bits, CWord, PointerTo
-from kprobes.model.structs import Shape, enum_word, is_enum, shape_of
+from kprobes.model.structs import Shape, enum_word, is_enum, names_of, shape_of
 
 if TYPE_CHECKING:
     import enum
     from collections.abc import Mapping, Sequence
 
     from kprobes.model.ctype import CType, Function, Types
+    from kprobes.model.layout import Field
+
+    Names = tuple[tuple[int, str], ...]
 
 
 class OwnTypes:
@@ -21,7 +24,7 @@ class OwnTypes:
 
     def __init__(self, target: Types) -> None:
         self._target = target
-        self._own: list[Shape | type[enum.Enum]] = []
+        self._own: list[Shape | type[enum.Enum] | Names] = []
 
     def ctype(self, kind: object) -> CType | None:
         """Return the C type that *kind*, an object of `cwords` or `structs` or a class, stands for; None if none.
@@ -52,7 +55,11 @@ class OwnTypes:
             return Enum(kind.__name__, word.size, word.signed, self._key(kind), issubclass(kind, IntFlag))
         return None
 
-    def _key(self, thing: Shape | type[enum.Enum]) -> int:
+    def of_names(self, field: Field) -> Enum:
+        """Return the enumeration whose values have the names that *field* of a map has for them."""
+        return Enum("", field.size, field.kind == "int", self._key(field.names), field.flags)
+
+    def _key(self, thing: Shape | type[enum.Enum] | Names) -> int:
         for number, known in enumerate(self._own):
             if known is thing:
                 return -1 - number
@@ -105,8 +112,7 @@ class OwnTypes:
             return self._target.enumerators(enum)
         own = self._own[-1 - enum.key]
         assert not isinstance(own, Shape)
-        members = list(own.__members__.items())
-        return {int(member.value): name for name, member in reversed(members)}  # of several names the first
+        return dict(own if isinstance(own, tuple) else names_of(own)[0])
 
     def variable(self, name: str) -> CType | None:
         """Return the type of the global variable *name* of the probed program, or None."""

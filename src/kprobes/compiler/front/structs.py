@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import casts, integers, pointers, texts
 from kprobes.compiler.front.advice import advice
-from kprobes.compiler.front.terms import Constant, Made, Nothing, Number, Pointer, Term, describe
+from kprobes.compiler.front.terms import Constant, Items, Made, Nothing, Number, Pointer, Term, describe
 from kprobes.compiler.front.text import did_you_mean, listed
 from kprobes.model.ctype import Array, Struct, format_ctype
 from kprobes.model.ctype import Pointer as CPointer
+from kprobes.model.cwords import ArrayOf, char
 from kprobes.model.structs import MOST_FIELDS, shape_of
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kprobes.compiler.front.context import Context
     from kprobes.model.structs import StructMember
@@ -100,7 +101,7 @@ def leaves(ctx: Context, node: ast.AST, term: Term) -> list[tuple[str, Term]] | 
     Raises:
         CompileError: there are too many, or one can't be read.
     """
-    if not _is_whole(term):
+    if not _is_whole(term) or isinstance(term, Items):
         return None
     found: list[tuple[str, Term]] = []
     for name, leaf in _leaves(ctx, node, term, ""):
@@ -110,14 +111,33 @@ def leaves(ctx: Context, node: ast.AST, term: Term) -> list[tuple[str, Term]] | 
     return found
 
 
+def rebuilt(spec: object, terms: Sequence[Term]) -> Term:
+    """Return what a map of values of the type *spec* gives, of its parts as `leaves` has them."""
+    following = iter(terms)
+    parts = [_rebuilt(part, following) for part in (spec if isinstance(spec, tuple) else (spec,))]
+    return parts[0] if len(parts) == 1 else Items(tuple(parts))
+
+
+def _rebuilt(kind: object, following: Iterator[Term]) -> Term:
+    shape = shape_of(kind)
+    if shape is not None:
+        return Made(shape, tuple(_rebuilt(one.type, following) for one in shape.members))
+    if isinstance(kind, ArrayOf) and kind.element != char:
+        return Items(tuple(_rebuilt(kind.element, following) for _ in range(kind.count)))
+    return next(following)
+
+
 def _is_whole(term: Term) -> bool:
-    return isinstance(term, Made) or (isinstance(term, Pointer) and term.embedded and not texts.is_text(term))
+    return isinstance(term, Made | Items) or (isinstance(term, Pointer) and term.embedded and not texts.is_text(term))
 
 
 def _leaves(ctx: Context, node: ast.AST, term: Term, name: str) -> Iterator[tuple[str, Term]]:
     if isinstance(term, Made):
         for one, item in zip(term.shape.members, term.items, strict=True):
             yield from _leaves(ctx, node, item, f"{name}.{one.name}")
+    elif isinstance(term, Items):
+        for index, item in enumerate(term.items):
+            yield from _leaves(ctx, node, item, f"{name}[{index}]")
     elif not _is_whole(term):
         yield name, term
     elif isinstance(term, Pointer) and term.count is not None:
