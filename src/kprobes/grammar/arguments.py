@@ -10,7 +10,7 @@ from kprobes.grammar.facts import MAX_ARRAY, MAX_BODY, MAX_EVENT_SIZE, MAX_NAME,
 from kprobes.grammar.fetch import COMM, DATA, IMMEDIATE, MEMORY, USER_MEMORY, VALUE, Scan, parse_term
 from kprobes.grammar.numbers import WORD, leading, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
-from kprobes.grammar.terms import Argument, BitField, FetchType
+from kprobes.grammar.terms import AllParameters, Argument, BitField, FetchType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ TYPES = {
     "symbol": FetchType("symbol", 8),
 }
 DEFAULT_TYPE = TYPES["x64"]
+ALL = Argument("$arg*", "$arg*", AllParameters(), DEFAULT_TYPE)
 LARGEST = 8 * MAX_ARRAY
 
 
@@ -74,6 +75,13 @@ class Arguments:
     def _parse_one(self, word: str, at: int, names: set[str], site: Site, size: int) -> Argument:
         key = (site.in_kernel, site.at_entry, site.returning, at if "=" not in word else -1, word)
         known = self._known.get(key)
+        if (
+            word == ALL.body
+            and self._dialect.all_arguments
+            and site.types is None
+            and (site.at_entry or site.at_return)
+        ):
+            return ALL
         if known is not None and known.name not in names and size + LARGEST < MAX_EVENT_SIZE:
             return known
         name, body = self._name(word, at)

@@ -70,7 +70,7 @@ def parse(
         means = events.read(line)
         return events.define(means) if isinstance(means, Definition) else means
     except Refused as refused:
-        raise as_error(refused, split(line), events.dialect) from None
+        raise events.error_of(refused, line) from None
 
 
 class Events:
@@ -105,7 +105,7 @@ class Events:
             elif means is not None:
                 self._delete(means)
         except Refused as refused:
-            return Verdict(None, as_error(refused, split(line), self.dialect))
+            return Verdict(None, self.error_of(refused, line))
         return Verdict(means, None)
 
     def read(self, line: str) -> Definition | Deletion | None:
@@ -114,6 +114,7 @@ class Events:
         Raises:
             Refused: as the kernel does.
         """
+        self._reader.logged = None
         if not line.isascii():
             line = line.encode("utf-8", "surrogateescape").decode("latin-1")
         if len(line) > MAX_LINE or "\0" in line:
@@ -131,9 +132,8 @@ class Events:
             except Refused as refused:
                 if refused.number != ECANCELED:
                     raise
-        unknown = Refused("NO_DYNAMIC_EVENT" if self.kind == "dynamic" and self.dialect.dynamic_message else "")
-        unknown.words = [line]
-        raise unknown
+        self._reader.logged = [line]
+        raise Refused("NO_DYNAMIC_EVENT" if self.kind == "dynamic" and self.dialect.dynamic_message else "")
 
     def _deletion(self, words: Sequence[str]) -> Deletion:
         head = words[0]
@@ -150,6 +150,10 @@ class Events:
         if not event and (group is None or not self.dialect.group_delete):
             raise Refused("")
         return Deletion(group, event, tuple(words[1:]))
+
+    def error_of(self, refused: Refused, line: str) -> DefinitionError:
+        """Return what users are told of *line*, the last one that was read, when it was *refused*."""
+        return as_error(refused, self._reader.logged or split(line), self.dialect)
 
     def define(self, probe: Definition) -> Definition:
         """Add *probe*: to the event of its name, if there is one that fits, or as an event of its own.
@@ -249,6 +253,8 @@ class Events:
 
 
 def _words(line: str) -> list[str]:
+    if line.isprintable() and line.isascii():
+        return line.split()
     return [word for word in _BLANKS.split(line) if word]
 
 

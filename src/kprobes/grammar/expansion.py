@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kprobes.model.ctype import Types
 
 ALL = "$arg"
+DENTRIES = ":%p"
 DENTRY = (":%pd", ":%pD")
 
 
@@ -33,9 +34,10 @@ def expand(words: Sequence[str], site: Site, dialect: Dialect) -> tuple[Sequence
         Refused: as the kernel does.
     """
     given = words
-    if any(word.startswith(ALL) for word in words):
+    text = " ".join(words)
+    if ALL in text and any(word.startswith(ALL) for word in words):
         words = _expand_arguments(words, site, saturating=dialect.saturating)
-    if not any(word.endswith(DENTRY) for word in words):
+    if DENTRIES not in text or not any(word.endswith(DENTRY) for word in words):
         return words, False
     return _expand_dentries(words, site.types, dialect), words is given
 

@@ -19,22 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.grammar.facts import Dialect
+    from kprobes.grammar.terms import Argument
     from kprobes.grammar.world import World
 
 _good_group = re.compile(f"[{LETTERS}_-][{LETTERS}_0-9-]*").fullmatch
 RETURN = "%return"
+_ENTRY = Site(True, at_entry=True, returning=False)
+_RETURN = Site(True, at_entry=False, returning=True)
+_NO_FUNCTION = Site(True, at_entry=False, returning=False)
+_USER_ENTRY, _USER_RETURN = (Site(False, at_entry=False, returning=returning) for returning in (False, True))
 _FILE_NAME_END = re.compile(r"[-._]")
 
 
 class Reader:
-    """Reads definitions of one dialect in one world."""
+    """Reads definitions of one dialect in one world.
+
+    *logged* are the words that the error log would show of the last one, None where they are those that were written.
+    """
 
     def __init__(self, dialect: Dialect, world: World) -> None:
         self._dialect = dialect
         self._world = world
         self._arguments = Arguments(dialect)
-        self._places: dict[tuple[str, bool], tuple[KernelPlace, bool, bool]] = {}
+        self._places: dict[tuple[str, bool], tuple[KernelPlace | AddressPlace, bool, bool]] = {}
         self.registration = Registration(dialect, world)
+        self.logged: Sequence[str] | None = None
 
     def read(self, words: Sequence[str], kind: str) -> Definition:
         """Return what *words* define, short of registering it.
@@ -42,43 +51,53 @@ class Reader:
         Raises:
             Refused: as the kernel does; with ECANCELED where *words* are no definition of this *kind*.
         """
+        self.logged = None
         if words[0][0] not in "pr" or len(words) < 2:
             raise Refused("", number=ECANCELED)
         return self._kprobe(words) if kind == "kprobe" else self._uprobe(words)
 
     def _kprobe(self, words: Sequence[str]) -> Definition:
-        head, where = words[0], words[1]
+        head = words[0]
         is_return = head[0] == "r"
         maxactive = _maxactive(head, is_return)
-        address = unsigned(where)
-        place: KernelPlace | AddressPlace
-        if address >= 0:
-            # the kernel takes an address for neither entry nor return, whatever the letter
-            place, site = AddressPlace(address), Site(True, at_entry=False, returning=False)
-        else:
-            known = self._places.get((where, is_return))
-            if known is None:
-                known = self._places[where, is_return] = self._symbol(where, is_return)
-            place, is_return, at_entry = known
-            site = Site(True, at_entry=at_entry, returning=is_return)
+        place, is_return, at_entry = self._where(words[1], is_return)
         group, event = self._event(head, head.find(":", 1) + 1)
         if not event:
             named = f"{place.symbol}_{place.offset}" if isinstance(place, KernelPlace) else place.text
             event = _cleaned(f"{'r' if is_return else 'p'}_{named}"[: MAX_EVENT_NAME - 1], self._dialect)
-        rest: Sequence[str] = words[2:]
-        if isinstance(place, KernelPlace) and self._world.types is not None and self._dialect.btf:
-            site.types, site.character_ids = self._world.types, self._world.character_ids
-            site.function = site.types.function(place.symbol) if ":" not in place.symbol else None
-        logged = False
-        if self._dialect.btf:
-            rest, logged = expand(rest, site, self._dialect)
-        try:
-            arguments = self._arguments.parse(self._limited(rest), site)
-        except Refused as refused:
-            if logged:
-                refused.words = [*words[:2], *rest]
-            raise
+        arguments: tuple[Argument, ...] = ()
+        if len(words) > 2:
+            arguments = self._kernel_arguments(words, self._site(place, is_return, at_entry))
         return Definition(is_return, group or "kprobes", event, place, arguments, maxactive)
+
+    def _where(self, where: str, is_return: bool) -> tuple[KernelPlace | AddressPlace, bool, bool]:
+        """Return the place, whether it is a return probe, and whether it is a function's entry."""
+        known = self._places.get((where, is_return))
+        if known is None:
+            address = unsigned(where)
+            known = (AddressPlace(address), is_return, False) if address >= 0 else self._symbol(where, is_return)
+            self._places[where, is_return] = known
+        return known
+
+    def _site(self, place: KernelPlace | AddressPlace, is_return: bool, at_entry: bool) -> Site:
+        """Return the site of arguments at *place*. An address is neither entry nor return to the kernel."""
+        if isinstance(place, AddressPlace):
+            return _NO_FUNCTION
+        types = self._world.types if self._dialect.btf else None
+        if types is None:
+            return _RETURN if is_return else _ENTRY if at_entry else _NO_FUNCTION
+        site = Site(True, at_entry=at_entry, returning=is_return)
+        site.types, site.character_ids = types, self._world.character_ids
+        site.function = types.function(place.symbol) if ":" not in place.symbol else None
+        return site
+
+    def _kernel_arguments(self, words: Sequence[str], site: Site) -> tuple[Argument, ...]:
+        rest = words[2:]
+        if self._dialect.btf:
+            rest, shown = expand(rest, site, self._dialect)
+            if shown:
+                self.logged = [*words[:2], *rest]
+        return self._arguments.parse(self._limited(rest), site)
 
     def _limited(self, words: Sequence[str]) -> Sequence[str]:
         if len(words) <= MAX_ARGUMENTS:
@@ -154,7 +173,7 @@ class Reader:
         if not event:
             name = _FILE_NAME_END.split(place.path.rpartition("/")[2], maxsplit=1)[0]
             event = f"p_{name}_0x{place.offset:x}"[: MAX_EVENT_NAME - 1]
-        site = Site(False, at_entry=False, returning=is_return)
+        site = _USER_RETURN if is_return else _USER_ENTRY
         arguments = self._arguments.parse(self._limited(words[2:]), site)
         return Definition(is_return, group or "uprobes", event, place, arguments)
 

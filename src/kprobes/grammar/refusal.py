@@ -33,7 +33,6 @@ class Refused(Exception):
         self.index = index
         self.offset = offset
         self.number = number
-        self.words: Sequence[str] | None = None  # where the log has others than those that were written
 
 
 MESSAGES = {
@@ -126,10 +125,9 @@ def message(code: str, dialect: Dialect) -> str:
 
 
 def as_error(refused: Refused, words: Sequence[str], dialect: Dialect) -> DefinitionError:
-    """Return *refused* as users get it; *words* are those of the line as the kernel splits it."""
+    """Return *refused* as users get it; *words* are those of the line as the kernel logs it."""
     from kprobes.grammar.hints import hint_for
 
-    words = refused.words or words
     if not refused.code:
         return DefinitionError("", refused.number, hint=hint_for(refused, words, dialect))
     command = " ".join(words)

@@ -127,9 +127,10 @@ class Registration:
     def _arguments(self, definition: Definition) -> int:
         """Return the errno for the symbols that the arguments name."""
         for argument in definition.arguments:
-            error = self._term(argument.term)
-            if error:
-                return error
+            if "@" in argument.body:
+                error = self._term(argument.term)
+                if error:
+                    return error
         return 0
 
     def _term(self, term: Term) -> int:

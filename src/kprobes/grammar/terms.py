@@ -48,6 +48,11 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
+class AllParameters:
+    """`$arg*` where the prototype isn't known; where it is, each parameter is an argument of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """`file->f_pos`: the member *path* (`f_path.dentry` for `.`) of the structure that *base* points at.
 
@@ -110,6 +115,7 @@ Term = (
     | ReturnValue
     | FunctionArgument
     | Parameter
+    | AllParameters
     | Field
     | Comm
     | Immediate
@@ -155,6 +161,8 @@ class Argument:
     @property
     def text(self) -> str:
         """Return the argument as the kernel lists it."""
+        if isinstance(self.term, AllParameters):
+            return self.body
         return f"{self.name}={self.body}"
 
 

@@ -174,7 +174,12 @@ SELDOM_KPROBE = (
         "p vfs_read " + "+0(" * 12 + "@1" + ")" * 12 + ":b1@0/8[4]",
     ),
     (f"p vfs_read {' '.join(f'a{n}=%ax' for n in range(129))}", f"p vfs_read {'+0(%si):u64[64] ' * 7}"),
-    ("p:one vfs_read name=$arg1:%pD", "p:one vfs_read $arg1:%pd", "p vfs_read " + " ".join(["+0(%di):%pD"] * 9)),
+    (
+        "p linux_banner +0(%cx):%pd",
+        "p:one vfs_read name=$arg1:%pD",
+        "p:one vfs_read $arg1:%pd",
+        "p vfs_read " + " ".join(["+0(%di):%pD"] * 9),
+    ),
 )
 SELDOM_UPROBE = (
     (
