@@ -30,6 +30,7 @@ from kprobes.model.mapspec import String as String
 from kprobes.model.mapspec import Symbol as Symbol
 from kprobes.model.mapspec import Unsigned as Unsigned
 from kprobes.model.mapspec import UserStack as UserStack
+from kprobes.model.setting import Setting as Setting
 from kprobes.session import Session as Session
 from kprobes.session import attach as attach
 from kprobes.session import kallsyms_lookup_name as kallsyms_lookup_name

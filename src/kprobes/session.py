@@ -25,7 +25,7 @@ from kprobes.model.within import ANYWHERE, Within
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import Assertion, Plan, Site, SiteStats
     from kprobes.model.probe import Probe
+    from kprobes.model.setting import SettingValue
     from kprobes.symbols.frames import KernelFrames, UserFrames
 
 # Events that `wait` keeps for a later `events()`; the oldest go first and are counted.
@@ -85,18 +86,20 @@ class AssertStats:
     failed: int
 
 
-def attach(*probes: Probe, to: Target | None = None, warnings: bool = True) -> Session:
+def attach(
+    *probes: Probe, to: Target | None = None, warnings: bool = True, settings: Mapping[str, object] | None = None
+) -> Session:
     """Attach *probes* to a target (default: this machine's kernel) and return the session, which detaches when closed.
 
     What is probably not meant in the handlers is told as a `HandlerWarning`, by Python's own `warnings`, unless
-    *warnings* is false; `session.warnings` has it.
+    *warnings* is false; `session.warnings` has it. *settings* gives `Setting`s of the handlers their values by name.
 
     Raises:
         KprobesError: a leaf of it says what can't be done, and why; nothing stays attached.
     """
     engine = (to or Kernel()).open()
     try:
-        session = attach_to(engine, *probes, within=within_of(engine))
+        session = attach_to(engine, *probes, within=within_of(engine), settings=settings)
     except BaseException:
         engine.close()
         raise
@@ -123,7 +126,9 @@ def within_of(engine: Engine) -> Within:
     return Within(pid, native=True) if pid else ANYWHERE
 
 
-def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Session:
+def attach_to(
+    engine: Engine, *probes: Probe, within: Within = ANYWHERE, settings: Mapping[str, object] | None = None
+) -> Session:
     """Attach *probes* through an open *engine*, which the session closes with itself.
 
     *within* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken.
@@ -131,7 +136,12 @@ def attach_to(engine: Engine, *probes: Probe, within: Within = ANYWHERE) -> Sess
     Raises:
         KprobesError: as `attach`; the engine stays the caller's then.
     """
-    return Session(engine, *_attach(engine, probes, within), probes=probes)
+    wanted = probes
+    if settings:
+        from kprobes.planner.settings import with_settings
+
+        wanted = with_settings(probes, settings)
+    return Session(engine, *_attach(engine, wanted, within), probes=probes, settings=settings)
 
 
 def _attach(
@@ -183,12 +193,14 @@ class Session:
         frames: KernelFrames | UserFrames | None = None,
         *,
         probes: Sequence[Probe] = (),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.plan = plan
         self.dropped = 0
         self._engine = engine
         self._attached = attached
         self._probes = tuple(probes)
+        self._settings = settings or {}
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] | None = None
         self._closed = False
@@ -388,6 +400,13 @@ class Session:
     def stats(self) -> list[ProbeStats]:
         """Return the counts of each site; after `close`, the last ones."""
         return self._final if self._final is not None else self._read_stats()
+
+    @property
+    def settings(self) -> dict[str, SettingValue]:
+        """Return the value of each `Setting` that the handlers name."""
+        from kprobes.planner.settings import values_of, with_settings
+
+        return values_of(with_settings(self._probes, self._settings))
 
     @property
     def asserts(self) -> list[AssertStats]:

@@ -3,7 +3,7 @@
 examples:
   kprobes run examples/opensnoop.py
   kprobes run --vm examples/vfslatency.py --duration 5
-  kprobes run --vm=6.1 examples/slower.py --format json
+  kprobes run --vm=6.1 examples/slower.py --set limit_us=500 --format json
 
 Each probe that the file defines is attached. Events are shown as they come, or given to the file's own
 `show(event)`. At the
@@ -22,14 +22,16 @@ from kprobes.model.aggregates import Max, Min
 from kprobes.model.containers import Queue
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import Probe
+from kprobes.planner.settings import setting_called, settings_of, with_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TextIO
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
+    from kprobes.model.setting import Setting
     from kprobes.session import Session
 
 MODULE_NAME = "__kprobes__"
@@ -38,6 +40,10 @@ MODULE_NAME = "__kprobes__"
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("file", metavar="FILE.py", help="the script")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="give a setting of the script a value"
+    )
+    parser.add_argument("--settings", action="store_true", help="show the script's settings, and end")
     add_run_options(parser, count=True)
     add_target_options(parser)
     add_output_options(parser)
@@ -51,6 +57,10 @@ def run(arguments: Namespace) -> int:
         raise UsageError(
             f"{arguments.file} defines no probe", hint='decorate a function: @kprobe("vfs_read"); see examples/'
         )
+    if arguments.settings:
+        return _show_settings(settings_of(probes))
+    if arguments.set:
+        probes = list(with_settings(probes, _values_given(arguments.set, settings_of(probes))))
     as_json = arguments.format == "json"
 
     def make_job(session: Session, stream: TextIO) -> Job:
@@ -59,6 +69,29 @@ def run(arguments: Namespace) -> int:
         return Job(write, on_end=lambda _session: _report(session, names, stream, as_json=as_json))
 
     return follow(arguments, probes, make_job)
+
+
+def _values_given(given: Sequence[str], known: Mapping[str, Setting]) -> dict[str, object]:
+    """Return the values of `--set NAME=VALUE`.
+
+    Raises:
+        UsageError: one has no value, or one that its setting can't have.
+    """
+    values: dict[str, object] = {}
+    for word in given:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UsageError(f"--set {word} gives no value", hint="write it as NAME=VALUE: --set min_us=5")
+        values[name] = setting_called(name, known).parsed(text)
+    return values
+
+
+def _show_settings(known: Mapping[str, Setting]) -> int:
+    for one in known.values():
+        sys.stdout.write(f"{one.name}  {one.kind}, {one.default!r} unless set  {one.doc}".rstrip() + "\n")
+    if not known:
+        sys.stderr.write("the script has no settings\n")
+    return 0
 
 
 def load_script(path: str) -> dict[str, object]:

@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kprobes.model.setting import SettingValue
+
 ENTRY_KINDS = frozenset({"kprobe", "uprobe", "tracepoint"})
 RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
 KINDS = ENTRY_KINDS | RETURN_KINDS
@@ -58,7 +60,8 @@ class Probe:
     """One probe as asked: *places* are spelled as the user did; without *handler* hits are only counted.
 
     *maxactive* is for return probes (0: the kernel's default). *way* forces a way in (see `model.plan.Way`), empty
-    chooses. *on_fault*: the handler runs when the instruction there faults, not before it.
+    chooses. *on_fault*: the handler runs when the instruction there faults, not before it. *settings* are the values of
+    those that don't have their defaults.
     """
 
     kind: str
@@ -68,3 +71,4 @@ class Probe:
     way: str = ""
     unsafe: bool = False
     on_fault: bool = False
+    settings: tuple[tuple[str, SettingValue], ...] = ()

@@ -169,6 +169,7 @@ class Builder:
             shards=self.shards,
             first_event_id=len(self.events),
             unsafe=probe.unsafe,
+            settings=probe.settings,
             variables=self.places.variables_for(probe.kind, group.sites),
         )
         return compile_handler(source, surroundings, self.specs)

@@ -147,7 +147,7 @@ def _features(probes: Sequence[Probe], facts: Facts) -> list[str]:
 
 def _ingredients(probes: Sequence[Probe]) -> Iterator[str]:
     for probe in probes:
-        yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe, probe.on_fault))
+        yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe, probe.on_fault, probe.settings))
         yield from _handler(probe.handler)
 
 
@@ -215,8 +215,9 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, tuple | list):
         return all(type(item) in _PLAIN for item in value)
     from kprobes.model.mapspec import MapSpec
+    from kprobes.model.setting import Setting
 
-    return isinstance(value, (MapSpec, *_PLAIN))
+    return isinstance(value, (MapSpec, Setting, *_PLAIN))
 
 
 def code_stamp() -> str:

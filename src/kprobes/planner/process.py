@@ -166,6 +166,7 @@ class _Builder:
             shards=HISTOGRAM_SHARES,
             first_event_id=len(self._events),
             unsafe=probe.unsafe,
+            settings=probe.settings,
             steps=not probe.on_fault,
             on_fault=probe.on_fault,
             variables=FileVariables(group.sites),

@@ -21,6 +21,7 @@ from kprobes.frozen import dataclass
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import HandlerSource
+from kprobes.model.setting import Setting
 from kprobes.testing.numbers import Truth, fault, keep
 from kprobes.testing.values import is_null
 
@@ -154,6 +155,8 @@ class _Rewriter(ast.NodeTransformer):
         if word:
             called = self._hold(node, self.adapt(word))
             return self._call(node, called, []) if BUILTINS[word].bare else called
+        if isinstance(thing, Setting):
+            return self._hold(node, thing.default)
         if isinstance(thing, FunctionType | MapSpec):
             return self._hold(node, self.adapt(thing))
         return self._hold(node, thing) if isinstance(node, ast.Name) else None

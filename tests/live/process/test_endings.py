@@ -54,3 +54,39 @@ def test_failed_asserts_and_calls_without_return_are_told(
     assert f"assert failed 2 times: {script}:12: ret != 103 and ret != 106\n" in done.stderr
     assert f"assert failed once: {script}:9: how != 104 (not that one)\n" in done.stderr
     assert "(3)\n" in done.stderr
+
+
+SETTINGS = """
+from kprobes import Setting, arg, emit, uprobe
+
+least = Setting("least", 105, "work less than this is left out")
+name = Setting("name", "work")
+
+@uprobe("PROGRAM:work")
+def works():
+    how = int(arg(1))
+    if how >= least:
+        emit(how, name=name)
+"""
+
+
+def test_settings_of_a_script_are_shown_and_set(build: Callable[..., Path], tmp_path: Path) -> None:
+    program = build("unmatched.c")
+    script = tmp_path / "script.py"
+    script.write_text(SETTINGS.replace("PROGRAM", program.name))
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*KPROBES, "run", str(script), "--format", "json", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def seen(*words: str) -> list[tuple[int, str]]:
+        lines = run(*words, "--", str(program)).stderr.splitlines()
+        return [(row["how"], row["name"]) for row in map(json.loads, (one for one in lines if one.startswith("{")))]
+
+    assert seen() == [(how, "work") for how in range(105, 110)]
+    assert seen("--set", "least=0x6c", "--set", "name=job") == [(108, "job"), (109, "job")]
+    assert seen("--set", "least=109") == [(109, "work")]
+    assert "least  int, 105 unless set  work less than this is left out\n" in run("--settings").stdout
+    refused = run("--set", "most=1")
+    assert refused.returncode != 0
+    assert "least, name" in refused.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kprobes import Count, comm, emit, kretprobe, tid
+from kprobes import Count, Setting, attach, comm, emit, kprobe, kretprobe, tid
 
 SIZE = 1234
 entered, returned = Count("entered"), Count("returned")
@@ -52,3 +52,20 @@ def test_a_call_that_is_inside_at_the_detach_is_unmatched(guest):
         session.detach()
         assert [stats.unmatched for stats in session.stats] == [3]
         assert command.wait(60) == 0
+
+
+least = Setting("least", SIZE + 1)
+
+
+@kprobe("vfs_write")
+def large(count):
+    if comm() == "calls" and count >= least:
+        entered.add()
+
+
+def test_settings_are_those_of_the_attach(newest):
+    for settings, expected in ((None, 0), ({"least": SIZE}, 30), ({"least": SIZE + 1}, 0)):
+        with attach(large, to=newest.target, settings=settings) as session:
+            newest.call("write", SIZE, 30)
+            assert session[entered] == expected
+            assert session.settings == {"least": (settings or {}).get("least", SIZE + 1)}

@@ -53,6 +53,10 @@ def call_function(ctx: Context, node: ast.Call, function: FunctionType, shown: s
         bindable=top_level_once(definition.body, stores, tuple(arguments)),
     )
     known_mistakes = ctx.mistakes.given_up
+    is_dead = not ctx.build.current.reached
+    if is_dead:  # what it returns is wanted all the same, so that what is computed with it makes sense
+        ctx.build.place_block(ctx.build.new_block("never"))
+        ctx.build.current.reached = True
     ctx.frames.append(frame)
     try:
         for name, (term, _) in arguments.items():
@@ -61,7 +65,10 @@ def call_function(ctx: Context, node: ast.Call, function: FunctionType, shown: s
         ctx.run(definition.body)
         if ctx.mistakes.given_up != known_mistakes:
             raise PoisonedError  # what it returns has no meaning
-        return _result(ctx, frame, shown)
+        result = _result(ctx, frame, shown)
+        if is_dead:
+            ctx.build.place_block(ctx.build.new_block("dead"))
+        return result
     finally:
         ctx.frames.pop()
 

@@ -13,6 +13,7 @@ from kprobes.model.builtins import BUILTINS
 from kprobes.model.cwords import ArrayOf, CWord, PointerTo
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import Probe
+from kprobes.model.setting import Setting
 from kprobes.model.words import Word as ImportedWord
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
         return Items(tuple(of_object(ctx, node, item, f"{path}[{i}]") for i, item in enumerate(thing)))
     if isinstance(thing, MapSpec):
         return ctx.use_map(node, thing)
+    if isinstance(thing, Setting):
+        value = dict(ctx.around.settings).get(thing.name, thing.default)
+        return of_object(ctx, node, thing.checked(value), path)
     word = word_of(thing)
     if word:
         return Word(word)

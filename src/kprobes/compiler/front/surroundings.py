@@ -8,6 +8,7 @@ from kprobes.frozen import dataclass
 
 if TYPE_CHECKING:
     from kprobes.model.ctype import CType, Function, Types
+    from kprobes.model.setting import SettingValue
 
 USER_KINDS = frozenset({"uprobe", "uretprobe"})
 RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
@@ -75,6 +76,7 @@ class Surroundings:
     unsafe: bool = False
     steps: bool = False
     on_fault: bool = False
+    settings: tuple[tuple[str, SettingValue], ...] = ()
     untyped: str = ""
     variables: Variables | None = None
 
