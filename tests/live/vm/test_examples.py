@@ -9,19 +9,33 @@ from pathlib import Path
 import pytest
 from guest_harness import ROOT, Done, Guest
 
-IN_A_PROCESS = {"inject"}  # see tests/live/process/test_injection.py
+# see tests/live/process/test_injection.py and test_process_examples.py
+IN_A_PROCESS = {"gethostlatency", "inject", "mallocstacks"}
 EXAMPLES = sorted({path.stem for path in (ROOT / "examples").glob("*.py")} - IN_A_PROCESS)
 WORKLOADS = {
     "argdist": "./calls write 1234 50; ./calls write 100 7",
+    "capable": "touch q; chown 5 q",
+    "cpudist": "./calls sleep 1 20 5",
     "execsnoop": "./calls getppid 1; ./calls getppid 1",
+    "exitsnoop": "sh -c 'exit 3'; ./calls getppid 1",
+    "filelife": "echo hi >short; usleep 30000; rm short",
     "funccount": "./calls write 10 500",
     "killsnoop": "./calls sleep 1 9000 1 & usleep 400000; kill $!",
+    "mountsnoop": "mkdir -p m; mount -t tmpfs some m; umount m; mount -t nosuchfs none m",
+    "naptime": "usleep 30000; usleep 30000",
+    "offcputime": "./calls sleep 1 700 2",
     "opensnoop": "./calls openat /etc/hostname 3; ./calls openat /no/such/file 2",
+    "runqlat": "./calls pipes 4 20",
     "slower": "./calls pipes 1 5",
+    "softirqs": "./calls connect 20; usleep 100000",
     "stackcount": "./calls write 10 5000",
+    "statsnoop": "stat /etc/hostname; stat /no/such/file",
     "syscount": "./calls getppid 3000",
+    "tcpaccept": "./calls connect 3",
     "tcpconnect": "./calls connect 3",
+    "tcplife": "./calls connect 3",
     "vfslatency": "./calls write 64 200; ./calls pipes 2 10",
+    "vfsstat": "./calls write 10 300; touch new; ./calls openat new 5",
 }
 
 
@@ -45,7 +59,12 @@ def run_example(guest: Guest, tmp_path: Path):
 @pytest.fixture
 def rows_of(run_example):
     """Return a function that runs an example with JSON output and gives its rows."""
-    return lambda name: [json.loads(line) for line in run_example(name, "--format=json")[0].splitlines()]
+
+    def rows(name: str) -> list[dict[str, object]]:
+        found = [json.loads(line) for line in run_example(name, "--format=json")[0].splitlines()]
+        return [row for row in found if "unmatched" not in row]  # calls that are still under way
+
+    return rows
 
 
 def test_every_example_has_a_workload_here():
@@ -126,3 +145,78 @@ def test_vfslatency_times_reads_and_writes_of_each_program(rows_of):
     totals = {(row["map"], row["key"]): row["total"] for row in rows_of("vfslatency")}
     assert totals["write_usecs", "calls"] == 200 + 2 * 10
     assert totals["read_usecs", "calls"] == 2 * 10
+
+
+def test_capable_tells_which_rights_are_asked_for(rows_of):
+    asked = {tuple(row["key"]): row["value"] for row in rows_of("capable")}
+    assert asked["chown", 0, True] >= 1  # CAP_CHOWN
+
+
+def test_cpudist_times_stays_on_a_cpu(rows_of):
+    (mine,) = [row for row in rows_of("cpudist") if row.get("key") == "calls"]
+    assert mine["total"] >= 5
+
+
+def test_exitsnoop_tells_the_status_of_programs(rows_of):
+    ended = [(row["comm"], row["status"], row["signal"]) for row in rows_of("exitsnoop") if "status" in row]
+    assert ("sh", 3, 0) in ended
+    assert ("calls", 0, 0) in ended
+
+
+def test_filelife_tells_how_long_a_file_lived(rows_of):
+    (row,) = [row for row in rows_of("filelife") if row.get("file") == "short"]
+    assert row["comm"] == "rm"
+    assert 25 <= row["ms"] < 10_000
+
+
+def test_mountsnoop_shows_what_is_mounted_and_what_fails(rows_of):
+    rows = [(row["what"], row["where"], row["kind"], row["error"]) for row in rows_of("mountsnoop")]
+    assert ("some", "m", "tmpfs", 0) in rows
+    assert ("none", "m", "nosuchfs", -19) in rows
+
+
+def test_naptime_shows_who_sleeps(rows_of):
+    rows = [row for row in rows_of("naptime") if row["comm"] == "usleep"]
+    assert [row["ms"] for row in rows] == [30] * 2
+
+
+def test_offcputime_shows_where_threads_wait(run_example):
+    _, done = run_example("offcputime")
+    waits = re.findall(r"((?:^    \S+\n)+)  calls: (\d+) us$", done.output, re.MULTILINE)
+    assert any("epoll_wait" in frames and int(spent) >= 1_350_000 for frames, spent in waits), done.output
+
+
+def test_runqlat_counts_the_waits_for_a_cpu(rows_of):
+    waited = [row for row in rows_of("runqlat") if row["map"] == "waited_usecs"]
+    assert waited[0]["total"] >= 80
+
+
+def test_softirqs_times_each_kind(run_example):
+    _, done = run_example("softirqs")
+    assert re.search(r"^net_rx +\d+ times, mean \d+ us$", done.output, re.MULTILINE)
+
+
+def test_statsnoop_shows_paths_and_errors(rows_of):
+    looked = {(row["path"], row["error"]) for row in rows_of("statsnoop") if row.get("comm") == "stat"}
+    assert {("/etc/hostname", 0), ("/no/such/file", -2)} <= looked
+
+
+def test_tcpaccept_shows_where_connections_come_from(run_example):
+    _, done = run_example("tcpaccept")
+    port = next(line for line in done.output.splitlines() if line.isdigit())
+    lines = re.findall(r"^ *\d+ calls +127\.0\.0\.1:(\d+) at port (\d+)$", done.output, re.MULTILINE)
+    assert [line[1] for line in lines] == [port] * 3
+    assert len({line[0] for line in lines}) == 3
+
+
+def test_tcplife_tells_what_went_through_a_connection(rows_of):
+    rows = [row for row in rows_of("tcplife") if "sent" in row]
+    assert (
+        sorted((row["received"], row["ms"] >= 0) for row in rows) == [(1, True)] * 3 + [(6, True)] * 3
+    )  # with the FIN
+
+
+def test_vfsstat_counts_by_the_names_of_the_calls(rows_of):
+    counted = {row["key"]: row["value"] for row in rows_of("vfsstat")}
+    assert counted["vfs_write"] >= 300
+    assert counted["vfs_open"] >= 5
