@@ -89,6 +89,8 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
             session.detach()
             _drain(session, job, left)
             job.on_end(session)
+        if note := getattr(workload, "note", ""):
+            sys.stderr.write(f"note: {note}\n")
         clean = _sum_up(session, time.monotonic() - begin)
         status = workload.status
     if status:

@@ -24,6 +24,8 @@ class NativeWorkload:
         self._engine = engine
         self._ours = bool(command)
         self.within = Within(engine.pid, native=True)
+        self.note = ""
+        self._image = self._look()
 
     @property
     def status(self) -> int:
@@ -38,8 +40,21 @@ class NativeWorkload:
         self._engine.run()
 
     def poll(self) -> bool:
-        """Return whether the process has ended."""
+        """Return whether the process has ended; note if it became another program, where its probes are gone."""
+        if self._image and (now := self._look()) and now != self._image:
+            self._image = now
+            self.note = (
+                f"process {self._engine.pid} became another program by exec, {now}: probes stay behind; "
+                "name that program itself (version managers and scripts put others in front of it)"
+            )
         return self._engine.wait(0)
+
+    def _look(self) -> str:
+        """Return the program that the process runs now; empty where that can't be told."""
+        try:
+            return os.readlink(f"/proc/{self._engine.pid}/exe")  # noqa: PTH115
+        except OSError:
+            return ""
 
     def interrupt(self) -> None:
         """Pass the wish on to a command of ours; a terminal has sent its own SIGINT to the whole group already."""

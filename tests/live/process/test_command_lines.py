@@ -58,3 +58,12 @@ def test_a_command_whose_probes_cannot_be_had_does_not_run(tmp_path: Path) -> No
 
 def test_the_status_of_the_command_is_ours() -> None:
     assert kprobes("count", "malloc", "--", "sh", "-c", "exit 3").returncode == 3
+
+
+def test_a_program_that_becomes_another_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "front"
+    script.write_text("#!/bin/sh\nexec sleep 0.3\n")
+    script.chmod(0o755)
+    done = kprobes("count", "libc:nanosleep", "libc:clock_nanosleep", "--", str(script))
+    assert "became another program by exec" in done.stderr
+    assert "sleep: probes stay behind" in done.stderr
