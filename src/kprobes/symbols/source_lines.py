@@ -65,9 +65,8 @@ def _resolve_in(text: str, file: str, line: int, where: Object) -> FileResolutio
             raise SymbolNotFoundError(file, nearest=near, where=where.name, thing="source file")
         if not meant.addresses:
             near_lines = ", ".join(str(one) for one in sorted(meant.near))
-            raise UnprobeableError(
-                text, "no code was made of that line", hint=f"lines near it that have code: {near_lines}"
-            )
+            hint = f"lines near it that have code: {near_lines}" if near_lines else "no line of that file has code here"
+            raise UnprobeableError(text, "no code was made of that line", hint=hint)
         if len(meant.addresses) > 1:
             raise AmbiguousSymbolError(text, tuple(f"{where.name}@{path}:{line}" for path in sorted(meant.addresses)))
         symbols = ElfSymbols(elf, where.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 
 import pytest
@@ -23,6 +24,9 @@ WAYS = {
     "split 4": ("-gdwarf-4", "-gsplit-dwarf", "-O2"),
     "link-time": ("-g", "-O2", "-flto"),
 }
+
+
+METHODS = ("shop::Item::price", "shop::Item::copy", "shop::take", "main")
 
 
 @pytest.fixture(scope="module", params=WAYS, ids=[name.replace(" ", "-") for name in WAYS])
@@ -234,6 +238,28 @@ def test_classes_that_go_by_address_are_pointers(tmp_path):
     assert format_ctype(copy.returns) == "struct shop::Item *"
     take = _prototype(shop, "shop::take")
     assert [type(one.type) for one in take.parameters] == [Pointer, Pointer]
+
+
+def test_what_debug_files_share_is_found(tmp_path):
+    whole = built(tmp_path, CPP, "-g", "-O1", "-std=c++17")
+    expected = {name: (_prototype(whole, name), whole.types.declaration_at(whole.address(name))) for name in METHODS}
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(whole.path.read_bytes())
+    common = tmp_path / "common.debug"
+    subprocess.run(["dwz", "-m", str(common), "-M", str(common), "first", "second"], check=True, cwd=tmp_path)
+    types = ObjectTypes(str(tmp_path / "first"))
+    assert str(common) in types.files
+    for name, (prototype, declaration) in expected.items():
+        found = types.function_at(whole.address(name))
+        assert found is not None
+        assert _text(found) == _text(prototype)
+        assert types.declaration_at(whole.address(name)) == declaration
+    item = types.struct("shop::Item")
+    assert types.member(item, "id").bit_offset == 64
+    common.unlink()
+    alone = ObjectTypes(str(tmp_path / "first"))
+    with contextlib.suppress(FormatError):  # an answer with holes is fine, so is a refusal
+        alone.function_at(whole.address("shop::Item::price"))
 
 
 # What can't be read.

@@ -141,5 +141,4 @@ class Form(IntEnum):
 
 # Languages in which the name of a struct is no type's name by itself: C and its dialects.
 C_LANGUAGES = frozenset({0x01, 0x02, 0x0C, 0x1D, 0x2C})
-CPP_LANGUAGES = frozenset({0x04, 0x1A, 0x21, 0x2B})
 RUST = 0x1C

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
 from kprobes.symbols.dwarf.abbreviations import skip
-from kprobes.symbols.dwarf.numbers import C_LANGUAGES, CPP_LANGUAGES, RUST, At, Tag
+from kprobes.symbols.dwarf.numbers import C_LANGUAGES, At, Tag
 from kprobes.symbols.dwarf.ranges import entry_address, ranges_of
 from kprobes.symbols.dwarf.sections import Sections
 from kprobes.symbols.dwarf.units import Entry, Information, Unit
@@ -218,8 +218,7 @@ class DebugProgram:
 
     def qualified_name(self, entry: Entry) -> str:
         """Return the name of *entry* with the namespaces and classes that it lies in, where its language has them."""
-        language = entry.unit.home.root(entry.unit).number(At.LANGUAGE)
-        if language not in CPP_LANGUAGES and language != RUST:
+        if entry.unit.home.root(entry.unit).number(At.LANGUAGE) in C_LANGUAGES:  # units that others share say none
             return entry.name
         key = entry.unit.home.number, entry.unit.offset
         if key not in self._scopes:
@@ -292,8 +291,8 @@ def _each_scope(unit: Unit) -> Iterator[tuple[int, int, str]]:
     while pending:
         at, depth, end = pending.pop()
         offsets = [(offset, shape.tag in SCOPES and shape.has_children) for offset, shape, _ in home.offsets(unit, at)]
-        ends = [offset for offset, _ in offsets[1:]] + [end]
-        for (offset, is_scope), behind in zip(offsets, ends, strict=True):
+        ends = [*(offset for offset, _ in offsets[1:]), end]
+        for (offset, is_scope), behind in zip(offsets, ends, strict=False):
             if is_scope and depth < NESTING_LIMIT:
                 entry = home.entry(unit, offset)
                 yield offset, behind, entry.name

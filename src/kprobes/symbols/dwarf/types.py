@@ -13,7 +13,7 @@ from kprobes.errors import FormatError
 from kprobes.model.cnames import builtin_type, canonical_int_name
 from kprobes.model.ctype import Array, Enum, Float, Function, Int, Member, Parameter, Pointer, Struct, Void
 from kprobes.symbols.dwarf.members import each_member, is_by_reference, member_place
-from kprobes.symbols.dwarf.numbers import C_LANGUAGES, At, Form, Tag
+from kprobes.symbols.dwarf.numbers import C_LANGUAGES, RUST, At, Form, Tag
 from kprobes.symbols.dwarf.program import DebugProgram, chain_of, entries_in_scopes, name_of, reading
 
 if TYPE_CHECKING:
@@ -231,6 +231,8 @@ class ObjectTypes:
         # code that was inlined elsewhere too, or compiled late, leaves its parameters to the abstract function
         owner = next((one for one in chain if At.ABSTRACT_ORIGIN not in one.values), chain[-1])
         parameters, variadic = self._parameters(owner, 1)
+        if entry.unit.home.root(entry.unit).number(At.LANGUAGE) == RUST:
+            parameters = _told_apart(parameters)
         returns = next((self._typed(one, 1) for one in chain if At.TYPE in one.values), Void())
         if isinstance(returns, Struct) and self._is_by_reference(returns):
             # the caller says where to, and gets the address back
@@ -345,6 +347,15 @@ class ObjectTypes:
         for one in _dimensions(entry):
             count *= one
         return entry.number(At.BYTE_SIZE) or count * sizeof(self._typed(entry))
+
+
+def _told_apart(parameters: list[Parameter]) -> list[Parameter]:
+    """Return the parameters of a Rust function, those behind a value of several fields without a type.
+
+    How many registers such a value takes is the compiler's secret.
+    """
+    count = next((n for n, one in enumerate(parameters, 1) if isinstance(one.type, Struct)), len(parameters))
+    return [*parameters[:count], *(Parameter(one.name, _UNKNOWN_TYPE) for one in parameters[count:])]
 
 
 def _passed(ctype: CType) -> CType:
