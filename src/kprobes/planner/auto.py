@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 HEAD = "_time=now(), _cpu=cpu(), _pid=pid(), _tid=tid(), _comm=comm()"
 # Beyond these a BPF program can't read arguments without walking the stack.
 MOST_ARGUMENTS = 6
-WORDS = frozenset(words.WORDS)
+# Words that the head or an expression needs more than the name of a parameter; of the others the parameter is meant.
+WORDS = frozenset(words.WORDS) - {"address_of", "args", "container_of", "flags", "offsetof", "percpu", "sizeof", "var"}
 
 
 def write_handler(

@@ -53,3 +53,9 @@ def test_a_void_function_returns_nothing_to_show():
 def test_the_condition_guards_the_event_and_stays_on_one_line():
     written = text(AutoHandler("trace", condition="arg(1) >\n 3"))
     assert "    if arg(1) > 3:\n        emit(" in written
+
+
+def test_a_parameter_called_like_a_word_of_types_is_the_parameter():
+    written = text(AutoHandler("trace", condition="flags & 1"), prototype=prototype(("flags", LONG), ("args", LONG)))
+    assert "def trace(flags, args):" in written
+    assert "flags=flags, args=args" in written
