@@ -14,7 +14,6 @@ A member's type is a word of `cwords`, an array or pointer of them, `bool`, anot
 
 from __future__ import annotations
 
-import re
 import sys
 
 from kprobes.errors import UsageError
@@ -36,7 +35,6 @@ SHAPE = "__kprobes_struct__"
 BOOL = CWord("bool", Int("bool", 1, False, "bool"))
 # Members of all nested structs together, arrays counted by element, that a whole struct may be sent or kept as.
 MOST_FIELDS = 128
-_SPELLING = re.compile(r"\s*((?:\w+\s+)*?[\w.]+)\s*((?:\*\s*)*)((?:\[\s*\d+\s*\]\s*)*)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +130,10 @@ def type_named(annotation: object, names: Mapping[str, object]) -> object:
 
 def spelled(text: str, names: Mapping[str, object]) -> object:
     """Return the type that C's spelling *text* names."""
-    match = _SPELLING.match(text)
-    if match is None:
-        return text
-    plain, stars = " ".join(match[1].split()), match[2].count("*")
+    head, counts = _without_counts(text)
+    plain = head.rstrip("* \t")
+    stars = head.count("*", len(plain))
+    plain = " ".join(plain.split())
     base = names.get(plain.removeprefix("struct ").removeprefix("union "))
     found: object = base if _is_struct(base) or is_enum(base) else WORDS.get(plain)
     if found is None and builtin_type(plain) is not None and plain != "void":
@@ -145,9 +143,22 @@ def spelled(text: str, names: Mapping[str, object]) -> object:
         found = WORDS["ptr"] if plain == "void" and not depth else PointerTo(found or plain)
     if found is None:
         return text
-    for count in reversed(re.findall(r"\d+", match[3])):
-        found = array_of(found, int(count))
+    for count in counts:
+        found = array_of(found, count)
     return found
+
+
+def _without_counts(text: str) -> tuple[str, list[int]]:
+    """Return `u16` and the numbers 3, 2 of `u16[2][3]`: the innermost array's first."""
+    counts: list[int] = []
+    text = text.strip()
+    while text.endswith("]"):
+        inner, _, count = text[:-1].rpartition("[")
+        if not count.strip().isdecimal():
+            break
+        text = inner.rstrip()
+        counts.append(int(count))
+    return text, counts
 
 
 def is_enum(thing: object) -> TypeGuard[type[Enum]]:
