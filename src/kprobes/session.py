@@ -18,7 +18,7 @@ from kprobes.errors import (
 from kprobes.events.aggregate import read_stats
 from kprobes.events.decode import Decoder
 from kprobes.events.holdings import Holdings
-from kprobes.frozen import dataclass
+from kprobes.frozen import dataclass, replace
 from kprobes.model.plan import Way
 from kprobes.model.within import ANYWHERE, Within
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.targets import Target
     from kprobes.events.record import Event
+    from kprobes.events.recording import Recorder
     from kprobes.model.caution import Caution
     from kprobes.model.listed import Listed
     from kprobes.model.mapspec import MapSpec
@@ -127,11 +128,16 @@ def within_of(engine: Engine) -> Within:
 
 
 def attach_to(
-    engine: Engine, *probes: Probe, within: Within = ANYWHERE, settings: Mapping[str, object] | None = None
+    engine: Engine,
+    *probes: Probe,
+    within: Within = ANYWHERE,
+    settings: Mapping[str, object] | None = None,
+    recorder: Recorder | None = None,
 ) -> Session:
     """Attach *probes* through an open *engine*, which the session closes with itself.
 
-    *within* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken.
+    *within* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken. What
+    the handlers see goes to *recorder*.
 
     Raises:
         KprobesError: as `attach`; the engine stays the caller's then.
@@ -141,7 +147,28 @@ def attach_to(
         from kprobes.planner.settings import with_settings
 
         wanted = with_settings(probes, settings)
-    return Session(engine, *_attach(engine, wanted, within), probes=probes, settings=settings)
+    if recorder is not None:
+        wanted = tuple(replace(probe, record=True) for probe in wanted)
+    plan, attached, frames = _attach(engine, wanted, within)
+    session = Session(engine, plan, attached, frames, probes=probes, settings=settings, recorder=recorder)
+    if recorder is not None:
+        _begin_recording(recorder, plan, probes, None if within.native else engine)
+    return session
+
+
+def _begin_recording(recorder: Recorder, plan: Plan, probes: Sequence[Probe], engine: Engine | None) -> None:
+    """Write what a replay must know of the target; *engine* is that of a kernel."""
+    meta: dict[str, object] = {"probes": [[probe.kind, list(probe.places)] for probe in probes]}
+    types = b""
+    if engine is not None:
+        facts = engine.facts()
+        points = [site.name for site in plan.sites if plan.probes[site.probe].kind == "tracepoint"]
+        meta["formats"] = {name: facts.text(f"format:{name.replace(':', '/', 1)}") for name in points}
+        path = facts.btf() if any(probe.kind not in ("uprobe", "uretprobe") for probe in plan.probes) else None
+        if path:
+            with open(path, "rb") as file:  # noqa: PTH123
+                types = file.read()
+    recorder.begin(plan, meta, types)
 
 
 def _attach(
@@ -194,6 +221,7 @@ class Session:
         *,
         probes: Sequence[Probe] = (),
         settings: Mapping[str, object] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.plan = plan
         self.dropped = 0
@@ -201,6 +229,8 @@ class Session:
         self._attached = attached
         self._probes = tuple(probes)
         self._settings = settings or {}
+        self._recorder = recorder
+        self._detached = False
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] | None = None
         self._closed = False
@@ -240,6 +270,16 @@ class Session:
 
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
+        events = self._poll(timeout_s)
+        if self._recorder is None:
+            return events
+        others = self._recorder.take(events)
+        while events and not others and self._detached:  # no event doesn't mean that nothing more is there
+            events = self._poll(0)
+            others = self._recorder.take(events)
+        return others
+
+    def _poll(self, timeout_s: float) -> list[Event]:
         self._remember_mappings()
         spans = self._spans(timeout_s)
         if spans is None:
@@ -518,6 +558,7 @@ class Session:
         """Stop probing; maps, events under way and counts stay readable."""
         self._attached.detach()
         self._unmatched = self._attached.unmatched()
+        self._detached = True
 
     def close(self) -> None:
         """Detach and let go of the target; idempotent."""

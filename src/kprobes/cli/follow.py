@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace
     from kprobes.cli.workload import Workload
     from kprobes.events.record import Event
+    from kprobes.events.recording import Recorder
     from kprobes.model.probe import Probe
 else:
     import _signal as signal  # what `signal` wraps in enums, without the 4 ms that these take
@@ -59,9 +60,14 @@ class Output:
         return None if self._file is None else self._file.__exit__(kind, error, trace)
 
 
-def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Session, TextIO], Job]) -> int:
+def follow(
+    arguments: Namespace,
+    probes: Sequence[Probe],
+    make_job: Callable[[Session, TextIO], Job],
+    recorder: Recorder | None = None,
+) -> int:
     """Carry *probes* out as the options say; return the exit code: the workload's, or 1 where `--strict` found a
-    miss."""
+    miss. What the handlers see goes to *recorder*."""
     limits = limits_of(arguments)
     with Output(arguments) as stream, _TerminatedAsInterrupt():
         native = probes_natively(arguments, probes)
@@ -69,7 +75,7 @@ def follow(arguments: Namespace, probes: Sequence[Probe], make_job: Callable[[Se
         try:
             only_files = all(probe.kind in ("uprobe", "uretprobe") for probe in probes)
             workload = start_workload(engine, arguments, native=native, only_files=only_files)
-            session = attach_to(engine, *probes, within=workload.within)
+            session = attach_to(engine, *probes, within=workload.within, recorder=recorder)
         except BaseException:
             engine.close()
             raise

@@ -31,6 +31,7 @@ COMMANDS = {
     "hist": ("hist", "a histogram of an expression"),
     "latency": ("latency", "a histogram of the time a function takes"),
     "run": ("run", "a probe script"),
+    "replay": ("replay", "a script's handlers again, on what `run --record` saved"),
     "list": ("listing", "what can be probed"),
     "info": ("info", "prototype of a function, and whether and how it can be probed"),
     "check": ("check", "the kernel's verdict on probe definitions, offline"),

@@ -77,7 +77,7 @@ def add_run_options(parser: Parser, *, count: bool = False) -> None:
     """Add `--duration`, `--strict`, and `-n` where *count*."""
     group = parser.add_argument_group("how long")
     if count:
-        group.add_argument("-n", "--number", type=_positive, metavar="N", help="end after N events")
+        group.add_argument("-n", "--number", type=positive, metavar="N", help="end after N events")
     group.add_argument("--duration", type=_seconds, metavar="S", help="end after S seconds (default: Ctrl-C)")
     group.add_argument(
         "--strict", action="store_true", help="exit with 1 if a hit was missed, lost or faulty, or an assert failed"
@@ -146,7 +146,8 @@ def pid_number(text: str) -> int:
     return _bounded(text, 1, 1 << 22, "a process id")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Return the number from 1 that *text* is."""
     return _bounded(text, 1, 1 << 62, "a number from 1")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 
 from kprobes.cli.follow import Job, follow
-from kprobes.cli.options import add_output_options, add_run_options, add_target_options
+from kprobes.cli.options import add_output_options, add_run_options, add_target_options, positive
 from kprobes.cli.pictures import write_value
 from kprobes.errors import KprobesError, UsageError
 from kprobes.model.aggregates import Max, Min
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
+    from kprobes.events.recording import Recorder
     from kprobes.model.setting import Setting
+    from kprobes.replay import Replay
     from kprobes.session import Session
 
 MODULE_NAME = "__kprobes__"
@@ -47,16 +49,17 @@ def add_arguments(parser: Parser) -> None:
     add_run_options(parser, count=True)
     add_target_options(parser)
     add_output_options(parser)
+    group = parser.add_argument_group("recording", "for `kprobes replay` and kprobes.testing.load")
+    group.add_argument("--record", metavar="FILE", help="save what the handlers see at each hit there")
+    group.add_argument(
+        "--record-size", type=positive, default=64, metavar="MIB", help="record at most so much (default: 64)"
+    )
 
 
 def run(arguments: Namespace) -> int:
     """Run the script."""
     names = load_script(arguments.file)
-    probes = list(dict.fromkeys(value for value in names.values() if isinstance(value, Probe)))
-    if not probes:
-        raise UsageError(
-            f"{arguments.file} defines no probe", hint='decorate a function: @kprobe("vfs_read"); see examples/'
-        )
+    probes = probes_of(names, arguments.file)
     if arguments.settings:
         return _show_settings(settings_of(probes))
     if arguments.set:
@@ -64,11 +67,41 @@ def run(arguments: Namespace) -> int:
     as_json = arguments.format == "json"
 
     def make_job(session: Session, stream: TextIO) -> Job:
-        show = names.get("show")
-        write = _caller(show) if callable(show) and not as_json else event_writer(session, stream, as_json=as_json)
-        return Job(write, on_end=lambda _session: _report(session, names, stream, as_json=as_json))
+        write = shown_by(names, as_json=as_json) or event_writer(session, stream, as_json=as_json)
+        return Job(write, on_end=lambda _session: report(session, names, stream, as_json=as_json))
 
-    return follow(arguments, probes, make_job)
+    if not arguments.record:
+        return follow(arguments, probes, make_job)
+    from kprobes.events.recording import Recorder
+
+    with Recorder(arguments.record, arguments.record_size << 20) as recorder:
+        status = follow(arguments, probes, make_job, recorder)
+    _tell_recorded(recorder)
+    return status
+
+
+def _tell_recorded(recorder: Recorder) -> None:
+    limit = "; the limit was met, later ones are not in it (--record-size)" if recorder.full else ""
+    size = recorder.size / (1 << 20)
+    sys.stderr.write(f"recorded {recorder.hits:,} contexts, {size:.1f} MiB, in {recorder.path}{limit}\n")
+
+
+def probes_of(names: Mapping[str, object], path: str) -> list[Probe]:
+    """Return the probes of the script *path*, which defines *names*.
+
+    Raises:
+        UsageError: there is none.
+    """
+    probes = list(dict.fromkeys(value for value in names.values() if isinstance(value, Probe)))
+    if not probes:
+        raise UsageError(f"{path} defines no probe", hint='decorate a function: @kprobe("vfs_read"); see examples/')
+    return probes
+
+
+def shown_by(names: Mapping[str, object], *, as_json: bool) -> Callable[[list[Event]], None] | None:
+    """Return what hands events to the script's own `show`, if it has one and *as_json* doesn't rule it out."""
+    show = names.get("show")
+    return _caller(show) if callable(show) and not as_json else None
 
 
 def _values_given(given: Sequence[str], known: Mapping[str, Setting]) -> dict[str, object]:
@@ -118,7 +151,7 @@ def load_script(path: str) -> dict[str, object]:
     return names
 
 
-def event_writer(session: Session, stream: TextIO, *, as_json: bool) -> Callable[[list[Event]], None]:
+def event_writer(session: Session | Replay, stream: TextIO, *, as_json: bool) -> Callable[[list[Event]], None]:
     """Return what writes events to *stream*: a table per kind of event, or one JSON object each."""
     if as_json:
         from kprobes.events.value import with_names
@@ -134,7 +167,7 @@ def event_writer(session: Session, stream: TextIO, *, as_json: bool) -> Callable
 class EventTables:
     """A table for each kind of event; `log` lines are written as they are."""
 
-    def __init__(self, session: Session, stream: TextIO) -> None:
+    def __init__(self, session: Session | Replay, stream: TextIO) -> None:
         from kprobes.render.table import Column, TraceTable
         from kprobes.render.terminal import Terminal
 
@@ -149,7 +182,7 @@ class EventTables:
                 Terminal.of(stream),
             )
             for layout in session.plan.events
-            if layout.fields and not layout.template
+            if layout.fields and not layout.template and not layout.name.startswith(".")
         }
 
     def write(self, events: list[Event]) -> None:
@@ -176,10 +209,11 @@ def _caller(show: Callable[[Event], object]) -> Callable[[list[Event]], None]:
     return write
 
 
-def _report(session: Session, names: Mapping[str, object], stream: TextIO, *, as_json: bool) -> None:
-    report = names.get("report")
-    if callable(report) and not as_json:
-        report(session)
+def report(session: Session | Replay, names: Mapping[str, object], stream: TextIO, *, as_json: bool) -> None:
+    """Write what the maps of the script hold, or let its own `report` do that."""
+    own = names.get("report")
+    if callable(own) and not as_json:
+        own(session)
         return
     used = {layout.name for layout in session.plan.maps}
     for value in dict.fromkeys(value for value in names.values() if isinstance(value, MapSpec)):
@@ -191,7 +225,7 @@ def _report(session: Session, names: Mapping[str, object], stream: TextIO, *, as
         _write_troubles(session, stream)
 
 
-def _write_troubles(session: Session, stream: TextIO) -> None:
+def _write_troubles(session: Session | Replay, stream: TextIO) -> None:
     """Write an object for each assert that failed, and for each probe with calls whose return was not seen."""
     from kprobes.render.json_lines import JsonLines
 

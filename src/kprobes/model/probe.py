@@ -61,7 +61,7 @@ class Probe:
 
     *maxactive* is for return probes (0: the kernel's default). *way* forces a way in (see `model.plan.Way`), empty
     chooses. *on_fault*: the handler runs when the instruction there faults, not before it. *settings* are the values of
-    those that don't have their defaults.
+    those that don't have their defaults. *record*: what the handler sees is sent besides.
     """
 
     kind: str
@@ -72,3 +72,4 @@ class Probe:
     unsafe: bool = False
     on_fault: bool = False
     settings: tuple[tuple[str, SettingValue], ...] = ()
+    record: bool = False

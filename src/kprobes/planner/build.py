@@ -99,6 +99,12 @@ class Builder:
     def compile(self, number: int, group: Group) -> None:
         """Compile the handler of *group* for the way it takes, and note how it is attached."""
         handler = self._handler(group)
+        if group.probe.record:
+            from kprobes.planner.recording import recorded
+
+            handler = recorded(
+                handler, group, "kernel", group.types or self.places.types_for(group.probe.kind), len(self.events)
+            )
         verify(handler)
         ways = self._ways(group, handler)
         first = self.first_site[number]

@@ -147,7 +147,8 @@ def _features(probes: Sequence[Probe], facts: Facts) -> list[str]:
 
 def _ingredients(probes: Sequence[Probe]) -> Iterator[str]:
     for probe in probes:
-        yield repr((probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe, probe.on_fault, probe.settings))
+        what = (probe.kind, probe.places, probe.maxactive, probe.way, probe.unsafe, probe.on_fault, probe.record)
+        yield repr((*what, probe.settings))
         yield from _handler(probe.handler)
 
 

@@ -172,6 +172,10 @@ class _Builder:
             variables=FileVariables(group.sites),
         )
         handler = compile_handler(source, surroundings, self._specs)
+        if probe.record:
+            from kprobes.planner.recording import recorded
+
+            handler = recorded(handler, group, "process", group.types, len(self._events))
         verify(handler)
         self._add_maps(handler.maps)
         self._events += handler.events

@@ -14,8 +14,9 @@ What differs from a compiled handler stands in docs/language.md, "In plain Pytho
 from __future__ import annotations
 
 from kprobes.testing.frame import Frame
+from kprobes.testing.load import load
 from kprobes.testing.numbers import i64, u64
 from kprobes.testing.run import Result, run
 from kprobes.testing.values import struct
 
-__all__ = ["Frame", "Result", "i64", "run", "struct", "u64"]
+__all__ = ["Frame", "Result", "i64", "load", "run", "struct", "u64"]

@@ -35,7 +35,7 @@ class Frame:
     `Frame(..., comm="bash", pid=7, now=(1_000, 5_000))`; a tuple has one value before the `yield` and one behind it.
 
     *types* and *prototype* are those of the target, with which integers become pointers and structs are found in
-    *memory*; recorded frames have them.
+    *memory*; recorded frames have them, and the name of the *site* that was hit.
 
     Raises:
         UsageError: no builtin is called so.
@@ -51,6 +51,7 @@ class Frame:
         memory: Mapping[int, bytes] | None = None,
         types: Types | None = None,
         prototype: Function | None = None,
+        site: str = "",
         **words: object,
     ) -> None:
         for word in words:
@@ -65,6 +66,7 @@ class Frame:
         self.memory = dict(memory or {})
         self.types = types
         self.prototype = prototype
+        self.site = site
         self.words = {**DEFAULTS, **words}
 
     @property

@@ -157,7 +157,7 @@ class _Rewriter(ast.NodeTransformer):
             return self._call(node, called, []) if BUILTINS[word].bare else called
         if isinstance(thing, Setting):
             return self._hold(node, thing.default)
-        if isinstance(thing, FunctionType | MapSpec):
+        if isinstance(thing, FunctionType | MapSpec | Setting):
             return self._hold(node, self.adapt(thing))
         return self._hold(node, thing) if isinstance(node, ast.Name) else None
 

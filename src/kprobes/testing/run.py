@@ -9,6 +9,7 @@ from kprobes.compiler.front.source import source_of
 from kprobes.errors import UsageError
 from kprobes.events.aggregate import read_map
 from kprobes.model.probe import RETURN_KINDS, HandlerSource, Probe
+from kprobes.model.setting import Setting
 from kprobes.testing.maps import Simulated, simulated
 from kprobes.testing.numbers import RUNNING
 from kprobes.testing.rewrite import Rewritten, rewritten
@@ -47,7 +48,7 @@ class Result:
     @property
     def lines(self) -> list[str]:
         """The lines that `log` sent."""
-        return [event.text for event in self.events if event.text]
+        return [event.line for event in self.events if event.line]
 
 
 def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
@@ -69,9 +70,13 @@ def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
         types = frames[0].types if frames else None
         return types.enumerator(name) if types else None
 
+    given = dict(handler.settings) if isinstance(handler, Probe) else {}
+
     def adapt(thing: object) -> Any:
         if isinstance(thing, str):
             return word_of(world, thing)
+        if isinstance(thing, Setting):
+            return given.get(thing.name, thing.default)
         if isinstance(thing, FunctionType):
             return lambda *values, **named: helper(thing)(*values, **named)
         assert hasattr(thing, "name")

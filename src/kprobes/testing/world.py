@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kprobes.errors import UsageError
-from kprobes.frozen import dataclass
 from kprobes.model.ctype import Array, CType, Int, Struct, Void, sizeof
 from kprobes.model.ctype import Pointer as CPointer
 from kprobes.testing.numbers import Truth
@@ -18,22 +17,33 @@ if TYPE_CHECKING:
 _LARGEST_TEXT = 256
 
 
-@dataclass(frozen=True, slots=True)
 class Sent:
-    """An event that a handler sent: its fields by name, also as attributes, and the *text* of a `log`."""
+    """An event that a handler sent: its *fields* by name, also as attributes and items.
 
-    name: str
-    fields: dict[str, Any]
-    text: str
+    `name` is the handler's and `text` the line of a `log`, unless it has fields of these names, as with a session's
+    events.
+    """
+
+    def __init__(self, name: str, fields: dict[str, Any], text: str) -> None:
+        self.fields = fields
+        self._own = {"name": name, "text": text}
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.fields[name]
-        except KeyError:
-            raise AttributeError(f"the event has no field {name!r}; it has {', '.join(self.fields)}") from None
+        for values in (self.fields, self._own) if name not in ("fields", "_own") else ():
+            if name in values:
+                return values[name]
+        raise AttributeError(f"the event has no field {name!r}")
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
+
+    def __repr__(self) -> str:
+        return f"{self._own['name']}({', '.join(f'{name}={value!r}' for name, value in self.fields.items())})"
+
+    @property
+    def line(self) -> str:
+        """The line of a `log`, empty for another event."""
+        return str(self._own["text"])
 
 
 class World:

@@ -77,7 +77,7 @@ def test_golden_handlers_agree(case):
                       function=64, **numbers)  # fmt: skip
         done = run(probe(case.source, case.around), frame)
         events = Decoder(compiled.events, ["x"]).decode(dry.world.records)
-        assert [event.fields for event in done.events if not event.text] == [
+        assert [event.fields for event in done.events if not event.line] == [
             event.fields for event in events if not event.layout.template
         ], number
         assert done.lines == [event.text for event in events if event.layout.template]

@@ -144,6 +144,12 @@ class Part(ABC):
         flag = self.text.load(64, self._fault)
         self.text.store(64, self.text.let(f"or i64 {flag}, {result}"), self._fault)
 
+    def faulted(self) -> str:
+        """Return whether the flag is up (i1)."""
+        if not self._fault:
+            self._fault = self.text.variable(64)
+        return self.text.let(f"icmp slt i64 {self.text.load(64, self._fault)}, 0")
+
     def settle_faults(self) -> None:
         """Count the hit as faulty where the flag is up; comes before each end of the program."""
         if not self._fault:

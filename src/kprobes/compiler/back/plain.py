@@ -135,6 +135,10 @@ def _fault(part: Part, _: ir.Fault) -> None:
     part.fault("-1")
 
 
+def _faulted(part: Part, node: ir.Faulted) -> None:
+    part.bind(node.to, part.faulted())
+
+
 PLAIN: Lowerings = {
     ir.Const: _const,
     ir.Binary: _binary,
@@ -143,4 +147,5 @@ PLAIN: Lowerings = {
     ir.ReadSlot: _read_slot,
     ir.WriteSlot: _write_slot,
     ir.Fault: _fault,
+    ir.Faulted: _faulted,
 }

@@ -238,6 +238,10 @@ def _fault(run: Run, _: ir.Fault) -> None:
     run.fault = True
 
 
+def _faulted(run: Run, node: ir.Faulted) -> None:
+    run.set(node.to, run.fault)
+
+
 # The hit
 
 
@@ -546,4 +550,5 @@ NODES: dict[type, Callable[..., None]] = {
     ir.SaveCall: _save_call,
     ir.RestoreCall: _restore_call,
     ir.Fault: _fault,
+    ir.Faulted: _faulted,
 }

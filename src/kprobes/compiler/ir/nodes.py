@@ -469,6 +469,14 @@ class Fault:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Faulted:
+    """`to` (bool) = whether the hit's fault flag is up by now."""
+
+    place: Place
+    to: Value
+
+
 Node = (
     Const
     | Binary
@@ -505,6 +513,7 @@ Node = (
     | SaveCall
     | RestoreCall
     | Fault
+    | Faulted
 )
 
 

@@ -296,6 +296,10 @@ def _fault(_: Checker, __: ir.Fault) -> None:
     """Nothing to ask."""
 
 
+def _faulted(check: Checker, node: ir.Faulted) -> None:
+    check.require(node.to.type == ir.BOOL, "the result is no bool")
+
+
 RULES: dict[type, Callable[..., None]] = {
     ir.Const: _const,
     ir.Binary: _binary,
@@ -332,4 +336,5 @@ RULES: dict[type, Callable[..., None]] = {
     ir.SaveCall: _save_call,
     ir.RestoreCall: _restore_call,
     ir.Fault: _fault,
+    ir.Faulted: _faulted,
 }
