@@ -196,7 +196,9 @@ def _save_in_hash(part: BpfPart, node: SaveCall, layout: MapLayout) -> None:
     # The record was there (its call is the missed one), or there is no room (this one is): one of the two, once.
     part.count("missed")
     stale = text.label("stale")
-    text.branch(text.let(f"icmp eq i64 {result}, {_EEXIST}"), stale, end)
+    # Before Linux 6.4 the map's own function is called, which returns an int.
+    low = text.let(f"trunc i64 {result} to i32")
+    text.branch(text.let(f"icmp eq i32 {low}, {_EEXIST}"), stale, end)
     text.start(stale)
     call(text, "map_update_elem", handle, key, value, _ANY)
     text.start(end)

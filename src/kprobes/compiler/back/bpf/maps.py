@@ -220,10 +220,13 @@ def map_write(part: BpfPart, node: MapWrite) -> None:
 
 
 def _check_room(part: BpfPart, layout: MapLayout, result: str) -> None:
-    """Count a write as dropped where *result* is negative."""
+    """Count a write as dropped where *result* is negative.
+
+    Kernels before 6.4 call the map's own function, which returns an int: nothing is said about the upper half.
+    """
     text = part.text
     full, end = text.label("full"), text.label("stored")
-    text.unlikely(text.let(f"icmp slt i64 {result}, 0"), full, end)
+    text.unlikely(text.let(f"icmp slt i32 {text.let(f'trunc i64 {result} to i32')}, 0"), full, end)
     text.start(full)
     part.drop(layout)
     text.start(end)
