@@ -69,7 +69,7 @@ def _items(layout: MapLayout, held: Any) -> Iterable[tuple[Row, Any]]:
         return (((index,), value) for index, value in enumerate(held))
     if not layout.key:
         return [((), held)]
-    return ((key if len(layout.key) > 1 else (key,), value) for key, value in held.items())
+    return ((_row(key), value) for key, value in held.items())
 
 
 def _results(layout: MapLayout, value: Any) -> Iterable[Row]:
@@ -80,7 +80,11 @@ def _results(layout: MapLayout, value: Any) -> Iterable[Row]:
         return [(value.count, value.total, value.mean)]
     if layout.kind in _RESULTS:
         return [(value,)]
-    return [value if len(layout.value) > 1 else (value,)]
+    return [_row(value)]
+
+
+def _row(one: Any) -> Row:
+    return one if isinstance(one, tuple) else (one,)
 
 
 def _plain(one: Any) -> Any:

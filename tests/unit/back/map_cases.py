@@ -7,7 +7,16 @@ from front.cases import compile_text
 from kprobes.events.aggregate import read_map
 from kprobes.model.aggregates import Avg, Max, Min, Sum
 from kprobes.model.containers import Array, Queue
+from kprobes.model.cwords import char, u32
 from kprobes.model.mapspec import HashMap, String
+from kprobes.model.structs import struct
+
+
+@struct
+class Key:
+    a: u32
+    name: char[8]
+
 
 U64 = (1 << 64) - 1
 NUMBERS = [7, 3, 0, 12, -5 & U64, 1 << 63, U64, (1 << 63) - 1, 5, 5, 1 << 40]
@@ -43,6 +52,12 @@ CASES = {
     "queue of records": (
         "def h(n):\n    q.push((n, comm()))\n    if n & 1:\n        x, name = q.pop()\n        emit(x=x, name=name)\n",
         {"q": Queue("q", value=(int, str), entries=5)}, [[n] for n in range(20)]),
+    "structs": (
+        "def h(n):\n    k = Key(n, comm())\n    s.add(n, by=k)\n    m.add(n, by=(k, n))\n"
+        "    a[n & 3] = k\n    q.push(k)\n"
+        "    emit(x=a[n & 3].a, y=q.pop().a)\n    q.push(k)\n",
+        {"Key": Key, "s": Sum("s", by=Key), "m": Max("m", by=(Key, int)), "a": Array("a", 4, value=Key),
+         "q": Queue("q", value=Key)}, [[n] for n in range(6)]),
     "full maps": (
         "def h(n):\n    total.add(n, by=n)\n    low.add(n, by=n)\n    mean.add(n, by=n)\n    m[n] = 1\n"
         "    m[n + 100] += 1\n",
