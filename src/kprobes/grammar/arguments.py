@@ -50,7 +50,7 @@ class Arguments:
             del self._types["symstr"]
         if not dialect.char:
             del self._types["char"]
-        self._known: dict[tuple[bool, bool, bool, int, str], Argument] = {}
+        self._known: dict[tuple[Site, int, str], Argument] = {}
 
     def parse(self, words: Sequence[str], site: Site) -> tuple[Argument, ...]:
         """Parse *words*, which stand behind the place.
@@ -73,7 +73,7 @@ class Arguments:
         return tuple(found)
 
     def _parse_one(self, word: str, at: int, names: set[str], site: Site, size: int) -> Argument:
-        key = (site.in_kernel, site.at_entry, site.returning, at if "=" not in word else -1, word)
+        key = (site, at if "=" not in word else -1, word)
         known = self._known.get(key)
         if (
             word == ALL.body
@@ -90,8 +90,7 @@ class Arguments:
         if name in RESERVED or name in names:
             raise Refused("USED_ARG_NAME")
         one = self._parse_body(name, body, Scan(self._dialect, site, len(word) - len(body)), size)
-        if site.types is None:
-            self._known[key] = one
+        self._known[key] = one
         return one
 
     def _name(self, word: str, at: int) -> tuple[str, str]:

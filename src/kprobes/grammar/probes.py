@@ -42,6 +42,7 @@ class Reader:
         self._world = world
         self._arguments = Arguments(dialect)
         self._places: dict[tuple[str, bool], tuple[KernelPlace | AddressPlace, bool, bool]] = {}
+        self._sites: dict[tuple[str, bool, bool], Site] = {}
         self.registration = Registration(dialect, world)
         self.logged: Sequence[str] | None = None
 
@@ -86,7 +87,10 @@ class Reader:
         types = self._world.types if self._dialect.btf else None
         if types is None:
             return _RETURN if is_return else _ENTRY if at_entry else _NO_FUNCTION
-        site = Site(True, at_entry=at_entry, returning=is_return)
+        known = self._sites.get((place.symbol, is_return, at_entry))
+        if known is not None:
+            return known
+        site = self._sites[place.symbol, is_return, at_entry] = Site(True, at_entry=at_entry, returning=is_return)
         site.types, site.character_ids = types, self._world.character_ids
         site.function = types.function(place.symbol) if ":" not in place.symbol else None
         return site

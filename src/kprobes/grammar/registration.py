@@ -27,6 +27,7 @@ class Registration:
         self._dialect = dialect
         self._symbols = world.symbols
         self._cpus = world.cpus
+        self._refusals: dict[tuple[int, bool], int] = {}
 
     def count(self, name: str) -> int:
         """Return how many symbols *name* means (1: one, and also where the module isn't there yet)."""
@@ -102,7 +103,10 @@ class Registration:
             address += place.offset
         if symbols is None:
             return 0
-        return self._refusal_at(address, definition.is_return)
+        known = self._refusals.get((address, definition.is_return))
+        if known is None:
+            known = self._refusals[address, definition.is_return] = self._refusal_at(address, definition.is_return)
+        return known
 
     def _refusal_at(self, address: int, is_return: bool) -> int:
         assert self._symbols is not None

@@ -15,7 +15,7 @@ from kprobes.symbols.kallsyms import LAST_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kprobes.symbols.kallsyms import Kallsyms
+    from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
 
     Read = Callable[[int, int], bytes]
 
@@ -40,7 +40,7 @@ class DefinitionSymbols:
 
     def count(self, name: str, module: str | None) -> int:
         """Return how many symbols are called *name*: in vmlinux (empty *module*), in *module*, or in all modules."""
-        return sum(self._is_in(home, module) for _, home in self._by_name.get(name, ()))
+        return sum(self._is_in(one.module, module) for one in self._by_name.get(name, ()))
 
     def has_module(self, module: str) -> bool:
         """Return whether *module* is loaded."""
@@ -50,9 +50,9 @@ class DefinitionSymbols:
         """Return the address of the first symbol *name* (also `module:name`), 0 where there is none."""
         module, colon, plain = name.partition(":")
         wanted = module if colon else None
-        for address, home in self._by_name.get(plain if colon else name, ()):
-            if wanted is None or home == wanted:
-                return address
+        for one in self._by_name.get(plain if colon else name, ()):
+            if wanted is None or one.module == wanted:
+                return one.address
         return 0
 
     def offset_at(self, address: int) -> int:
@@ -73,7 +73,7 @@ class DefinitionSymbols:
         offset = self.offset_at(address)
         if self._traceable is None or offset < 0:
             return False
-        names = self._names_at(address - offset)
+        names = [one.name for one in self._by_address.get(address - offset, ())]
         bases = [name.partition(".")[0] for name in names if "." in name]
         return not self._traceable.intersection([*names, *bases])
 
@@ -81,8 +81,8 @@ class DefinitionSymbols:
         """Return the errno with which the kernel refuses a probe at *address*, 0 where nothing is known against it."""
         offset = self.offset_at(address)
         start = address - offset
-        names = self._names_at(start)
-        if not self._table.is_code(self._table.lookup(names[0])[0]) or self._is_blacklisted(address, names):
+        here = self._by_address.get(start, [])
+        if not here or not self._table.is_code(here[0]) or self._is_blacklisted(address, here):
             return EINVAL
         return self._boundary(start, offset)
 
@@ -98,21 +98,20 @@ class DefinitionSymbols:
         return bool(home) if module is None else home == module
 
     @cached_property
-    def _by_name(self) -> dict[str, list[tuple[int, str]]]:
-        found: dict[str, list[tuple[int, str]]] = {}
+    def _by_name(self) -> dict[str, list[KernelSymbol]]:
+        found: dict[str, list[KernelSymbol]] = {}
         for symbol in self._table.symbols():
-            if symbol.module in _MADE_UP:
-                continue
-            found.setdefault(symbol.name, []).append((symbol.address, symbol.module))
+            if symbol.module not in _MADE_UP:
+                found.setdefault(symbol.name, []).append(symbol)
         return found
 
     @cached_property
     def _modules(self) -> frozenset[str]:
-        return frozenset(home for places in self._by_name.values() for _, home in places if home)
+        return frozenset(one.module for found in self._by_name.values() for one in found if one.module)
 
     @cached_property
     def _addresses(self) -> list[int]:
-        return sorted({address for places in self._by_name.values() for address, _ in places})
+        return sorted({one.address for found in self._by_name.values() for one in found})
 
     @cached_property
     def _bounds(self) -> tuple[int, int]:
@@ -120,16 +119,12 @@ class DefinitionSymbols:
         low, high = self.address("_stext"), self.address("_end")
         return low or self._addresses[0], high or self._addresses[-1] + LAST_SIZE
 
-    def _names_at(self, address: int) -> list[str]:
-        found = self._by_address.get(address)
-        return found if found is not None else [""]
-
     @cached_property
-    def _by_address(self) -> dict[int, list[str]]:
-        found: dict[int, list[str]] = {}
-        for name, places in self._by_name.items():
-            for address, _ in places:
-                found.setdefault(address, []).append(name)
+    def _by_address(self) -> dict[int, list[KernelSymbol]]:
+        found: dict[int, list[KernelSymbol]] = {}
+        for symbols in self._by_name.values():
+            for one in symbols:
+                found.setdefault(one.address, []).append(one)
         return found
 
     @cached_property
@@ -142,16 +137,14 @@ class DefinitionSymbols:
     def _blacklist(self) -> list[tuple[int, int]]:
         import re
 
-        text = self._blacklist_text or ""
-        return [
-            (int(low, 16), int(high, 16))
-            for low, high in re.findall(r"^0x([0-9a-f]+)-0x([0-9a-f]+)", text, re.MULTILINE)
-        ]
+        spans = re.findall(r"^0x([0-9a-f]+)-0x([0-9a-f]+)", self._blacklist_text or "", re.MULTILINE)
+        return sorted((int(low, 16), int(high, 16)) for low, high in spans)
 
-    def _is_blacklisted(self, address: int, names: list[str]) -> bool:
-        if any(name.startswith(("__pfx_", "__cfi_")) for name in names):
+    def _is_blacklisted(self, address: int, here: list[KernelSymbol]) -> bool:
+        if any(one.name.startswith(("__pfx_", "__cfi_")) for one in here):
             return True
-        return any(low <= address < high for low, high in self._blacklist)
+        at = bisect_right(self._blacklist, (address, 1 << 64)) - 1
+        return at >= 0 and self._blacklist[at][0] <= address < self._blacklist[at][1]
 
 
 def character_ids(path: str, limit: int = 1024) -> frozenset[int]:
