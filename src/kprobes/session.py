@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kprobes.engines.port import Attached, Engine
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.targets import Target
+    from kprobes.events.clock import WallClock
     from kprobes.events.record import Event
     from kprobes.events.recording import Recorder
     from kprobes.model.caution import Caution
@@ -231,6 +232,7 @@ class Session:
         self._settings = settings or {}
         self._recorder = recorder
         self._detached = False
+        self._clock: WallClock | None = None
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] | None = None
         self._closed = False
@@ -435,6 +437,15 @@ class Session:
         if not isinstance(value, SymbolAddress) or isinstance(value, KnownAddress):
             return value
         return KnownAddress(value, self.symbol(value))
+
+    def wall_ns(self, time_ns: int) -> int:
+        """Return the time of day of *time_ns*, a value of `now()`, in ns since 1970; the distance of the clocks is kept
+        current."""
+        if self._clock is None:
+            from kprobes.events.clock import WallClock, own_offset
+
+            self._clock = WallClock(getattr(self._engine, "clock_offset", own_offset))
+        return self._clock.wall_ns(time_ns)
 
     @property
     def stats(self) -> list[ProbeStats]:

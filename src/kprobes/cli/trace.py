@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kprobes.events.record import Event
     from kprobes.session import Session
 
+TIMES = ("start", "delta", "boot", "wall")
 HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_duration", "_stack")
 
 
@@ -38,6 +39,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--if", dest="condition", default="", metavar="EXPR", help="only hits for which EXPR holds")
     parser.add_argument("--print", dest="prints", default="", metavar="EXPR,...", help="show these, not the arguments")
     parser.add_argument("--stack", action="store_true", help="show the kernel stack of each hit")
+    parser.add_argument(
+        "--time",
+        choices=TIMES,
+        default="start",
+        help="show the time since the first line, since the line before (delta), since boot, or of day (wall)",
+    )
     add_run_options(parser, count=True)
     add_target_options(parser)
     add_output_options(parser)
@@ -52,7 +59,8 @@ def run(arguments: Namespace) -> int:
     probes = probes_of(arguments.probes, handler, user=in_process(arguments))
 
     def make_job(session: Session, stream: TextIO) -> Job:
-        writer = JsonTrace(session, stream) if arguments.format == "json" else LineTrace(session, stream)
+        as_json = arguments.format == "json"
+        writer = JsonTrace(session, stream) if as_json else LineTrace(session, stream, arguments.time)
         return Job(writer.write)
 
     return follow(arguments, probes, make_job)
@@ -64,14 +72,17 @@ def in_process(arguments: Namespace) -> bool:
 
 
 class JsonTrace:
-    """One object per hit: `time_ns`, `probe`, `cpu`, `pid`, `tid`, `comm`, `args`, and `duration_ns` of a return."""
+    """One object per hit: `time_ns` (of `now()`), `time` (UTC), `probe`, `cpu`, `pid`, `tid`, `comm`, `args`, and
+    `duration_ns` of a return."""
 
     def __init__(self, session: Session, stream: TextIO) -> None:
+        from kprobes.events.clock import format_utc
         from kprobes.events.value import with_names
         from kprobes.render.json_lines import JsonLines
 
         self._session = session
         self._with_names = with_names
+        self._format_utc = format_utc
         self._lines = JsonLines(stream)
 
     def write(self, events: list[Event]) -> None:
@@ -80,7 +91,10 @@ class JsonTrace:
 
     def _row(self, event: Event) -> dict[str, object]:
         fields = event.fields
-        row: dict[str, object] = {"time_ns": fields.get("_time"), "probe": event.site}
+        row: dict[str, object] = {"time_ns": fields.get("_time")}
+        if "_time" in fields:
+            row["time"] = self._format_utc(self._session.wall_ns(fields["_time"]))
+        row["probe"] = event.site
         row |= {name[1:]: fields[name] for name in HEAD[1:5] if name in fields}
         if "_duration" in fields:
             row["duration_ns"] = fields["_duration"]
@@ -93,20 +107,21 @@ class JsonTrace:
 
 
 class LineTrace:
-    """A line per hit: seconds since the first, pid, comm, the place, then `name=value`."""
+    """A line per hit: the time, pid, comm, the place, then `name=value`. *time* is one of `TIMES`."""
 
-    def __init__(self, session: Session, stream: TextIO) -> None:
+    def __init__(self, session: Session, stream: TextIO, time: str = "start") -> None:
         from kprobes.render.table import Column, TraceTable
         from kprobes.render.terminal import Terminal
 
         self._session = session
+        self._time = time
         self._start: int | None = None
         names = {field.name for layout in session.plan.events for field in layout.fields}
         self._timed = "_duration" in names
         self._stacks = "_stack" in names
         widest = max((len(site.name) for site in session.plan.sites), default=8)
         columns = [
-            Column("time", "time"),
+            Column("time", "str", 15) if time == "wall" else Column("time", "time"),
             Column("cpu", "uint", 3),
             Column("pid", "uint", 7),
             Column("comm", "str", 15),
@@ -130,16 +145,25 @@ class LineTrace:
         self._stream.flush()
 
     def _row(self, site: str, fields: dict[str, Any]) -> list[object]:
-        time_ns = fields["_time"]
-        if self._start is None:
-            self._start = time_ns
-        row: list[object] = [max(0, time_ns - self._start), fields["_cpu"], fields["_pid"], fields["_comm"], site]
+        row: list[object] = [self._shown_time(fields["_time"]), fields["_cpu"], fields["_pid"], fields["_comm"], site]
         if self._timed:
             took = fields.get("_duration")
             row.append(None if took is None else f"{took / 1000:9.1f}")
         known = self._session.known
         row.append(" ".join(f"{name}={show(known(value))}" for name, value in fields.items() if name not in HEAD))
         return row
+
+    def _shown_time(self, time_ns: int) -> int | str:
+        if self._time == "wall":
+            from kprobes.events.clock import format_local
+
+            return format_local(self._session.wall_ns(time_ns))
+        if self._time == "boot":
+            return time_ns
+        start = time_ns if self._start is None else self._start
+        if self._time == "delta" or self._start is None:
+            self._start = time_ns
+        return max(0, time_ns - start)
 
 
 def show(value: object) -> str:

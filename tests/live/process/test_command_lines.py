@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,27 @@ def test_a_program_that_becomes_another_is_told(tmp_path: Path) -> None:
     done = kprobes("count", "libc:nanosleep", "libc:clock_nanosleep", "--", str(script))
     assert "became another program by exec" in done.stderr
     assert "sleep: probes stay behind" in done.stderr
+
+
+def test_events_carry_the_time_of_day_and_that_of_now(busy: int) -> None:
+    before = datetime.now(UTC)
+    done = kprobes("trace", "--format", "json", "-p", str(busy), "malloc", "-n", "2")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    shown = [datetime.fromisoformat(row["time"][:26] + "+00:00") for row in rows]
+    assert before <= shown[0] <= shown[1] <= datetime.now(UTC)
+    apart = (shown[1] - shown[0]).total_seconds()
+    assert abs(apart - (rows[1]["time_ns"] - rows[0]["time_ns"]) / 1e9) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("time", "pattern"),
+    [
+        ("wall", r"\d\d:\d\d:\d\d\.\d{6}$"),
+        ("boot", r"[1-9]\d*\.\d{6}$"),
+        ("delta", r"0\.\d{6}$"),
+        ("start", r"0\.000000$"),
+    ],
+)
+def test_the_time_of_a_line_is_shown_as_asked_for(time: str, pattern: str, busy: int) -> None:
+    done = kprobes("trace", "--time", time, "-p", str(busy), "malloc", "-n", "1")
+    assert re.match(pattern, done.stdout.splitlines()[1].split()[0]), done.stdout

@@ -7,11 +7,13 @@ import os
 import signal
 import stat
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from guest_harness import KPROBES, ROOT, run_kprobes
 
+SLACK = timedelta(seconds=0.2)
 DD = ("--", "dd", "if=/dev/zero", "of=/dev/null", "bs=4096", "count=100")
 
 
@@ -24,6 +26,13 @@ def test_trace_shows_arguments_by_their_c_names(newest):
     lines = [line for line in done.errors.splitlines() if " vfs_write " in line]
     assert len(lines) == 3
     assert all("count=4096" in line and "file=0x" in line and " dd " in line for line in lines)
+
+
+def test_times_of_day_in_a_guest_are_those_of_this_machine(newest):
+    before = datetime.now(UTC)
+    done = newest.command("trace", "vfs_write", "--if", "comm == 'dd'", "-n", "2", "--format", "json", *DD)
+    shown = [datetime.fromisoformat(f"{row['time'][:26]}+00:00") for row in objects(done.errors)]
+    assert before - SLACK <= shown[0] <= shown[1] <= datetime.now(UTC) + SLACK
 
 
 def test_trace_of_a_return_shows_value_and_duration(newest):

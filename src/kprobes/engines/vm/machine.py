@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kprobes.engines.vm.kernels import Progress
     from kprobes.engines.vm.qemu import Qemu
     from kprobes.model.plan import Plan
+_CLOCK_TRIES = 3
 
 
 class Machine:
@@ -220,6 +222,17 @@ class Machine:
             raise self._failure
         assert self._channel is not None
         return self._channel
+
+    def clock_offset(self) -> int:
+        """Return by how many ns the wall clock here is ahead of the guest's monotonic one, give or take a call."""
+        channel = self._ready()
+        found: list[tuple[int, int]] = []
+        for _ in range(_CLOCK_TRIES):
+            before = time.monotonic_ns()
+            guest, _ = channel.call("clock")
+            took = time.monotonic_ns() - before
+            found.append((took, time.time_ns() - took // 2 - int(str(guest))))
+        return min(found)[1]
 
     def _ask(self, what: str) -> bytes | None:
         there, content = self._ready().call("fact", what=what)

@@ -83,6 +83,7 @@ class Session:
             "put": self._put,
             "exists": self._exists,
             "get": self._get,
+            "clock": self._clock,
         }
         Thread(target=self._work, daemon=True).start()
 
@@ -113,6 +114,9 @@ class Session:
             except BaseException as error:  # noqa: BLE001  the controller raises it again
                 answer["error"] = describe_error(error)
             self._port.send(answer, data)
+
+    def _clock(self, _head: Head, _blob: bytes) -> Answer:
+        return time.monotonic_ns(), b""
 
     def _new_stream(self) -> Stream:
         stream = Stream(self._port, len(self._streams) + 1)
