@@ -9,6 +9,8 @@ from guest_harness import Guest, drained
 from kprobes import (
     address_of,
     args,
+    bits,
+    cast,
     comm,
     container_of,
     cpu,
@@ -23,6 +25,8 @@ from kprobes import (
     struct,
     task,
     tid,
+    u8,
+    u16,
     u64,
     var,
 )
@@ -46,6 +50,29 @@ def opened(filename: cstr, how: How):
     if comm() == "calls":
         emit(*args)
         emit(filename, mode=flags(how.flags, Open), plain=how.cast("struct open_how").flags)
+
+
+@struct
+class Inet:
+    family: u16
+    port: u16
+    address: u8[4]
+    low: bits(u8, 3)
+    zero: u8[7]
+
+
+@kprobe("__sys_connect")
+def connecting(uservaddr: Inet):
+    if comm() == "calls":
+        last = uservaddr.family + 1
+        emit(
+            address=uservaddr.address[0],
+            last=uservaddr.address[last],
+            beyond=uservaddr.address[last + 1],
+            low=uservaddr.low,
+            whole=uservaddr[0].address,
+            family=cast(uservaddr, "struct sockaddr __user *").sa_family,
+        )
 
 
 @kprobe("do_sys_openat2")
@@ -79,6 +106,18 @@ def globals_():
             there=percpu("runqueues", cpu=1).cpu,
             nowhere=percpu("runqueues", cpu=cpu() + 64).cpu,
         )
+
+
+def test_memory_of_a_program_is_read_by_a_struct_class(guest: Guest) -> None:
+    with guest.attach(connecting) as session:
+        guest.call("connect", 3)
+        events = drained(session)
+        assert session.stats[0].faults == 3
+    bytes_ = {f"whole[{n}]": byte for n, byte in enumerate((127, 0, 0, 1))}
+    assert {tuple(one.fields.items()) for one in events} == {
+        tuple({"address": 127, "last": 1, "beyond": 0, "low": 0, **bytes_, "family": 2}.items())
+    }
+    assert len(events) == 3
 
 
 def test_types_and_variables_are_those_of_the_kernel(guest: Guest) -> None:
