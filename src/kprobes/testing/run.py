@@ -80,7 +80,7 @@ def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
         if isinstance(thing, FunctionType):
             return lambda *values, **named: helper(thing)(*values, **named)
         assert hasattr(thing, "name")
-        return maps.setdefault(thing.name, simulated(thing))  # type: ignore[arg-type]
+        return maps.setdefault(thing.name, simulated(thing, world))  # type: ignore[arg-type]
 
     def helper(function: FunctionType) -> Callable[..., Any]:
         if function not in made:
