@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from kprobes import Count, Setting, attach, comm, emit, kprobe, kretprobe, tid
 
 SIZE = 1234
@@ -27,6 +29,7 @@ def writes(file, buf, count):
 @kretprobe("__x64_sys_epoll_wait")
 def sleeps():
     if comm() == "calls":
+        entered.add()
         yield
         returned.add()
 
@@ -46,12 +49,13 @@ def test_asserts_are_counted_by_line_and_end_the_handler(guest):
 
 def test_a_call_that_is_inside_at_the_detach_is_unmatched(guest):
     with guest.attach(sleeps) as session:
-        command = guest.start("calls", "sleep", 3, 2000, 1)
+        command = guest.start("calls", "sleep", 3, 20_000, 1)
         command.write(b"\n")
-        session.wait(1)
+        inside = (count == 3 for count in session.every(0.1, entered))
+        assert any(islice(inside, 300))
         session.detach()
         assert [stats.unmatched for stats in session.stats] == [3]
-        assert command.wait(60) == 0
+        command.kill()
 
 
 least = Setting("least", SIZE + 1)

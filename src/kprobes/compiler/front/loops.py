@@ -1,4 +1,4 @@
-"""Loops, all bounded: `for ... in range(...)`, `for x in (a, b, c)`, and `while` with a limit.
+"""Loops, all bounded: `for ... in range(...)`, `for x in array`, `for x in (a, b, c)`, and `while` with a limit.
 
 Each loop counts its turns in a slot of its own, so that every lowering and the kernel's verifier see the bound.
 """
@@ -8,11 +8,24 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers
+from kprobes.compiler.front import integers, pointers, texts
 from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import Loop, TypeUnknownError
 from kprobes.compiler.front.scan import count_loads, count_stores
-from kprobes.compiler.front.terms import Constant, Items, Map, Number, Outside, Term, Text, Word, describe, limits
+from kprobes.compiler.front.terms import (
+    Constant,
+    Items,
+    Map,
+    Number,
+    Outside,
+    Pointer,
+    RecordArray,
+    Term,
+    Text,
+    Word,
+    describe,
+    limits,
+)
 from kprobes.compiler.ir.nodes import I64, U64, Const, Fault, Value
 
 if TYPE_CHECKING:
@@ -102,7 +115,7 @@ def while_loop(ctx: Context, node: ast.While) -> None:
 
 
 def for_loop(ctx: Context, node: ast.For) -> None:
-    """Compile `for ... in range(...)`, or over a tuple, which is unrolled.
+    """Compile `for ... in range(...)`, over a C array, or over a tuple, which is unrolled.
 
     Raises:
         CompileError: there is no bound that holds for all hits.
@@ -115,12 +128,46 @@ def for_loop(ctx: Context, node: ast.For) -> None:
     if isinstance(term, Items):
         _unrolled(ctx, node, term)
         return
-    hint = "for i in range(8): ..., or over a tuple"
+    if isinstance(term, RecordArray):
+        items = tuple(pointers.record_element(ctx, node.iter, term, Constant(at)) for at in range(term.count))
+        _unrolled(ctx, node, Items(items))
+        return
+    if isinstance(term, Pointer) and term.count and not texts.is_text(term):
+        _array_loop(ctx, node, term, term.count)
+        return
+    what = f"a for loop runs over range(...), a tuple or a C array, this is {describe(term)}"
+    raise ctx.error(node.iter, what, _loop_hint(term))
+
+
+def _loop_hint(term: Term) -> str:
     if isinstance(term, Map):
-        hint = "a handler can't walk a map: read it with session[map] in Python"
+        return "no handler can walk a map, which others change meanwhile: read it with session[map] in Python"
     if isinstance(term, Outside):
-        hint = "name the members in a tuple: for x in (A, B, C): ..."
-    raise ctx.error(node.iter, f"a for loop runs over range(...) or a tuple, this is {describe(term)}", hint)
+        return "name the members in a tuple: for x in (A, B, C): ..."
+    if texts.is_text(term):
+        return "take the bytes by their numbers: for i in range(16): s[i]"
+    if isinstance(term, Pointer):
+        return "nothing tells how many there are: for i in range(8): p[i]"
+    return "for i in range(8): ..., or over a tuple"
+
+
+def _array_loop(ctx: Context, node: ast.For, array: Pointer, count: int) -> None:
+    if count > MOST_TURNS:
+        hint = f"at most {MOST_TURNS} are allowed: for i in range({MOST_TURNS}): ..."
+        raise ctx.error(node.iter, f"a loop over {count} elements is too long", hint)
+    _enter(ctx, node, count)
+    loop = Counted(ctx, node, count)
+    ctx.frame.loops.append(Loop(loop.again, loop.after, frozenset(count_stores([node]))))
+    index = _index(ctx, node, loop.count, Constant(0), 1, count)
+    item = pointers.element(ctx, node.iter, array, index, node.iter)
+    if isinstance(node.target, ast.Name):
+        _number_turn(ctx, node, node.target.id, item)
+    else:
+        raise ctx.error(node.target, "an element is one value", "for x in array: ...")
+    ctx.run(node.body)
+    ctx.frame.loops.pop()
+    _leave(ctx, count)
+    loop.close(node)
 
 
 def _unrolled(ctx: Context, node: ast.For, term: Items) -> None:
