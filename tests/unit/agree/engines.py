@@ -6,9 +6,10 @@ import ctypes
 import mmap
 import os
 import re
+from collections.abc import Callable, Iterable
 from functools import cache
 
-from back.machine import ARGUMENTS, BpfMachine, Outcome, _sum, raw_target
+from back.machine import ARGUMENTS, BpfMachine, Outcome, raw_target
 from native.native_machine import NativeMachine
 
 from agree.outside import names
@@ -19,12 +20,14 @@ from kprobes.compiler.ir.nodes import Handler as Made
 from kprobes.compiler.ir.verify import verify
 from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import CompileError
+from kprobes.events.aggregate import read_map
+from kprobes.frozen import replace
 from kprobes.model.probe import HandlerSource
 
 SHARDS = 4
 # What the compiler finds out about constants, and what a handler may be too much of. Anything else is a mistake.
 REFUSALS = re.compile(
-    "division by zero|does not fit|shift|too large|is never|always|at most|more than|known when|literal"
+    "division by zero|does not fit|shift|too large|is never|always|at most|more than|known when|literal|may turn"
 )
 _FIXED_NOREPLACE = 0x100000
 _STACKS = 0x7000_0000_0000  # where return addresses are said to lie, one call below the other
@@ -86,12 +89,23 @@ def on_interpreter(
         frame = Frame(arguments=(*hit.arguments, *[0] * (ARGUMENTS - 6)), result=hit.result, call=number)
         interpreter.enter(frame)
         interpreter.leave(frame)
-    maps = {}
-    for layout in made.maps:
-        pairs = dict(interpreter.read_map(layout.name))
-        maps[layout.name] = pairs if layout.key else {b"": _sum(layout, pairs[b""])}
     found = interpreter.counters
-    return Outcome((found.hits, found.missed, found.lost, found.faults), interpreter.world.records, maps)
+    counters = (found.hits, found.missed, found.lost, found.faults)
+    return Outcome(counters, interpreter.world.records, contents(made, interpreter.read_map))
+
+
+def contents(made: Made, read: Callable[[str], Iterable[tuple[bytes, bytes]]]) -> dict[str, object]:
+    """Return what is in the maps, whose pairs *read* gives; shares are joined, since each engine has others.
+
+    What waits in a queue is left out: not every engine can look without taking it.
+    """
+    found: dict[str, object] = {}
+    for layout in made.maps:
+        if layout.kind != "queue":
+            pairs = list(read(layout.name))
+            shares = replace(layout, value_size=len(pairs[0][1])) if pairs else layout
+            found[layout.name] = dict(pairs) if layout.key or layout.kind == "array" else str(read_map(pairs, shares))
+    return found
 
 
 def on_native(made: Made, handler: Handler) -> Outcome:
@@ -104,7 +118,7 @@ def on_native(made: Made, handler: Handler) -> Outcome:
             if made.exit is not None:
                 machine.run(hit.arguments, program=0, result=hit.result, stack=_STACKS)
         found = machine.outcome()
-    return Outcome(found.counters, found.records, {one.name: found.maps[one.name] for one in made.maps})
+    return Outcome(found.counters, found.records, contents(made, lambda name: found.maps[name].items()))
 
 
 def on_bpf(made: Made, handler: Handler) -> Outcome:
@@ -113,4 +127,5 @@ def on_bpf(made: Made, handler: Handler) -> Outcome:
     with BpfMachine(made, raw_target(shards=SHARDS)) as machine:
         for hit in handler.hits:
             machine.run(hit.arguments)
-        return machine.outcome()
+        found = machine.outcome()
+    return Outcome(found.counters, found.records, contents(made, lambda name: found.maps[name].items()))

@@ -185,6 +185,20 @@ class Expressions:
             f"cast({place}, 'u32 *')[{self.pick((0, 1, 5))}]",
             *ALWAYS,
         )
+        own = f"cast({place}, Own)"
+        ways += (
+            f"{own}.items[{self.pick((0, 1))}].y",
+            f"{own}.high",
+            f"{own}.low",
+            f"{own}.rest[{self.name()} & 3]",
+            f"{place}.prio[{self.name()}]",
+            f"{place}.prio[{self.name()} & 3]",
+            f"len({self.text()})",
+            f"flat[{self.name()} & 3]",
+            f"flat[{self.name()}]",
+            "sizeof('struct node')",
+            f"container_of({place} + 4, Own, 'tag').id",
+        )
         if self.after_yield:
             ways = ("retval", "ret", *ways)
         return self.pick(ways)
@@ -255,8 +269,36 @@ class Expressions:
     def word(self) -> str:
         return "SHELL" if self.often(10) else f'"{self.pick(WORDS)}"'
 
-    def text(self) -> str:
+    def quoted(self) -> str:
+        return f'"{self.pick(WORDS[1:])}"'
+
+    def text(self, depth: int = 0) -> str:
         """Return an expression of a string that is computed."""
+        if depth < 2 and self.often(25):
+            return self.made_text(depth + 1)
+        return self.read_text()
+
+    def made_text(self, depth: int) -> str:
+        """Return a string that is made of others and of numbers."""
+        low, high = self.pick((0, 1, 2, 5, -3)), self.pick((1, 3, 9, -1, 100))
+        name, other = self.pick(self.integers), self.pick(self.integers)
+        ways = (
+            f"{self.text(depth)}[{low}:{high}]",
+            f"{self.text(depth)}[{low}:]",
+            f"{self.text(depth)}[{name} & 7:]",
+            f"{self.text(depth)}[:{name}]",
+            f"text.string(9)[{low}]",
+            f"text.string(9)[{name} & 15]",
+            f'f"{{{name}}}"',
+            f'f"{{{name}:x}}/{{{other}:#x}}"',
+            f'f"{{{self.read_text()}}}:{{{name}:08x}}"'.replace('"', "'"),
+            f'f"{{{self.pick(self.nodes)}.name}}{{{self.pick(self.nodes)}.on}}"',
+            f"({self.text(2)} + {self.text(2)})",
+        )
+        return self.pick(ways)
+
+    def read_text(self) -> str:
+        """Return a string that is read."""
         place = self.place(1)
         ways = (
             f"{place}.name",

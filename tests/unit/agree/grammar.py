@@ -53,6 +53,9 @@ class Writer(Expressions):
             self.assign_node,
             self.swap,
             self.tell,
+            self.gather,
+            self.gather,
+            self.line_up,
             self.drop,
         ]
         if depth < 4 and len(self.lines) < MOST_LINES:
@@ -177,6 +180,33 @@ class Writer(Expressions):
             f"del wide[{key}, {self.text()}]",
         )
         self.say(depth, self.pick(ways))
+
+    def gather(self, depth: int) -> None:
+        value, name = self.number(1), self.name()
+        ways = (
+            f"sum.add({value}, by={name})",
+            f"least.add({value})",
+            f"most.add({value}, by={self.text()})",
+            f"mean.add({value})",
+            f"flat[{name} & 3] = {value}",
+            f"flat[{name}] = {value}",
+            f"flat[{name} & 3] += {value}",
+            f"places[{name} & 3] = {value}, {self.text()}",
+            f"recent[{name}, {self.text()}] = {name}, {value}",
+        )
+        self.say(depth, self.pick(ways))
+
+    def line_up(self, depth: int) -> None:
+        name, other = self.pick((("v0", "v1"), ("v2", "v3")))
+        value, index = self.number(1), self.name()
+        ways = (f"line.push(({value}, {index}))", f"{name}, {other} = line.pop()", f"{name}, t2 = places[{index} & 3]")
+        line = self.pick(ways)
+        self.say(depth, line)
+        if " = line" in line:
+            self.known(name), self.known(other)
+        if " = places" in line:
+            self.known(name)
+            self.texts += [] if "t2" in self.texts else ["t2"]
 
     def drop(self, depth: int) -> None:
         name, other = self.pick((("v0", "v1"), ("v2", "v3")))

@@ -6,7 +6,11 @@ import enum
 
 from kprobes import emit
 from kprobes.model import words
+from kprobes.model.aggregates import Avg, Max, Min, Sum
+from kprobes.model.containers import Array, Queue
+from kprobes.model.cwords import bits, char, i16, i64, u8, u16, u32, u64
 from kprobes.model.mapspec import Count, HashMap, Histogram, String, Unsigned
+from kprobes.model.structs import struct
 
 LIMIT = 6
 DEBUG = True
@@ -17,6 +21,32 @@ SHELL = "bash"
 class Kind(enum.IntEnum):
     SMALL = 1
     LARGE = 4096
+
+
+@struct
+class Inner:
+    x: u32
+    y: i16
+
+
+@struct
+class Own:
+    """What lies at a node, seen otherwise."""
+
+    id: u64
+    weight: i64
+    items: Inner[2]
+    tag: u8
+    rest: u8[7]
+    low: bits(u32, 3)
+    high: bits(i64, 40)
+    name: char[9]
+
+
+@struct
+class Key:
+    number: u16
+    text: char[5]
 
 
 def double(x):
@@ -81,12 +111,29 @@ def maps(ending: str = "") -> dict[str, object]:
         HashMap(f"seen{ending}", entries=128),
         HashMap(f"wide{ending}", key=(Unsigned(2), String(7)), value=(int, String(9), bool, Unsigned(4)), entries=64),
         HashMap(f"small{ending}", key=str, value=Unsigned(2), entries=2),
+        HashMap(f"recent{ending}", key=(int, String(5)), value=(Unsigned(4), int), entries=512, lru=True),
+        Sum(f"sum{ending}", by=Unsigned(2), entries=8),
+        Min(f"least{ending}"),
+        Max(f"most{ending}", by=String(4), entries=8),
+        Avg(f"mean{ending}"),
+        Array(f"places{ending}", 5, value=(int, String(6))),
+        Array(f"flat{ending}", 4),
+        Queue(f"line{ending}", value=(int, Unsigned(2)), entries=4),
     )
     return {one.name.removesuffix(ending): one for one in made}
 
 
 def names(ending: str = "") -> dict[str, object]:
     """Return all names that a generated handler may use, with new maps."""
-    constants = {"LIMIT": LIMIT, "DEBUG": DEBUG, "PORTS": PORTS, "SHELL": SHELL, "Kind": Kind}
+    constants = {
+        "LIMIT": LIMIT,
+        "DEBUG": DEBUG,
+        "PORTS": PORTS,
+        "SHELL": SHELL,
+        "Kind": Kind,
+        "Own": Own,
+        "Key": Key,
+        "Inner": Inner,
+    }
     builtins = {name: value for name, value in vars(words).items() if not name.startswith("_")}
     return {**builtins, **constants, **{one.__name__: one for one in FUNCTIONS}, **maps(ending)}

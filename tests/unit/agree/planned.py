@@ -8,9 +8,9 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from back.machine import Outcome, _sum
+from back.machine import Outcome
 
-from agree.engines import RefusedError, compiled, on_interpreter
+from agree.engines import RefusedError, compiled, contents, on_interpreter
 from agree.grammar import random_handler
 from agree.universe import BASE, MEMORY, SIZE, Handler
 from kprobes.compiler.back.bpf import BpfTarget, lower
@@ -48,14 +48,14 @@ class Planned:
     def found(self, number: int, records: list[bytes], read_map: object) -> Outcome:
         """Return what came of handler *number*: of all *records*, and of the maps."""
         own = [record for record in records if int.from_bytes(record[4:8], "little") == number]
-        maps = {}
-        for layout in self.made[number].maps:
-            pairs = dict(read_map(layout.name))
-            maps[layout.name] = pairs if layout.key else {b"": _sum(layout, pairs[b""])}
         ((_, stats),) = read_map(".stats")
         words = struct.unpack(f"<{len(stats) // 8}Q", stats)
         each = 4 * len(self.plan.sites)
-        return Outcome(tuple(sum(words[4 * number + kind :: each]) for kind in range(4)), own, maps)
+        return Outcome(
+            tuple(sum(words[4 * number + kind :: each]) for kind in range(4)),
+            own,
+            contents(self.made[number], read_map),
+        )
 
 
 def places(program: Path) -> list[int]:
