@@ -153,6 +153,7 @@ def test_what_not_even_working_memory_holds_is_refused_in_words():
 def test_a_program_that_llvm_could_not_write_is_refused_in_words(monkeypatch):
     """LLVM ends the process where a jump is too long: this one jumps back over all of its loop."""
     monkeypatch.setattr(llvm, "_LONGEST_JUMP", 2000)
+    monkeypatch.setattr(llvm, "_FEW_LINES", 1000)
     few, many = (
         source("t = 0", "for turn in range(3):", *[f"    t ^= deref(count + {n}, 'u32')" for n in range(count)])
         for count in (60, 200)

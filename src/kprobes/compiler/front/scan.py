@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 _NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
+# Where a statement keeps what was counted in it: passes and loops ask again and again.
+_KEPT = "_kprobes_names"
+
+
 def walk(nodes: Iterable[ast.AST]) -> Iterable[ast.AST]:
     """Yield *nodes* and all below them, but nothing inside nested functions."""
     pending = list(nodes)
@@ -18,25 +22,44 @@ def walk(nodes: Iterable[ast.AST]) -> Iterable[ast.AST]:
         node = pending.pop()
         yield node
         if not isinstance(node, _NESTED):
-            pending.extend(ast.iter_child_nodes(node))
+            for value in vars(node).values():
+                if isinstance(value, ast.AST):
+                    pending.append(value)
+                elif isinstance(value, list):
+                    pending += [one for one in value if isinstance(one, ast.AST)]
 
 
-def count_stores(body: Sequence[ast.stmt]) -> dict[str, int]:
+def count_stores(body: Iterable[ast.AST]) -> dict[str, int]:
     """Return the names that *body* assigns, with how often they stand as a target."""
-    counts: dict[str, int] = {}
-    for node in walk(body):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            counts[node.id] = counts.get(node.id, 0) + 1
-    return counts
+    return _sum(body, 0)
 
 
 def count_loads(body: Iterable[ast.AST]) -> dict[str, int]:
     """Return how often *body* reads each name."""
+    return _sum(body, 1)
+
+
+def _sum(body: Iterable[ast.AST], which: int) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for node in walk(body):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            counts[node.id] = counts.get(node.id, 0) + 1
+    for node in body:
+        kept = vars(node).get(_KEPT)
+        if kept is None:
+            kept = _count(node)
+            setattr(node, _KEPT, kept)
+        for name, count in kept[which].items():
+            counts[name] = counts.get(name, 0) + count
     return counts
+
+
+def _count(node: ast.AST) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the stores and the loads of each name in *node*."""
+    stores: dict[str, int] = {}
+    loads: dict[str, int] = {}
+    for one in walk((node,)):
+        if isinstance(one, ast.Name):
+            counts = loads if isinstance(one.ctx, ast.Load) else stores
+            counts[one.id] = counts.get(one.id, 0) + 1
+    return stores, loads
 
 
 def names_read(body: Iterable[ast.AST]) -> frozenset[str]:
