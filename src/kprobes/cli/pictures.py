@@ -107,7 +107,7 @@ def _stacks(name: str, value: Mapping[object, object]) -> str:
     """Return counts by stack: the frames one below the other, what else is in the key, and how often."""
     from kprobes.render.escape import escape
 
-    lines = [f"{escape(name)}: {len(value)} stacks"]
+    lines = [f"{escape(name)}: {len(value)} {'stack' if len(value) == 1 else 'stacks'}"]
     for key, count in value.items():
         rest = []
         for part in _parts(key):

@@ -41,6 +41,14 @@ def test_only_what_happened_is_explained() -> None:
     assert "faults:" not in text
 
 
+def test_maps_that_were_full_are_named_with_what_to_do() -> None:
+    text = summary([ProbeSummary("f", 9, faults=3)], 1.0, dropped={"few": 1, "o\x1bpens": 2000})
+    assert text.splitlines()[-2:] == [
+        "  o\\x1bpens was full: 2,000 writes dropped; declare it with more entries=",
+        "  few was full: 1 write dropped; declare it with more entries=",
+    ]
+
+
 def test_a_session_without_any_hit_says_so() -> None:
     assert summary([ProbeSummary("vfs_read", 0)], 2.0).splitlines()[-1] == "no hits: vfs_read was not called"
     many = [ProbeSummary(f"f{n}", 0) for n in range(7)]
