@@ -1,6 +1,6 @@
 """Which files are looked at by stat, and whether they are there. Known from BCC as statsnoop."""
 
-from kprobes import HashMap, String, comm, emit, pid, tid, tracepoint
+from kprobes import HashMap, String, comm, emit, errname, pid, tid, tracepoint
 
 asked = HashMap("asked", key=int, value=String(128))
 
@@ -13,4 +13,4 @@ def asks(filename):
 @tracepoint("syscalls:sys_exit_newfstatat", "syscalls:sys_exit_statx", "syscalls:sys_exit_newstat")
 def knows(ret):
     if tid() in asked:
-        emit(pid=pid(), comm=comm(), error=ret, path=asked.pop(tid()))
+        emit(pid=pid(), comm=comm(), error=errname(ret), path=asked.pop(tid()))

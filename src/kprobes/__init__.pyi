@@ -185,6 +185,9 @@ def deref(address: object, ctype: object = "u64") -> int:
 def emit(*values: object, **named: object) -> None:
     """Sends one event; positional values are named after their text."""
 
+def errname(value: object) -> int:
+    """*value*, shown as an error's name: `errname(ret)` prints `ENOENT` for -2."""
+
 def flags(value: object, names: object) -> int:
     """The value, shown as a set of flags: `flags(x, "enum ...")`, or a class of `enum.IntFlag`."""
 
@@ -193,6 +196,9 @@ def htonl(value: object) -> int:
 
 def htons(value: object) -> int:
     """*value* with its 2 bytes swapped."""
+
+def ipv4(address: object) -> int:
+    """An IPv4 address as the network has it, shown as `192.0.2.1`."""
 
 def log(text: str) -> None:
     """Sends one line of text, an f-string."""

@@ -20,7 +20,7 @@ from kprobes.cli.pictures import write_value
 from kprobes.errors import KprobesError, UsageError
 from kprobes.model.aggregates import Max, Min
 from kprobes.model.containers import Queue
-from kprobes.model.mapspec import MapSpec
+from kprobes.model.mapspec import HashMap, MapSpec
 from kprobes.model.probe import Probe
 from kprobes.planner.settings import setting_called, settings_of, with_settings
 
@@ -220,6 +220,8 @@ def report(session: Session | Replay, names: Mapping[str, object], stream: TextI
         if value.name in used:
             # What waits in a queue can only be taken; nobody else wants it any more.
             held = session.take(value) if isinstance(value, Queue) else session[value]
+            if isinstance(value, HashMap) and not held and not as_json:
+                continue  # what a script keeps between hits has all been used up
             write_value(value.name, held, stream, as_json=as_json, adds_up=not isinstance(value, Min | Max))
     if as_json:
         _write_troubles(session, stream)

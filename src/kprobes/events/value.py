@@ -50,6 +50,22 @@ class KnownAddress(SymbolAddress):
         return KnownAddress, (int(self), self.name)
 
 
+class IPv4(int):
+    """An IPv4 address, as its four bytes lie in memory: prints as `192.0.2.1`."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """Return the address as people write it."""
+        return ".".join(map(str, (int(self) & 0xFFFFFFFF).to_bytes(4, "little")))
+
+    def __str__(self) -> str:
+        return self.name
+
+    __repr__ = __str__
+
+
 class StackId(int):
     """The number of a kernel stack in the stack map; a negative one is an errno (the stack could not be kept)."""
 
@@ -118,13 +134,13 @@ def with_names(fields: dict[str, object], known: Callable[[object], object]) -> 
 
     *known* gives addresses that are shown by their symbols their names (see `KnownAddress`), and all else back.
     """
-    if not any(isinstance(value, Named | SymbolAddress) for value in fields.values()):
+    if not any(isinstance(value, Named | SymbolAddress | IPv4) for value in fields.values()):
         return fields
     found: dict[str, object] = {}
     for key, plain in fields.items():
         found[key] = value = known(plain)
         if (
-            isinstance(value, Named | KnownAddress)
+            isinstance(value, Named | KnownAddress | IPv4)
             and f"{key}_name" not in fields
             and value.name != int.__repr__(value)
         ):
@@ -146,6 +162,7 @@ CONVERTERS: dict[str, Callable[..., object]] = {
     "bool": bool,
     "str": text_of,
     "symbol": SymbolAddress,
+    "ipv4": IPv4,
     "stack": StackId,
     "user_stack": UserStackId,
 }

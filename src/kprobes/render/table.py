@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Show = Callable[[Any], str]
 
 # Least widths, so that columns need not grow when the first rows happen to be narrow.
-_LEAST = {"time": 10, "int": 6, "uint": 6, "hex": 18, "symbol": 18, "str": 8}
+_LEAST = {"time": 10, "int": 6, "uint": 6, "hex": 18, "symbol": 18, "str": 8, "ipv4": 15}
 _WIDEST = 40
 _RIGHT = frozenset({"int", "uint", "time"})
 
@@ -141,6 +141,7 @@ _SHOW: dict[str, Show] = {
     "uint": int.__repr__,
     "hex": _show_hex,
     "symbol": _show_symbol,
+    "ipv4": _show_any,
     "time": _show_time,
     "str": escape,
 }

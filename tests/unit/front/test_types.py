@@ -329,3 +329,11 @@ def test_plans_are_told_apart_by_the_structs_that_their_maps_hold():
         return "".join(_ingredients([Probe("uprobe", ("x",), source)]))
 
     assert content(NAMES["Inner"]) != content(NAMES["Key"])
+
+
+def test_errors_and_addresses_are_shown_by_name():
+    (event,), _ = sent(
+        "def h(ret: i32, peer: u32):\n    emit(errname(ret), errname(ret + 3), ipv4(peer))\n", -2, 0x0100007F
+    )
+    assert [str(value) for value in event] == ["ENOENT", "1", "127.0.0.1"]
+    assert event["ret"] == -2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import errorcode
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import casts, globalvars, integers, strings, texts
@@ -21,10 +22,12 @@ from kprobes.compiler.front.terms import (
     limits,
     widened,
 )
-from kprobes.compiler.ir.nodes import I64, U64, BuiltinText, IntType, WriteContext
+from kprobes.compiler.ir.nodes import I64, U32, U64, BuiltinText, IntType, WriteContext
+from kprobes.frozen import replace
 from kprobes.model.builtins import BUILTINS, TABLE, Builtin
 from kprobes.model.containers import Array
 from kprobes.model.ctype import Struct, Void
+from kprobes.model.layout import Field
 from kprobes.model.mapspec import COMM_SIZE
 
 if TYPE_CHECKING:
@@ -165,6 +168,27 @@ def _hex(ctx: Context, node: ast.AST, given: Given) -> Term:
         return Constant(term.value, "hex")
     found = integers.number(ctx, node, term)
     return Number(found.value, "hex", found.low, found.high, found.store)
+
+
+# Those that functions of the kernel return besides what programs see.
+_KERNEL_ERRORS = {
+    512: "ERESTARTSYS",
+    513: "ERESTARTNOINTR",
+    514: "ERESTARTNOHAND",
+    517: "EPROBE_DEFER",
+    524: "ENOTSUPP",
+}
+_ERRORS = tuple(sorted((-number, name) for number, name in {**errorcode, **_KERNEL_ERRORS}.items()))
+
+
+def _errname(ctx: Context, node: ast.AST, given: Given) -> Term:
+    number = integers.number(ctx, node, _number_or_pointer(ctx, given["value"]))
+    return replace(number, enum=ctx.own.of_names(Field("", "int", 0, 8, _ERRORS)))
+
+
+def _ipv4(ctx: Context, node: ast.AST, given: Given) -> Term:
+    number = integers.number(ctx, node, _number_or_pointer(ctx, given["address"]))
+    return integer(ctx.build.convert(ctx.place(node), number.value, I64), "ipv4", U32)
 
 
 def _symbol(ctx: Context, node: ast.AST, given: Given) -> Term:
@@ -337,7 +361,9 @@ MAKERS: dict[str, Maker] = {
     "address_of": globalvars.address_of,
     "flags": _flags,
     "deref": _deref,
+    "errname": _errname,
     "hex": _hex,
+    "ipv4": _ipv4,
     "symbol": _symbol,
     "int": _int,
     "bool": _bool,

@@ -97,8 +97,8 @@ def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
         return "bool", build.convert(place, integers.truth(ctx, node, term), U8)
     if term.kind in ("stack", "user_stack"):
         return term.kind, build.convert(place, term.value, I64)
-    if term.kind in ("hex", "symbol"):
-        kind = IntType(term.store.bits, signed=False) if term.store and term.kind == "hex" else U64
+    if term.kind in ("hex", "ipv4", "symbol"):
+        kind = IntType(term.store.bits, signed=False) if term.store and term.kind != "symbol" else U64
         return term.kind, build.convert(place, term.value, kind)
     kind = term.store or term.value.type
     return ("int" if kind.signed else "uint"), build.convert(place, term.value, kind)
@@ -215,7 +215,7 @@ def name_of(text: SourceText, node: ast.expr, index: int) -> str:
 
 # Global variables go by their own name.
 _VARIABLE = re.compile(r"""\b(?:var|percpu)\(\s*["']([^"']+)["'][^()]*\)""")
-_WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool", "flags"})
+_WRAPPERS = frozenset({"string", "user_string", "hex", "symbol", "int", "bool", "flags", "errname", "ipv4"})
 
 
 def _template(ctx: Context, node: ast.JoinedStr, record: Record) -> str:
