@@ -5,6 +5,6 @@ about. Input is not trusted: whatever is malformed raises FormatError.
 
 The reader is our own since the libraries at hand don't answer what probes ask: drgn finds functions by name and not
 by address (of static ones that share a name it takes any, of those that link-time optimisation moved it tells no
-parameters), and knows neither inlined copies nor the addresses of a line; pyelftools takes half a second for a large
+parameters), and knows neither inlined copies nor the addresses of a line; pyelftools takes 1.5 s for a large
 unit.
 """
