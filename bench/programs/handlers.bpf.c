@@ -22,8 +22,8 @@ static void *(*reserve)(void *, u64, u64) = (void *)131;
 static void (*submit)(void *, u64) = (void *)132;
 
 enum { SHARDS = 4, HITS = 0, MISSED = 1, LOST = 2, FAULTS = 3, NOEXIST = 1, EEXIST = 17 };
-extern u64 calls_dropped, usecs_dropped, stats[SHARDS][4], sizes[SHARDS][66];
-extern u8 zeros[1024], calls, usecs, inflight, ring;
+extern u64 calls_dropped, usecs_dropped, last_dropped, stats[SHARDS][4], sizes[SHARDS][66];
+extern u8 zeros[1024], calls, usecs, last, inflight, ring;
 
 INLINE void count(int what) { __sync_fetch_and_add(&stats[cpu() & (SHARDS - 1)][what], 1); }
 
@@ -168,5 +168,76 @@ SEC("filter") long filtered(struct regs *ctx)
 	}
 	if (fault < 0)
 		count(FAULTS);
+	return 0;
+}
+
+SEC("depth") long walk_depth(struct regs *ctx)
+{
+	u64 dentry = 0, parent, levels = 0;
+	long fault;
+	count(HITS);
+	fault = read_kernel(&dentry, 8, (void *)(ctx->di + 16));
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < 8; i++) {
+		parent = 0;
+		fault |= read_kernel(&parent, 8, (void *)(dentry + 24));
+		if (dentry == parent)
+			break;
+		dentry = parent;
+		levels++;
+	}
+	__sync_fetch_and_add(&sizes[cpu() & (SHARDS - 1)][bucket(levels)], 1);
+	if (fault < 0)
+		count(FAULTS);
+	return 0;
+}
+
+SEC("between") long time_between(u64 *ctx)
+{
+	u64 tid, *there, before, time;
+	count(HITS);
+	tid = (u32)pid_tgid();
+	there = lookup(&last, &tid);
+	before = there ? *there : 0;
+	time = ktime();
+	long result = update(&last, &tid, &time, 0);
+	if (result < 0)
+		__sync_fetch_and_add(&last_dropped, 1);
+	if (before) {
+		u64 sample = time - before;
+		u32 high = sample >> 32;
+		u64 number = sample ? 2 + (high ? log2_32(high) + 32 : log2_32(sample)) : 1;
+		__sync_fetch_and_add(&sizes[cpu() & (SHARDS - 1)][number], 1);
+	}
+	if (result < 0)
+		count(FAULTS);
+	return 0;
+}
+
+SEC("prefix") long name_prefix(struct regs *ctx)
+{
+	char key[16], name[32] = {};
+	u64 dentry = 0, text = 0;
+	long fault;
+	count(HITS);
+	fault = read_kernel(&dentry, 8, (void *)(ctx->di + 16));
+	fault |= read_kernel(&text, 8, (void *)(dentry + 40));
+	fault |= read_kernel_str(name, sizeof name, (void *)text);
+	if (name[0] == 'l' && name[1] == 'i' && name[2] == 'b') {
+		comm(key, sizeof key);
+		fault |= -add(&calls, key, 1, &calls_dropped);
+	}
+	if (fault < 0)
+		count(FAULTS);
+	return 0;
+}
+
+SEC("remainders") long two_remainders(struct regs *ctx)
+{
+	u64 sample = ctx->dx % 1000 / 7 + ctx->dx / 4096;
+	count(HITS);
+	u32 high = sample >> 32;
+	u64 number = sample ? 2 + (high ? log2_32(high) + 32 : log2_32(sample)) : 1;
+	__sync_fetch_and_add(&sizes[cpu() & (SHARDS - 1)][number], 1);
 	return 0;
 }
