@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kprobes.render.terminal import Terminal
 
 MOST_PICTURES = 5
+FEW_VALUES = 16
 
 
 def write_value(
@@ -94,10 +95,11 @@ def key_text(key: object) -> str:
 
 
 def _values(name: str, values: Sequence[object]) -> str:
-    """Return the elements of an array or a queue, but for the empty ones."""
+    """Return the elements of an array or a queue; of many only those that aren't zero."""
     from kprobes.render.escape import escape
 
-    shown = [(number, one) for number, one in enumerate(values) if any(_parts(one))]
+    few = len(values) <= FEW_VALUES
+    shown = [(number, one) for number, one in enumerate(values) if few or any(_parts(one))]
     empty = len(values) - len(shown)
     head = f"{escape(name)}: {len(values)} values" + (f", {empty} of them zero" if empty else "")
     return "".join(f"{line}\n" for line in (head, *(f"  [{n}] {escape(key_text(one))}" for n, one in shown)))

@@ -22,11 +22,12 @@ def test_means_are_shown_with_their_number():
     assert list(json_rows("mean", Average(4, 10))) == [{"map": "mean", "count": 4, "total": 10, "mean": 2.5}]
 
 
-def test_arrays_and_queues_show_what_is_not_zero():
-    text = picture_of("last", [(0, ""), (7, "a\x1bb"), (0, "")], PLAIN)
-    assert text.splitlines()[0] == "last: 3 values, 2 of them zero"
-    assert "[1] 7, a" in text
-    assert "\x1b" not in text
+def test_arrays_and_queues_show_what_is_not_zero_of_many_values():
+    few = picture_of("last", [(0, ""), (7, "a\x1bb")], PLAIN)
+    assert few.splitlines()[:2] == ["last: 2 values", "  [0] 0, "]
+    assert "\x1b" not in few
+    many = picture_of("last", [0] * 50 + [7], PLAIN)
+    assert many.splitlines() == ["last: 51 values, 50 of them zero", "  [50] 7"]
     assert list(json_rows("last", [(1, "a"), 2])) == [{"map": "last", "values": [[1, "a"], 2]}]
 
 

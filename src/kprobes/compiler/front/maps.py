@@ -144,6 +144,13 @@ def _key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node: ast.A
     return operands(ctx, by_node, map_, map_.layout.key, by, "key")
 
 
+def _stack(ctx: Context, node: ast.AST, word: str) -> Number:
+    """Return a stack as a key. In a process there is only the program's: a kernel finds none of its own there."""
+    taken = make(ctx, node, "user_stack" if ctx.around.kind in ("uprobe", "uretprobe") else word, {})
+    assert isinstance(taken, Number)
+    return integer(taken.value, word)
+
+
 def _stacks_key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node: ast.AST) -> tuple[Operand, ...]:
     """Take the stacks, and put what is given besides behind them."""
     spec = map_.spec
@@ -151,7 +158,7 @@ def _stacks_key(ctx: Context, node: ast.AST, map_: Map, by: Term | None, by_node
     if (by is None) != (spec.by is None):
         problem = "is counted under keys besides, and none is given" if by is None else "has no keys besides the stacks"
         raise ctx.error(by_node, f"{spec.name} {problem}", f'Stacks("{spec.name}", by=str) goes with add(by=comm())')
-    stacks = tuple(make(ctx, node, word, {}) for word in spec.kinds)
+    stacks = tuple(_stack(ctx, node, word) for word in spec.kinds)
     rest = () if by is None else by.items if isinstance(by, Items) else (by,)
     return operands(ctx, by_node, map_, map_.layout.key, Items((*stacks, *rest)), "key")
 
