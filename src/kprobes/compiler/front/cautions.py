@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts
-from kprobes.compiler.front.scan import count_loads, walk
+from kprobes.compiler.front.scan import walk
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, Text, limits
 from kprobes.model.caution import IGNORE, Caution
 
@@ -78,7 +78,8 @@ def compared(ctx: Context, node: ast.AST, op: str, left: Side, right: Side) -> N
     one, other = left[0], right[0]
     if len(ctx.frames) > 1 or not ctx.build.current.reached:
         return
-    if isinstance(one, Number) or isinstance(other, Number):
+    constants = [where for term, where in (left, right) if isinstance(term, Constant)]
+    if len(constants) < 2 and all(map(_is_written_out, constants)):
         spans = _span(one), _span(other)
         if spans[0] is None or spans[1] is None:
             return
@@ -89,6 +90,11 @@ def compared(ctx: Context, node: ast.AST, op: str, left: Side, right: Side) -> N
         (_, where), (low, high) = (left, spans[0]) if isinstance(one, Number) else (right, spans[1])
         hint = f"{_shown(ctx, where)} lies between {low} and {high}"
         ctx.cautions.came_out(result, caution_at(ctx.frame.text, node, what, hint))
+
+
+def _is_written_out(node: ast.AST) -> bool:
+    """Tell whether *node* is made of literals: what has a name may be set to something else tomorrow."""
+    return not any(isinstance(part, ast.Name | ast.Attribute) for part in ast.walk(node))
 
 
 def _span(term: Term) -> tuple[int, int] | None:
@@ -186,16 +192,17 @@ def look_at_text(text: SourceText) -> Iterator[Caution]:
     if text.source.file == COMMAND_LINE:
         return
     body = text.definition.body
-    loads = count_loads(body)
+    nodes = list(walk(body))
+    loads = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     told: set[str] = set()
-    for target, is_result in _single_targets(body):
+    for target, is_result in _single_targets(nodes):
         name = target.id
-        if name.startswith("_") or loads.get(name) or name in told:
+        if name.startswith("_") or name in loads or name in told:
             continue
         told.add(name)
         hint = "write `yield` alone" if is_result else "use it, leave it out, or begin its name with an underscore"
         yield caution_at(text, target, f"{name} is assigned and never used", hint)
-    for statements in _blocks(body):
+    for statements in (body, *_blocks(nodes)):
         for statement, following in pairwise(statements):
             if isinstance(statement, ast.Return | ast.Break | ast.Continue):
                 word = type(statement).__name__.lower()
@@ -203,22 +210,24 @@ def look_at_text(text: SourceText) -> Iterator[Caution]:
                 break
 
 
-def _single_targets(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.Name, bool]]:
-    """Yield the names that are assigned by themselves, and whether they get what a `yield` gives."""
-    for node in sorted(walk(body), key=lambda one: (getattr(one, "lineno", 0), getattr(one, "col_offset", 0))):
+def _single_targets(nodes: Iterable[ast.AST]) -> list[tuple[ast.Name, bool]]:
+    """Return the names that are assigned by themselves, in the order of the text, and whether a `yield` is."""
+    found = []
+    for node in nodes:
         targets: Iterable[ast.expr] = ()
         if isinstance(node, ast.Assign):
             targets = node.targets
         elif isinstance(node, ast.AnnAssign | ast.AugAssign | ast.NamedExpr) and node.value is not None:
             targets = [node.target]
         is_result = isinstance(getattr(node, "value", None), ast.Yield)
-        yield from ((one, is_result) for one in targets if isinstance(one, ast.Name))
+        found += [(target, is_result) for target in targets if isinstance(target, ast.Name)]
+    return sorted(found, key=lambda one: (one[0].lineno, one[0].col_offset))
 
 
-def _blocks(body: Sequence[ast.stmt]) -> Iterator[Sequence[ast.stmt]]:
-    yield body
-    for node in walk(body):
-        for name in ("body", "orelse", "finalbody"):
-            inner = getattr(node, name, None)
-            if isinstance(inner, list):
-                yield inner
+def _blocks(nodes: Iterable[ast.AST]) -> Iterator[Sequence[ast.stmt]]:
+    for node in nodes:
+        if isinstance(node, ast.stmt | ast.ExceptHandler):
+            for name in ("body", "orelse", "finalbody"):
+                inner = getattr(node, name, None)
+                if inner:
+                    yield inner

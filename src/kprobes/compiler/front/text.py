@@ -55,7 +55,8 @@ class SourceText:
 
     def line(self, number: int) -> str:
         """Return line *number* of the user's file, empty where that isn't one of this function."""
-        return self.numbered_lines().get(number, "")
+        index = number - self.source.line
+        return f"{' ' * self.source.indent}{self.lines[index]}" if 0 <= index < len(self.lines) else ""
 
     def numbered_lines(self) -> dict[int, str]:
         """Return the lines as they stand in the user's file, by number."""
