@@ -10,7 +10,6 @@ from front.cases import GOLDEN, compile_text, read_cases
 
 from back.machine import BpfMachine, own_world, raw_target, run_bpf, run_interpreter
 from back.programs import EDGES, SCALE_NAMES, SCALES, TYPES, Build, P, handler, random_arithmetic, random_hits, sampling
-from back.random_source import Source
 from kprobes.compiler.back.bpf import lower
 from kprobes.compiler.ir.nodes import I64, U64, Block, Const, Function, Load, MapSample, ReadContext, Return, Value
 from kprobes.compiler.ir.verify import verify
@@ -197,19 +196,6 @@ def test_a_handler_that_needs_too_much_stack_is_refused_on_its_line():
         mixed = build.binary("xor", build.binary("mul", mixed, value), value)
     with pytest.raises(CompileError, match=r"test.py:1:1: h needs \d+ bytes of stack, and a BPF program has 512"):
         lower(build.handler(events=(build.emit([mixed]),)), raw_target())
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_random_handlers_agree(seed):
-    source = random.Random(seed)
-    text = Source(source).text
-    spec = {"total": Count("total"), "sizes": Histogram("sizes"), "seen": HashMap("seen")}
-    made = compile_text(text, "uprobe", **spec)
-    hits = random_hits(source, 20)
-    ours, theirs = run_bpf(made, hits), run_interpreter(made, hits)
-    assert ours.counters == theirs.counters, text
-    assert ours.records == theirs.records, text
-    assert ours.maps == theirs.maps, text
 
 
 def test_the_time_stamp_counter_is_refused_with_a_hint():
