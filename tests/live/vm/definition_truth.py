@@ -16,7 +16,7 @@ from kprobes.grammar.world import World
 TIMEOUT_S = 280.0
 COMMAND = "  Command: "
 CUT = 243  # bytes of a command in the log of 5.10
-STAMP = re.compile(r"\[ *\d+\.\d+\] [a-z_]+: error: ")
+STAMP = re.compile(r"\[ *\d+\.\d+\] [a-z_ ]+: error: ")
 # Addresses are listed hashed; the digits of a uprobe's offset stand behind a colon.
 HASHED = re.compile("(?<!:)0x[0-9a-f]{16}")
 FILES = (
@@ -69,12 +69,17 @@ class Answer:
 
 def ask(machine: Machine, program: Path, kind: str, sequences: list[list[str]]) -> list[list[Answer]]:
     """Write *sequences* to the events file of *kind* in a guest, each to one without events; return its answers."""
+    return ask_file(machine, program, f"{kind}_events", sequences)
+
+
+def ask_file(machine: Machine, program: Path, name: str, sequences: list[list[str]]) -> list[list[Answer]]:
+    """Write *sequences* to the file *name* of tracefs."""
     text = "\n\n".join("\n".join(lines) for lines in sequences) + "\n"
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "definitions.txt")
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
         copy = [f"{program}:/root/definitions", str(path)]
-        running = machine.run(["/root/definitions", f"{kind}_events", "/root/definitions.txt"], copy=copy)
+        running = machine.run(["/root/definitions", name, "/root/definitions.txt"], copy=copy)
         assert running.wait(TIMEOUT_S) == 0, running.error_output
     found = iter(_answers(running.output.decode("utf-8", "surrogateescape")))
     return [[next(found) for _ in lines] for lines in sequences]
@@ -99,7 +104,8 @@ def _logged(lines: list[str]) -> tuple[str, int | None, str]:
     head, *rest = lines[starts[-1] :]
     message = STAMP.sub("", head)
     if len(rest) == 1:  # the command is cut, and its line break with it
-        command, caret = rest[0][len(COMMAND) :][:CUT], rest[0][len(COMMAND) + CUT :]
+        raw = rest[0].encode("utf-8", "surrogateescape")[len(COMMAND) :]
+        command, caret = raw[:CUT].decode("utf-8", "surrogateescape"), raw[CUT:].decode()
     else:
         command, caret = "\n".join(rest[:-1])[len(COMMAND) :], rest[-1]
     return message, len(caret) - 1 - len(COMMAND), command

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 
 import pytest
-from definition_truth import FILES, GuestFiles, ask, differences, parsed
+from definition_truth import FILES, GuestFiles, ask, ask_file, differences, parsed
 from definition_writer import Writer
+from filter_writer import EVENT, FilterWriter
 from guest_harness import Guest, run_kprobes
 
 from kprobes.cli.check import world_of
 from kprobes.engines.vm.kernels import KERNEL_NAMES
+from kprobes.errors import DefinitionError
+from kprobes.grammar.filter import FilterField, field_of, parse_filter
 
 # Deleting takes 5.10 a third of a second an event.
 COUNTS = {"5.10": 120}
 COUNT = 500
+FORMAT = re.compile(r"field:(.*?)(\w+)(\[[^\]]*\])?;\s*offset:\d+;\s*size:(\d+);\s*signed:(\d);")
 # Anew each time: what is found once can be written again.
 SEED = int(os.environ.get("KPROBES_DEFINITIONS_SEED") or time.time_ns() % 1_000_000)
 
@@ -47,3 +52,31 @@ def test_check_by_a_guest_knows_its_symbols_and_types(newest: Guest) -> None:
         ("This function returns 'void' type", 7, 2),
         ("Given group/event name is already used by another event", 0, 17),
     ]
+
+
+def test_parser_and_kernel_agree_on_generated_filters(guest: Guest) -> None:
+    tracefs = "/sys/kernel/tracing"
+    shown = guest.shell(f"echo '{EVENT}' >> {tracefs}/kprobe_events; cat {tracefs}/events/filtered/one/format").output
+    fields = [field_of(f"{kind}{array}".strip(), *rest) for kind, array, *rest in declared(shown)]
+    lines = FilterWriter(SEED).lines(300)
+    real = ask_file(guest.machine, guest.programs / "definitions", "events/filtered/one/filter", [lines])[0]
+    guest.shell(f"echo > {tracefs}/kprobe_events")
+    wrong = [
+        (line, theirs, ours)
+        for line, theirs in zip(lines, real, strict=True)
+        if (theirs.errno, theirs.message, theirs.column, theirs.command) != (ours := judged(line, fields, guest.kernel))
+    ]
+    assert wrong == [], f"KPROBES_DEFINITIONS_SEED={SEED} writes the same again"
+    assert {answer.errno for answer in real} >= {0, 22}
+
+
+def declared(text: str) -> list[tuple[str, str, str, int, bool]]:
+    return [(kind, array, name, int(size), sign == "1") for kind, name, array, size, sign in FORMAT.findall(text)]
+
+
+def judged(line: str, fields: list[FilterField], kernel: str) -> tuple[int, str, int | None, str]:
+    try:
+        parse_filter(line, fields, kernel)
+    except DefinitionError as error:
+        return error.errno, error.message, error.column, error.command
+    return 0, "", None, ""

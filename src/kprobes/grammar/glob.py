@@ -1,0 +1,86 @@
+"""Patterns of `~` in filters.
+
+Source: Documentation/trace/events.rst, and the kernel's answers: of a pattern that begins with a digit it takes all
+characters as they are.
+"""
+
+from __future__ import annotations
+
+
+def matches_pattern(pattern: str, text: str) -> bool:
+    """Return whether *text* matches *pattern*: `*`, `?`, `[a-z]`, `[!a-z]`, a backslash; `!` before it inverts."""
+    inverted = pattern[:1] == "!"
+    if inverted:
+        pattern = pattern[1:]
+    return _matches(pattern, text) != inverted
+
+
+def _matches(pattern: str, text: str) -> bool:
+    if "0" <= pattern[:1] <= "9":
+        return text == pattern
+    inner = pattern[1:] if pattern[:1] == "*" else pattern
+    body = inner[:-1] if inner[-1:] == "*" and len(pattern) > 1 else inner
+    if any(char in "*[?\\" for char in body):
+        return _glob(pattern, text)
+    front, end = pattern[:1] == "*", len(pattern) > 1 and pattern[-1:] == "*"
+    if front and end:
+        return body in text
+    if front:
+        return text.endswith(body)
+    return text.startswith(body) if end else text == body
+
+
+def _glob(pattern: str, text: str) -> bool:
+    """Match as the kernel's glob: a star goes back to where it began, nothing else does."""
+    at = here = 0
+    star, resume = -1, 0
+    while True:
+        char = pattern[at : at + 1]
+        if char == "*":
+            star, resume, at = at + 1, here, at + 1
+            if at == len(pattern):
+                return True
+            continue
+        if here == len(text):
+            return not char
+        matched, after = _element(pattern, at, text[here]) if char else (False, at)
+        if matched:
+            at, here = after, here + 1
+        elif star < 0:
+            return False
+        else:
+            resume += 1
+            at, here = star, resume
+
+
+def _element(pattern: str, at: int, char: str) -> tuple[bool, int]:
+    """Return whether *char* matches the element of *pattern* at *at*, and where the next one begins."""
+    head = pattern[at]
+    if head == "?":
+        return True, at + 1
+    if head == "[":
+        found = _class(pattern, at, char)
+        if found is not None:
+            return found
+    if head == "\\" and at + 1 < len(pattern):
+        return pattern[at + 1] == char, at + 2
+    return head == char, at + 1
+
+
+def _class(pattern: str, at: int, char: str) -> tuple[bool, int] | None:
+    """Return the answer of a character class, None where it is not closed (its bracket is a bracket then)."""
+    begin = at + 1
+    inverted = pattern[begin : begin + 1] == "!"
+    begin += inverted
+    here, matched = begin, False
+    while here == begin or pattern[here : here + 1] != "]":
+        low = pattern[here : here + 1]
+        if not low:
+            return None
+        here += 1
+        high = low
+        if pattern[here : here + 1] == "-" and pattern[here + 1 : here + 2] not in {"", "]"}:
+            high = pattern[here + 1]
+            here += 2
+        matched = matched or low <= char <= high
+    return matched != inverted, here + 1

@@ -1,0 +1,177 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kprobes.errors import DefinitionError
+from kprobes.grammar.filter import (
+    HINTS,
+    MESSAGES,
+    Both,
+    Comparison,
+    Either,
+    FilterField,
+    Not,
+    field_of,
+    matches,
+    parse_filter,
+)
+from kprobes.grammar.glob import matches_pattern
+
+A = FilterField("a", 8)
+B = FilterField("b", 4, signed=True)
+C = FilterField("c", 4, signed=True, string=True)
+D = FilterField("d", 1)
+FIELDS = (A, B, C, D)
+RECORD = {"a": 6, "b": -1, "c": "cat", "d": 200, "comm": "bash", "cpu": 1}
+
+
+def passes(text):
+    return matches(parse_filter(text, FIELDS), RECORD)
+
+
+def test_and_binds_more_than_or_and_not_takes_one():
+    one, two, three = (Comparison(A, "==", value) for value in (1, 2, 3))
+    assert parse_filter("a==1 || a==2 && a==3", FIELDS) == Either((one, Both((two, three))))
+    assert parse_filter("!a==1 && !(a==2 || a==3)", FIELDS) == Both((Not(one), Not(Either((two, three)))))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a == 6", True),
+        ("a != 6", False),
+        ("a > 6 || a <= 0x6", True),
+        ("a & 4 && !(a & 1)", True),
+        ("b < 0", True),
+        ("b == 4294967295", True),  # cut to the field's 32 bits
+        ("d > 100 && d < 256", False),  # 256 is cut to 0
+        ('c == "cat"', True),
+        ("c != 'cat'", False),
+        ('c ~ "c*"', True),
+        ('c ~ "!c*"', False),
+        ('comm ~ "*s*" && cpu == 1', True),
+        ("a == 6 &&", True),
+        ("((a == 1))||((a == 6))", True),
+    ],
+)
+def test_record_passes(text, expected):
+    assert passes(text) == expected
+
+
+def test_zero_clears_a_filter():
+    assert parse_filter(" 0\n", FIELDS) is None
+    assert matches(None, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "number"),
+    [
+        ("nosuch ^== 1", "FIELD_NOT_FOUND", 22),
+        ("a ^= 1", "INVALID_OP", 22),
+        ("a == ^x", "INVALID_VALUE", 22),
+        ("a == ^-1", "ILLEGAL_INTVAL", 22),
+        ("a == 18446744073709551616^", "ILLEGAL_INTVAL", 22),
+        ('a == ^"x"', "EXPECT_DIGIT", 22),
+        ("c == ^1", "EXPECT_STRING", 22),
+        ("a ~ ^1", "ILLEGAL_FIELD_OP", 22),
+        ('c < ^"x"', "ILLEGAL_FIELD_OP", 22),
+        ('c == ^"x', "MISSING_QUOTE", 3),
+        ("(a == 1 || ^(b == 1)", "TOO_MANY_OPEN", 2),
+        ("a == 1^)", "TOO_MANY_CLOSE", 1),
+        ("a == 1 ^b == 2", "TOO_MANY_PREDS", 1),
+        ("a == 123456789012345678901234^", "OPERAND_TOO_LONG", 22),
+    ],
+)
+def test_refusal_has_message_and_column(text, code, number):
+    with pytest.raises(DefinitionError) as caught:
+        parse_filter(text.replace("^", ""), FIELDS)
+    error = caught.value
+    assert (error.code, error.errno, error.message) == (code, number, MESSAGES[code])
+    assert error.hint == HINTS[code]
+    if code in {"MISSING_QUOTE", "TOO_MANY_CLOSE", "TOO_MANY_PREDS"}:
+        assert error.column == text.index("^")
+    elif code not in {"ILLEGAL_INTVAL", "TOO_MANY_OPEN"}:
+        assert error.column in {text.index("^"), text.index("^") + 1}
+
+
+def test_empty_filter_is_an_error_without_a_place():
+    for text in ("", "()", "&& "):
+        with pytest.raises(DefinitionError) as caught:
+            parse_filter(text, FIELDS)
+        assert (caught.value.code, caught.value.column) == ("ERRNO", 0)
+
+
+def test_what_is_not_known_here_is_said():
+    for text in ("a.function == vfs_read", "cpu == CPUS{1-2}"):
+        with pytest.raises(DefinitionError, match="not known here"):
+            parse_filter(text, FIELDS, "6.12")
+
+
+def test_field_is_read_from_its_declaration():
+    assert field_of("__data_loc char[]", "c", 4, True).string
+    assert field_of("char[16]", "comm", 16, False).string
+    assert field_of("const char *", "p", 8, False).string
+    assert not field_of("unsigned char", "flags", 1, False).string
+    assert not field_of("u64[2]", "x", 16, False).string
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("cat", "cat", True),
+        ("ca*", "cat", True),
+        ("*at", "cat", True),
+        ("*a*", "cat", True),
+        ("c*t", "caught", True),
+        ("c?t", "cat", True),
+        ("[a-c]at", "cat", True),
+        ("[!a-c]at", "cat", False),
+        ("c[a", "c[a", True),
+        ("\\*", "*", True),
+        ("1*", "12", False),  # digits first: as it is
+        ("1*", "1*", True),
+        ("*", "", True),
+        ("!cat", "dog", True),
+        ("a*b*c", "axbxbc", True),
+        ("a*b*c", "axbxbd", False),
+    ],
+)
+def test_pattern(pattern, text, expected):
+    assert matches_pattern(pattern, text) == expected
+
+
+PIECES = [
+    "a",
+    "b",
+    "c",
+    "comm",
+    " ",
+    "==",
+    "!=",
+    "~",
+    "<",
+    "&",
+    "&&",
+    "||",
+    "!",
+    "(",
+    ")",
+    "1",
+    "-1",
+    "0x",
+    '"x*"',
+    '"',
+    "\xe9",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join), st.sampled_from(["5.10", "7.2"]))
+def test_every_filter_has_a_verdict(text, kernel):
+    try:
+        found = parse_filter(text, FIELDS, kernel)
+    except DefinitionError as error:
+        refused = error.errno
+    else:
+        refused = 0
+        assert matches(found, RECORD) in {True, False}
+    assert 0 <= refused <= 22
