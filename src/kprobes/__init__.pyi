@@ -146,10 +146,18 @@ function: _Integer
 """The address of the probe, shown as a symbol."""
 gid: _Integer
 """The real group id."""
+host_pid: _Integer
+"""The process id as the host has it (in a process: as the prober has it)."""
+host_tid: _Integer
+"""The thread id as the host has it. Only in a kernel."""
 now: _Integer
 """The time in ns since boot, monotonic."""
+ns_pid: _Integer
+"""The process id as its own namespace has it: in a container that of the container."""
+ns_tid: _Integer
+"""The thread id, of the same namespace."""
 pid: _Integer
-"""The process id, what user space calls so (the kernel's thread group)."""
+"""The process id (the kernel's thread group): of the host in a kernel, of its own namespace inside of a process."""
 random: _Integer
 """32 random bits."""
 regs: Registers
@@ -161,7 +169,7 @@ stack: _Integer
 task: Task
 """The `struct task_struct *` of the running thread. Only in a kernel."""
 tid: _Integer
-"""The thread id."""
+"""The thread id, of the same namespace."""
 uid: _Integer
 """The real user id."""
 user_stack: _Integer

@@ -20,6 +20,10 @@ DEFAULTS: dict[str, Any] = {
     "now": 1_000_000_000,
     "pid": 1000,
     "tid": 1000,
+    "ns_pid": 1000,
+    "ns_tid": 1000,
+    "host_pid": 1000,
+    "host_tid": 1000,
     "comm": "python",
     "function": 0,
 }

@@ -112,6 +112,8 @@ def _log(world: World, line: str) -> None:
 
 _WORDS: dict[str, Word] = {
     "comm": lambda world: Text(world.word("comm")),
+    "ns_pid": lambda world: i64(world.word("ns_pid")),
+    "ns_tid": lambda world: i64(world.word("ns_tid")),
     "task": _task,
     "current": _task,
     "function": lambda world: u64(world.frame.words.get("function", 0)),

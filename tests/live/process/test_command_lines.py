@@ -93,3 +93,10 @@ def test_events_carry_the_time_of_day_and_that_of_now(busy: int) -> None:
 def test_the_time_of_a_line_is_shown_as_asked_for(time: str, pattern: str, busy: int) -> None:
     done = kprobes("trace", "--time", time, "-p", str(busy), "malloc", "-n", "1")
     assert re.match(pattern, done.stdout.splitlines()[1].split()[0]), done.stdout
+
+
+def test_ids_of_a_process_that_is_in_no_container_are_the_same_in_all_namespaces(busy: int) -> None:
+    done = kprobes(
+        "trace", "--format", "json", "-p", str(busy), "malloc", "-n", "1", "--print", "ns_pid, host_pid, ns_tid - tid"
+    )
+    assert json.loads(done.stdout)["args"] == {"ns_pid": busy, "host_pid": busy, "ns_tid - tid": 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import errorcode
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import casts, globalvars, integers, strings, texts
+from kprobes.compiler.front import casts, globalvars, integers, pointers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
     Constant,
@@ -77,6 +77,35 @@ def _task(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
     struct = ctx.around.types.struct("task_struct")
     value = ctx.build.builtin(ctx.place(node), "task", U64)
     return Pointer(value, 0, struct if isinstance(struct, Struct) else Void(), "kernel")
+
+
+def _in_own_namespace(name: str, *, leader: bool) -> Maker:
+    """Return the maker of an id in the thread's own pid namespace. Source: linux/pid.h, `struct pid`: `numbers` has an
+    id for each level of namespaces, its own the last."""
+
+    def make_id(ctx: Context, node: ast.AST, given: Given) -> Term:
+        if ctx.around.steps or ctx.around.on_fault:  # inside of a process that is what it is told itself
+            return _world(ctx, node, BUILTINS[name])
+        thread = _task(ctx, node, given)
+        assert isinstance(thread, Pointer)
+        if not isinstance(thread.target, Struct):
+            raise ctx.error(node, "this kernel's types don't tell of namespaces here", f"take {name}, of the host")
+        if leader:
+            thread = _pointer_in(ctx, node, thread, "group_leader")
+        ids = _pointer_in(ctx, node, thread, "thread_pid")
+        numbers = _pointer_in(ctx, node, ids, "numbers")
+        level = pointers.field(ctx, node, ids, "level")
+        # Declared as an array of one or of any number, and as long as there are levels.
+        last = pointers.moved(ctx, node, Pointer(numbers.base, numbers.offset, numbers.target, "kernel"), level, node)
+        return pointers.field(ctx, node, last, "nr")
+
+    return make_id
+
+
+def _pointer_in(ctx: Context, node: ast.AST, owner: Pointer, name: str) -> Pointer:
+    found = pointers.field(ctx, node, owner, name)
+    assert isinstance(found, Pointer)
+    return found
 
 
 def _function(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
@@ -344,6 +373,8 @@ def _require_unsafe(ctx: Context, node: ast.AST, what: str) -> None:
 
 MAKERS: dict[str, Maker] = {
     "comm": _comm,
+    "ns_pid": _in_own_namespace("pid", leader=True),
+    "ns_tid": _in_own_namespace("tid", leader=False),
     "task": _task,
     "current": _task,
     "function": _function,

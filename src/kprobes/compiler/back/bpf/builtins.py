@@ -19,6 +19,8 @@ _HELPERS = {
     "now": ("ktime_get_ns", 0, 64),
     "pid": ("get_current_pid_tgid", 32, 32),
     "tid": ("get_current_pid_tgid", 0, 32),
+    "host_pid": ("get_current_pid_tgid", 32, 32),
+    "host_tid": ("get_current_pid_tgid", 0, 32),
     "uid": ("get_current_uid_gid", 0, 32),
     "gid": ("get_current_uid_gid", 32, 32),
     "cpu": ("get_smp_processor_id", 0, 64),

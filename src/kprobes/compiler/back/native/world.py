@@ -169,6 +169,7 @@ NUMBERS: dict[str, Callable[[NativePart], str]] = {
     "fault_address": _fault_word(1),
     "stack": stack,
     "user_stack": stack,
+    "host_pid": lambda part: _wide(part, part.world(WORLD_PID)),
     "uid": lambda part: _wide(part, part.world(WORLD_UID)),
     "gid": lambda part: _wide(part, part.world(WORLD_GID)),
 }
