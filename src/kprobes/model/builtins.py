@@ -123,8 +123,9 @@ TABLE = (
         "cycles", "u64", "the CPU's time stamp counter: cheaper than `now()`, in ticks of a constant rate",
         only="in a process", engines="process", world=True,
     ),
-    Builtin("pid", "u32", "the process id (the kernel's thread group): of the host in a kernel, of its own namespace inside "
-            "of a process", world=True),
+    Builtin(
+        "pid", "u32", "the process id: in a kernel the host's, inside of a process that of its own namespace", world=True,
+    ),
     Builtin("tid", "u32", "the thread id, of the same namespace", world=True),
     Builtin("ns_pid", "u32", "the process id as its own namespace has it: in a container that of the container"),
     Builtin("ns_tid", "u32", "the thread id, of the same namespace"),

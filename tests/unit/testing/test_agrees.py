@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from kprobes.arch.x86_64.registers import PT_REGS
 from kprobes.compiler.front.abi import integer_indexes
-from kprobes.errors import CompileError
+from kprobes.errors import CompileError, UsageError
 from kprobes.events.aggregate import read_map
 from kprobes.events.decode import Decoder
 from kprobes.model.probe import HandlerSource, Probe
@@ -22,6 +22,8 @@ from kprobes.testing import Frame, run
 EVERYTHING = {**NAMES, **{key: value for key, value in vars(helpers).items() if callable(value)}}
 # The golden files whose handlers run in plain Python too, each of them.
 SIMULATED = ("basics", "control", "pointers", "state", "values")
+# Handlers that use what plain Python doesn't have yet: structs declared by a class.
+REFUSED = {"loops over arrays in user memory"}
 BASE = 0xFFFF_8880_0000_1000
 
 
@@ -75,7 +77,11 @@ def test_golden_handlers_agree(case):
         given = [0 if index is None else raw[index] for index in indexes]
         frame = Frame(given, result, registers=registers, memory=memory, types=Universe(), prototype=prototype,
                       function=64, **numbers)  # fmt: skip
-        done = run(probe(case.source, case.around), frame)
+        try:
+            done = run(probe(case.source, case.around), frame)
+        except UsageError as refusal:  # what isn't simulated is refused by name, and nothing comes out wrong
+            assert case.name in REFUSED, refusal
+            return
         events = Decoder(compiled.events, ["x"]).decode(dry.world.records)
         assert [event.fields for event in done.events if not event.line] == [
             event.fields for event in events if not event.layout.template
