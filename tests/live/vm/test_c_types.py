@@ -7,10 +7,13 @@ import enum
 from guest_harness import Guest, drained
 
 from kprobes import (
+    Count,
+    HashMap,
     address_of,
     args,
     bits,
     cast,
+    char,
     comm,
     container_of,
     cpu,
@@ -45,11 +48,25 @@ class How:
     mode: u64
 
 
+@struct
+class Opening:
+    known: bool
+    flags: Open
+    name: char[16]
+
+
+opens = Count("opens", by=Opening)
+last = HashMap("last", key=Open, value=How)
+
+
 @kprobe("do_sys_openat2")
 def opened(filename: cstr, how: How):
     if comm() == "calls":
         emit(*args)
         emit(filename, mode=flags(how.flags, Open), plain=how.cast("struct open_how").flags)
+        opens.add(by=Opening(tid() > 0, how.flags, filename.string(16)))
+        last[Open(how.flags)] = how[0]
+        emit(again=last[Open(how.flags)].flags == how.flags)
 
 
 @struct
@@ -126,6 +143,8 @@ def test_types_and_variables_are_those_of_the_kernel(guest: Guest) -> None:
         events = drained(session)
         faults = [one.faults for one in session.stats]
         hits = [one.hits for one in session.stats]
+        by_opening = {key: count for key, count in session[opens].items() if key.name == "/no/such/file"}
+        kept = session[last]
     everything = [one for one in events if "dfd" in one.fields]
     assert [one.filename for one in everything] == ["/no/such/file"] * 3
     assert {type(one.how).__name__ for one in everything} == {"Address"}
@@ -133,6 +152,11 @@ def test_types_and_variables_are_those_of_the_kernel(guest: Guest) -> None:
     assert {one.filename for one in named} == {"/no/such/file"}
     assert all(int(one.mode) == one.plain for one in named)
     assert {str(one.mode) for one in named} <= {"0x0", "LARGEFILE"}
+    assert sum(by_opening.values()) == 3
+    assert all(key.known and str(key.flags) in ("0x0", "LARGEFILE") for key in by_opening)
+    assert kept
+    assert all(int(key) == how.flags & 0xFFFF_FFFF for key, how in kept.items())
+    assert all(one.again for one in events if "again" in one.fields and one.name == "opened")
     places = [one for one in events if one.name == "around"]
     assert {(one.same, one.size, one.apart, one.beyond, one.again) for one in places} == {(True, 16, 32, 0, 0)}
     assert all(one.files >= 256 and one.links >= 1 for one in places)
