@@ -157,7 +157,7 @@ ns_pid: _Integer
 ns_tid: _Integer
 """The thread id, of the same namespace."""
 pid: _Integer
-"""The process id: in a kernel the host's, inside of a process that of its own namespace."""
+"""The process id: the host's in a kernel, inside of a process that of its namespace."""
 random: _Integer
 """32 random bits."""
 regs: Registers

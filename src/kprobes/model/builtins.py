@@ -124,7 +124,7 @@ TABLE = (
         only="in a process", engines="process", world=True,
     ),
     Builtin(
-        "pid", "u32", "the process id: in a kernel the host's, inside of a process that of its own namespace", world=True,
+        "pid", "u32", "the process id: the host's in a kernel, inside of a process that of its namespace", world=True,
     ),
     Builtin("tid", "u32", "the thread id, of the same namespace", world=True),
     Builtin("ns_pid", "u32", "the process id as its own namespace has it: in a container that of the container"),
