@@ -48,13 +48,17 @@ class FileTypes:
 
     def function_at(self, address: int, symbol: str) -> Function | None:
         """Return the prototype of the function *symbol*, which is entered at *address* of the file."""
+        if self._types is None:
+            return None
+        self.reason = ""
         if ALTERED.search(symbol):
-            self._types  # noqa: B018 - what tells of the function is part of the answer
             self.reason = f"{symbol} is a copy that the compiler has altered: it may take other parameters"
             return None
         found = self._ask(lambda types: types.function_at(address), None)
-        if found is None and self._types is not None:
-            self.reason = f"the debug information of {self._name} doesn't tell of {symbol}"
+        if found is None:
+            missing = self._ask(lambda types: types.missing, "")
+            told = f"lies in {missing}, which isn't there" if missing else f"doesn't tell of {symbol}"
+            self.reason = self.reason or f"the debug information of {self._name} {told}"
         return found
 
     # The protocol `Types`.

@@ -279,6 +279,17 @@ def test_a_missing_split_file_leaves_the_rest(tmp_path):
     types = ObjectTypes(str(program))
     assert types.typename("struct item *") is None
     assert types.struct("struct opaque").size == 4
+    assert types.missing.endswith("store-store.dwo")
+
+
+def test_split_files_of_another_build_are_not_read(tmp_path):
+    flags = ("-gdwarf-5", "-gsplit-dwarf", "-O1")
+    program = build(tmp_path, C, *flags)
+    assert ObjectTypes(str(program)).struct("struct item") is not None
+    kept = program.read_bytes()
+    build(tmp_path, C, *flags, "-DCHANGED=1", "-O0")
+    program.write_bytes(kept)
+    assert ObjectTypes(str(program)).struct("struct item") is None
 
 
 def test_what_compilers_do_not_unpack_here_says_what_to_do(tmp_path):

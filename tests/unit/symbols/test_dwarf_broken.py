@@ -14,6 +14,7 @@ from tests.unit.symbols.built import CPP, C, build
 
 from kprobes.errors import FormatError
 from kprobes.symbols.debugfile import find_debug_file
+from kprobes.symbols.dwarf.places import find_line, inlined_at, line_at, source_files
 from kprobes.symbols.dwarf.types import ObjectTypes
 from kprobes.symbols.elf import ElfFile
 
@@ -65,6 +66,12 @@ def ask_everything(path: Path, addresses: list[int]) -> None:
     _or_refused(lambda: types.enumerator("GREEN"))
     _or_refused(lambda: types.variable("head"))
     _or_refused(lambda: types.nearest_types("struct itm"))
+    _or_refused(lambda: find_line(types.program, "store.c", 50, lambda address: address > 0))
+    _or_refused(lambda: source_files(types.program))
+    for address in addresses:
+        _or_refused(lambda a=address: line_at(types.program, a))
+    for name in ("twice", "in_header", "shop::Item::price"):
+        _or_refused(lambda n=name: inlined_at(types.program, n))
     assert len(found) == len(addresses)
 
 

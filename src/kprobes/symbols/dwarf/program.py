@@ -15,6 +15,7 @@ from kprobes.symbols.dwarf.numbers import C_LANGUAGES, At, Tag
 from kprobes.symbols.dwarf.ranges import entry_address, ranges_of
 from kprobes.symbols.dwarf.sections import Sections
 from kprobes.symbols.dwarf.units import Entry, Information, Unit
+from kprobes.symbols.elf import ElfFile, parse_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +76,7 @@ class DebugProgram:
         if len(build_id) > 1:
             home = os.path.realpath(self.path).partition("/.build-id/")[0]
             candidates.append(f"{home}/.build-id/{build_id[:1].hex()}/{build_id[1:].hex()}.debug")
-        return next((one for one in candidates if os.access(one, os.R_OK)), "")
+        return next((one for one in candidates if _has_build_id(one, build_id.hex())), "")
 
     # Keys.
 
@@ -118,7 +119,8 @@ class DebugProgram:
         home = self._add(Sections(path), suffix=".dwo")
         for one in home.units:
             home.skeletons[one.offset] = root
-            if not one.signature and home.root(one).tag == Tag.COMPILE_UNIT:
+            is_whole = not one.signature and home.root(one).tag == Tag.COMPILE_UNIT
+            if is_whole and _split_id(one) == _split_id(unit):  # another one is of another build
                 return one
         return None
 
@@ -247,6 +249,21 @@ class DebugProgram:
                     found.setdefault(address, offset)
             self._functions[key] = found
         return self._functions[key]
+
+
+def _split_id(unit: Unit) -> int:
+    return unit.split_id or unit.home.root(unit).number(At.GNU_DWO_ID) or 0
+
+
+def _has_build_id(path: str, build_id: str) -> bool:
+    if not os.access(path, os.R_OK):
+        return False
+    try:
+        with ElfFile(path) as elf:
+            note = elf.section(".note.gnu.build-id")  # such a file has no segments
+            return note is not None and any(one[2].hex() == build_id for one in parse_notes(elf.section_data(note)))
+    except FormatError:
+        return False
 
 
 def split_name(name: str) -> list[str]:

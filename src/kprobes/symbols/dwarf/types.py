@@ -62,6 +62,12 @@ class ObjectTypes:
         """Return the files that were read."""
         return tuple(dict.fromkeys(home.sections.path for home in self.program.homes))
 
+    @property
+    def missing(self) -> str:
+        """Return a file that would tell more and isn't there, or is of another build; empty where there is none."""
+        with reading(self.path):
+            return self.program.missing
+
     # Functions.
 
     def function_at(self, address: int) -> Function | None:

@@ -43,7 +43,8 @@ _BLOCKS: dict[int, int] = {Form.BLOCK1: 1, Form.BLOCK2: 2, Form.BLOCK4: 4}
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
     """The head of a unit: its entries lie from *first* to *end* in the section of *home*, offsets in it take *width*
-    bytes. *signature* and *type_offset* are those of a unit for one type, else 0."""
+    bytes. *signature* and *type_offset* are those of a unit for one type, else 0; *split_id* is what a skeleton and the
+    unit that it stands for have in common, 0 where the head doesn't tell."""
 
     home: Information
     offset: int
@@ -54,6 +55,7 @@ class Unit:
     abbreviations: int
     signature: int
     type_offset: int
+    split_id: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,14 +168,15 @@ class Information:
             at += 1
         if address_size != 8:
             raise FormatError(f"{self.sections.path}: debug information of {8 * address_size}-bit code")
-        signature = type_offset = 0
+        signature = type_offset = split_id = 0
         if kind in (_TYPE_UNIT, _SPLIT_TYPE_UNIT):
             signature = int.from_bytes(data[at : at + 8], "little")
             type_offset = int.from_bytes(data[at + 8 : at + 8 + width], "little")
             at += 8 + width
         elif kind in (_SKELETON, _SPLIT_COMPILE):
+            split_id = int.from_bytes(data[at : at + 8], "little")
             at += 8
-        return Unit(self, offset, at, end, version, width, abbreviations, signature, type_offset)
+        return Unit(self, offset, at, end, version, width, abbreviations, signature, type_offset, split_id)
 
     @cached_property
     def _starts(self) -> list[int]:
