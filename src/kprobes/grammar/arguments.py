@@ -7,9 +7,10 @@ from errno import E2BIG, EINVAL
 
 from kprobes.grammar import fields
 from kprobes.grammar.facts import MAX_ARRAY, MAX_BODY, MAX_EVENT_SIZE, MAX_NAME, MAX_OPERATIONS
-from kprobes.grammar.fetch import COMM, DATA, IMMEDIATE, MEMORY, USER_MEMORY, VALUE, Scan, parse_term
+from kprobes.grammar.fetch import parse_term
 from kprobes.grammar.numbers import WORD, leading, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
+from kprobes.grammar.scan import COMM, DATA, IMMEDIATE, MEMORY, USER_MEMORY, VALUE, Scan
 from kprobes.grammar.terms import AllParameters, Argument, BitField, FetchType
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.grammar.facts import Dialect
-    from kprobes.grammar.fetch import Site
+    from kprobes.grammar.scan import Site
 
 # letters as the kernel's isalpha() has them: Latin-1
 LETTERS = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xff"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.grammar.facts import Dialect
-    from kprobes.grammar.fetch import Site
+    from kprobes.grammar.scan import Site
     from kprobes.model.ctype import Types
 
 ALL = "$arg"

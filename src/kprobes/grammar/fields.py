@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOENT, EOPNOTSUPP
 
-from kprobes.grammar import fetch
 from kprobes.grammar.refusal import UNTOLD
+from kprobes.grammar.scan import ENTRY_DATA, MEMORY
 from kprobes.grammar.terms import Field, Parameter, ReturnValue
 from kprobes.model.ctype import Array, Enum, Int, Pointer, Struct, Void
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kprobes.grammar.fetch import Scan
+    from kprobes.grammar.scan import Scan
     from kprobes.grammar.terms import Term
     from kprobes.model.ctype import CType, Types
 
@@ -58,11 +58,11 @@ def _unknown(scan: Scan, name: str, path: str | None) -> Term:
         raise scan.refuse("NO_BTFARG", number=ENOENT)
     base: Term = ReturnValue() if is_result else Parameter(name)
     if scan.site.at_return and not is_result:
-        scan.last = fetch.ENTRY_DATA
+        scan.last = ENTRY_DATA
     scan.guessed = not is_result or path is not None
     if path is None:
         return base
-    scan.last = fetch.MEMORY
+    scan.last = MEMORY
     for part in path.split("->"):
         if not all(member.isidentifier() for member in part.split(".")):
             raise scan.refuse("BAD_HYPHEN" if "-" in part else "NO_BTF_FIELD", number=EINVAL if "-" in part else ENOENT)
@@ -87,7 +87,7 @@ def _found(scan: Scan, name: str, field_at: int) -> tuple[Term, CType | None]:
     for index, parameter in enumerate(function.parameters):
         if parameter.name == name:
             if scan.site.at_return:
-                scan.last = fetch.ENTRY_DATA
+                scan.last = ENTRY_DATA
             return Parameter(name, index), parameter.type
     raise scan.refuse("NO_BTFARG", number=ENOENT)
 
@@ -109,7 +109,7 @@ def _parse_path(scan: Scan, base: Term, path: str, ctype: CType) -> Term:
             scan.offset = UNTOLD if behind is None else scan.offset + len(rest) - len(behind)
             rest = behind
         scan.step()
-        scan.last = fetch.MEMORY
+        scan.last = MEMORY
         scan.type, scan.bit_offset, scan.bit_size = ctype, bits % 8, width
         base = Field(base, ".".join(names), bits, width)
     return base

@@ -8,10 +8,11 @@ from errno import E2BIG, EADDRNOTAVAIL, ECANCELED, EINVAL, ENOENT
 from kprobes.grammar.arguments import LETTERS, Arguments, good_name
 from kprobes.grammar.expansion import expand
 from kprobes.grammar.facts import MAX_ACTIVE, MAX_ARGUMENTS, MAX_EVENT_NAME
-from kprobes.grammar.fetch import Site, split_offset
+from kprobes.grammar.fetch import split_offset
 from kprobes.grammar.numbers import WORD, signed, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.registration import Registration
+from kprobes.grammar.scan import Site
 from kprobes.grammar.terms import AddressPlace, Definition, FilePlace, KernelPlace
 
 TYPE_CHECKING = False

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOENT
 
+from kprobes.grammar.fetch import split_offset
+from kprobes.grammar.numbers import signed
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.terms import AddressPlace, Field, KernelPlace, Memory, SymbolAddress
 
@@ -142,9 +144,6 @@ class Registration:
             term = term.base
         if not isinstance(term, SymbolAddress):
             return 0
-        from kprobes.grammar.fetch import split_offset
-        from kprobes.grammar.numbers import signed
-
         name, distance = split_offset(term.name)
         if distance:
             return signed(distance)[1]
