@@ -1,7 +1,6 @@
 """Strings put together at run time: pieces of text and numbers, one behind the other.
 
-Where a piece goes depends on how long those before it turned out to be. The distance is bounded by what they can come
-to, which the code checks anew before each piece: a verifier forgets bounds of what lay on the stack meanwhile.
+Where a piece goes depends on how long those before it turned out to be: at most what they can come to (see `rooms`).
 
 A number is written without a loop, all digits that it can have, from the last to the first; its string begins at the
 first digit that is wanted, which is found by adding up signs. So there is one way through it, and the verifier has one
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.memory import zero
+from kprobes.compiler.back.rooms import bounded
 from kprobes.compiler.back.texts import const_text
 from kprobes.compiler.ir.nodes import Slot
 
@@ -31,17 +31,15 @@ class _Row:
     def __init__(self, part: Part, node: FormatText) -> None:
         self.part = part
         self.to = part.buffer(node.slot)
-        self.size = node.slot.size
         self.filled = "0"
         self.most = 0
-        self._end = part.text.label("formatted")
 
     def literal(self, content: bytes) -> None:
         """Append *content*."""
         if not content:
             return
         if self.most == 0:
-            const_text(self.part.text, content, (self.to, 8), self.size)
+            const_text(self.part.text, content, (self.to, 8), len(content) + 1)
             self.filled, self.most = str(len(content)), len(content)
             return
         room = self.part.temporary("literal", len(content) + 1)
@@ -52,24 +50,16 @@ class _Row:
         """Append the string at *source*, of at most *most* bytes."""
         text = self.part.text
         if self.filled.startswith("%"):
-            begin = text.label("append")
-            self.filled = opaque(text, self.filled)
-            text.branch(text.let(f"icmp ult i64 {self.filled}, {self.most + 1}"), begin, self._end)
-            text.start(begin)
+            self.filled = bounded(self.part, self.filled, self.most)
         length = self.part.copy_string(text.offset(self.to, self.filled), source, str(most + 1))
         self.filled = text.let(f"add i64 {self.filled}, {length}")
         self.most += most
-
-    def close(self) -> None:
-        """Go on behind the string, also from where its bounds would not have held."""
-        self.part.text.start(self._end)
 
 
 def format_text(part: Part, node: FormatText) -> None:
     """Put the pieces together."""
     row = _Row(part, node)
-    if not (node.pieces and node.pieces[0].text):
-        zero(part.text, row.to, row.size)
+    zero(part.text, row.to, part.rooms[node.slot])
     operands = iter(node.operands)
     for piece in node.pieces:
         row.literal(piece.text)
@@ -79,7 +69,6 @@ def format_text(part: Part, node: FormatText) -> None:
                 row.string(part.buffer(operand), operand.size - 1)
             else:
                 _number(part, row, piece, operand)
-    row.close()
 
 
 def _number(part: Part, row: _Row, piece: Piece, value: Value) -> None:
@@ -90,17 +79,11 @@ def _number(part: Part, row: _Row, piece: Piece, value: Value) -> None:
         number = text.let(f"add i64 {text.let(f'xor i64 {number}, {mask}')}, {negative}")
         sign = part.temporary("sign", 8)
         const_text(text, _SIGN, (sign, 8), 8)
-        row.string(_place(part, sign, text.let(f"xor i64 {negative}, 1")), 1)
+        row.string(text.offset(sign, bounded(part, text.let(f"xor i64 {negative}, 1"), 1)), 1)
     row.literal(piece.prefix)
     digits, count = _digits(part, piece, number, negative)
     begin = text.let(f"sub i64 {_DIGITS_END}, {count}")
-    row.string(_place(part, digits, begin), piece.most)
-
-
-def _place(part: Part, pointer: str, distance: str) -> str:
-    """Return the place *distance* bytes behind *pointer*; `opaque`, or LLVM would or the two, which a verifier refuses
-    for pointers."""
-    return part.text.offset(pointer, opaque(part.text, distance))
+    row.string(text.offset(digits, bounded(part, begin, _DIGITS_END)), piece.most)
 
 
 def _digits(part: Part, piece: Piece, number: str, negative: str) -> tuple[str, str]:

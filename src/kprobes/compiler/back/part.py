@@ -35,6 +35,7 @@ class Part(ABC):
         self.text = text
         self.implicit: dict[str, MapLayout] = {}
         self.buffers: dict[Slot, str] = {}
+        self.rooms: dict[Slot, int] = {}  # of buffers that take more than their size
         self.integers: dict[Slot, str] = {}
         self.sunk: dict[Slot, Fill] = {}  # texts that are read straight into the one record that wants them
         self.counts: frozenset[Value] = frozenset()  # truth values that LLVM must not see through

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.fields import put_text
 from kprobes.compiler.back.memory import alignment, copy, pieces, zero
-from kprobes.compiler.ir.nodes import Const
+from kprobes.compiler.back.rooms import bounded, number_of
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.part import Part
     from kprobes.compiler.back.text import FunctionText
-    from kprobes.compiler.ir.nodes import CompareText, CompareTexts, CopyText, CutText, FindText, TextLength, Value
+    from kprobes.compiler.ir.nodes import CompareText, CompareTexts, CopyText, CutText, FindText, TextLength
 
 
 def const_text(text: FunctionText, content: bytes, to: tuple[str, int], size: int) -> None:
@@ -120,7 +120,7 @@ _ODD_BYTES = 16
 
 def cut_text(part: Part, node: CutText) -> None:
     """Copy a part of one buffer to another."""
-    start, length = _number_of(part, node.start), _number_of(part, node.length)
+    start, length = number_of(part, node.start), number_of(part, node.length)
     if start is None or length is None:
         _cut_at_run_time(part, node)
         return
@@ -135,24 +135,20 @@ def cut_text(part: Part, node: CutText) -> None:
     zero(text, text.offset(to, count), size - count, alignment(count))
 
 
-def _number_of(part: Part, value: Value) -> int | None:
-    maker = part.maker(value)
-    return maker.value if isinstance(maker, Const) else None
-
-
 def _cut_at_run_time(part: Part, node: CutText) -> None:
-    text, to = part.text, part.buffer(node.slot)
-    zero(text, to, node.slot.size)
+    text, to, most = part.text, part.buffer(node.slot), node.slot.size - 1
+    zero(text, to, part.rooms[node.slot])
     inside, copied = text.label("inside"), text.label("cut")
     start = opaque(text, part.value(node.start))
     text.branch(text.let(f"icmp ult i64 {start}, {node.source.size}"), inside, copied)
     text.start(inside)
+    start = bounded(part, start, node.source.size - 1)
     limited, ready, before = text.label("limited"), text.label("ready"), text.block
-    length = opaque(text, part.value(node.length))
-    text.branch(text.let(f"icmp ugt i64 {length}, {node.slot.size - 1}"), limited, ready)
+    length = part.value(node.length)
+    text.branch(text.let(f"icmp ugt i64 {length}, {most}"), limited, ready)
     text.start(limited)
     text.jump(ready)
     text.start(ready)
-    count = text.phi("i64", [(length, before), (str(node.slot.size - 1), limited)])
+    count = bounded(part, text.phi("i64", [(length, before), (str(most), limited)]), most)
     part.copy_string(to, text.offset(part.buffer(node.source), start), text.let(f"add i64 {count}, 1"))
     text.start(copied)

@@ -56,9 +56,10 @@ class PointerVariable:
 
 @dataclass(frozen=True, slots=True)
 class TextVariable:
-    """A string of at most *size* - 1 bytes."""
+    """A string of at most *size* - 1 bytes. *grown* counts how often the size was found to be too small."""
 
     size: int
+    grown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,10 @@ class ItemsVariable:
     items: tuple[Variable, ...]
     shape: Shape | None = None
 
+
+# A string that was found too small more often than that grows with itself; its size then.
+MOST_GROWN = 6
+GROWING = 256
 
 # Kinds that a plain integer can't be shown as.
 _WHOLE = ("bool", "stack", "user_stack")
@@ -102,7 +107,7 @@ def joined(one: Variable, other: Variable) -> Variable | None:
     if isinstance(one, IntVariable) and isinstance(other, IntVariable):
         return _joined_integers(one, other)
     if isinstance(one, TextVariable) and isinstance(other, TextVariable):
-        return one if one.size >= other.size else other
+        return _joined_texts(one, other)
     if isinstance(one, PointerVariable) and isinstance(other, PointerVariable):
         return _joined_pointers(one, other)
     if isinstance(one, ItemsVariable) and isinstance(other, ItemsVariable) and len(one.items) == len(other.items):
@@ -112,6 +117,16 @@ def joined(one: Variable, other: Variable) -> Variable | None:
         whole = tuple(item for item in items if item is not None)
         return ItemsVariable(whole, one.shape) if None not in items else None
     return None
+
+
+def _joined_texts(one: TextVariable, other: TextVariable) -> TextVariable:
+    """Return a string that holds both; one that grows with itself, as in `s += "x"`, gets a size that is enough for
+    most, and is cut there."""
+    if other.size <= one.size or one.grown > MOST_GROWN:
+        return one
+    if one.grown == MOST_GROWN:
+        return TextVariable(max(one.size, GROWING), one.grown + 1)
+    return TextVariable(other.size, one.grown + 1)
 
 
 def _joined_integers(one: IntVariable, other: IntVariable) -> IntVariable:

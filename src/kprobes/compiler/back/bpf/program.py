@@ -41,6 +41,7 @@ from kprobes.compiler.back.llvm import BPF_LAYOUT, BPF_TRIPLE, TooLongError, com
 from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.object import StackError, TooMuchError, read_programs
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
+from kprobes.compiler.back.rooms import rooms
 from kprobes.compiler.back.text import ModuleText, literal
 from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
 from kprobes.compiler.ir import nodes as ir
@@ -162,9 +163,11 @@ def _make_slots(part: BpfPart, *, frugal: bool) -> None:
         elif slot not in part.sunk:
             buffers.append(slot)
     used = 0 if not frugal else _STACK_FOR_SLOTS
+    part.rooms = rooms(part)
     for slot in sorted(buffers, key=lambda slot: slot.size):
-        used += -(-slot.size // 8) * 8
-        part.buffers[slot] = part.text.alloca(slot.size) if used <= _STACK_FOR_SLOTS else part.room(slot.size)
+        size = part.rooms.get(slot, slot.size)
+        used += -(-size // 8) * 8
+        part.buffers[slot] = part.text.alloca(size) if used <= _STACK_FOR_SLOTS else part.room(size)
     for slot in read_before_written(part.function):
         if slot in part.buffers:
             zero(part.text, part.buffer(slot), slot.size)

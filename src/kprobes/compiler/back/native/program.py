@@ -31,6 +31,7 @@ from kprobes.compiler.back.native.reads import fill_slot, load
 from kprobes.compiler.back.native.runtime import ATTRIBUTES, SECTION
 from kprobes.compiler.back.native.world import builtin, read_context, write_context
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
+from kprobes.compiler.back.rooms import rooms
 from kprobes.compiler.back.text import ModuleText
 from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
 from kprobes.compiler.ir import nodes as ir
@@ -114,12 +115,14 @@ def _make_slots(part: NativePart) -> None:
     events = {event.id: event for event in part.handler.events}
     part.sunk = dict(sunk_texts(part.function, events))
     used = 0
+    part.rooms = rooms(part)
     for slot in part.function.slots:
         if slot.type is not None:
             part.integers[slot] = part.text.variable(slot.type.bits)
         elif slot not in part.sunk:
-            used += slot.size
-            part.buffers[slot] = part.text.alloca(slot.size)
+            size = part.rooms.get(slot, slot.size)
+            used += size
+            part.buffers[slot] = part.text.alloca(size)
     if used > _STACK:
         place = part.function.blocks[0].end.place
         raise part.unsupported(f"{used} bytes of strings", place, f"use shorter ones: {_STACK} bytes in all")
