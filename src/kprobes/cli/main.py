@@ -35,6 +35,7 @@ COMMANDS = {
     "list": ("listing", "what can be probed"),
     "info": ("info", "prototype of a function, and whether and how it can be probed"),
     "check": ("check", "the kernel's verdict on probe definitions, offline"),
+    "events": ("events", "the kernel's own probe events in tracefs: list, add, remove, enable"),
     "explain": ("explain", "what arming a probe at a place does, step by step"),
     "vm": ("vm", "the kernel in a box: boot one and keep it up"),
     "detach": ("detach", "take away what a killed controller left in a process"),

@@ -116,7 +116,8 @@ class Parser:
         try:
             return self._read(words)
         except _UnusualError:
-            return self._full().parse_args(words, namespace=Namespace())
+            # options may stand between the other words, as everywhere in the shell
+            return self._full().parse_intermixed_args(words, namespace=Namespace())
 
     def option_names(self) -> list[str]:
         """Return all options as they are written."""

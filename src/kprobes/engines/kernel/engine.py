@@ -10,6 +10,7 @@ from kprobes.engines.kernel.files import KernelFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kprobes.engines.kernel.tracefs import Tracefs
     from kprobes.model.plan import Plan
 
 
@@ -38,6 +39,12 @@ class KernelEngine:
     def facts(self) -> KernelFacts:
         """Return where the kernel's symbols are, with its features."""
         return self._facts
+
+    def tracefs(self) -> Tracefs:
+        """Return the kernel's own files about tracing."""
+        from kprobes.engines.kernel.tracefs import Tracefs
+
+        return Tracefs(self._kernel.files)
 
     def attach(self, plan: Plan) -> KernelAttached:
         """Carry out *plan*, all or nothing.

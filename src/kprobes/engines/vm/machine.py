@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kprobes.engines.vm.images import Image
     from kprobes.engines.vm.kernels import Progress
     from kprobes.engines.vm.qemu import Qemu
+    from kprobes.engines.vm.tracefs import GuestTracefs
     from kprobes.model.plan import Plan
 _CLOCK_TRIES = 3
 
@@ -100,6 +101,12 @@ class Machine:
             image = self._open_image()
             self._facts = ImageFacts(image.directory, self._ask)
         return self._facts
+
+    def tracefs(self) -> GuestTracefs:
+        """Return the files about tracing of the guest's kernel."""
+        from kprobes.engines.vm.tracefs import GuestTracefs
+
+        return GuestTracefs(self._ready())
 
     def attach(self, plan: Plan) -> GuestAttached:
         """Carry out *plan* in the guest, all or nothing.

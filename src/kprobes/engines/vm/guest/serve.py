@@ -61,6 +61,7 @@ class Session:
         self._greeting: bytes | None = None
         self._streams: dict[int, Stream] = {}
         self._commands: dict[int, Command] = {}
+        self._engine = engine
         self._links = Links(engine, self._new_stream)
         self._calls: SimpleQueue[tuple[Head, bytes]] = SimpleQueue()
         self._handlers: dict[str, Callable[[Head, bytes], Answer]] = {
@@ -84,6 +85,8 @@ class Session:
             "exists": self._exists,
             "get": self._get,
             "clock": self._clock,
+            "trace_read": self._trace_read,
+            "trace_write": self._trace_write,
         }
         Thread(target=self._work, daemon=True).start()
 
@@ -114,6 +117,13 @@ class Session:
             except BaseException as error:  # noqa: BLE001  the controller raises it again
                 answer["error"] = describe_error(error)
             self._port.send(answer, data)
+
+    def _trace_read(self, head: Head, _blob: bytes) -> Answer:
+        content = self._engine.tracefs().read(str(head["path"]))
+        return content is not None, content or b""
+
+    def _trace_write(self, head: Head, blob: bytes) -> Answer:
+        return self._engine.tracefs().write(str(head["path"]), blob), b""
 
     def _clock(self, _head: Head, _blob: bytes) -> Answer:
         return time.monotonic_ns(), b""

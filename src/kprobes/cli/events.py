@@ -1,0 +1,152 @@
+"""The probe events in the kernel's tracefs: defined by kprobe_events' own lines, to be used by its own files.
+
+They stay until they are removed or the kernel ends: unlike all other probes of this tool.
+
+examples:
+  kprobes events add 'p:opens do_sys_openat2 dfd=%di file=+0(%si):ustring'
+  kprobes events add 'r:reads vfs_read $retval' 'p:/usr/bin/bash:0x4245c0'
+  kprobes events enable opens
+  kprobes events list                      hits and misses, as the kernel's profile tells them
+  kprobes events list 'kprobes/*' --format json
+  kprobes events disable '*'
+  kprobes events remove opens
+  kprobes events clear                     remove all that nobody uses
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from kprobes.cli.options import add_target_options, target_of
+from kprobes.cli.probe_events import ProbeEvents, one_of
+from kprobes.errors import DefinitionError, SyscallError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kprobes.cli.parser import Namespace, Parser
+    from kprobes.cli.probe_events import ProbeEvent
+
+ACTIONS = ("list", "add", "remove", "clear", "enable", "disable")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("names", nargs="*", metavar="EVENT", help="GROUP/EVENT, EVENT or a glob; for add: definitions")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per event")
+    add_target_options(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Do what was asked for."""
+    if arguments.pid is not None:
+        raise UsageError("probe events are the kernel's, not a process's", hint="leave -p out; `kprobes list -p PID`")
+    action, names = arguments.action, arguments.names
+    if action in ("add", "remove", "enable", "disable") and not names:
+        raise UsageError(f"`kprobes events {action}` needs {'a definition' if action == 'add' else 'an event'}")
+    engine = target_of(arguments).open()
+    try:
+        events = ProbeEvents(engine.tracefs())  # type: ignore[attr-defined]  # both engines of kernels have it
+        return _ACTIONS[action](events, names or ["*"], arguments)
+    finally:
+        engine.close()
+
+
+def _list(events: ProbeEvents, names: list[str], arguments: Namespace) -> int:
+    found = {one.definition: one for name in names for one in events.matching(name)}
+    if arguments.format == "json":
+        for one in found.values():
+            sys.stdout.write(f"{json.dumps({name: getattr(one, name) for name in one.__slots__})}\n")
+        return 0
+    from kprobes.render.table import Column, TraceTable
+    from kprobes.render.terminal import Terminal
+
+    widest = max((len(one.name) for one in found.values()), default=5)
+    columns = [Column("event", "str", widest), Column("state", "str", 5), Column("hits", "str", 8)]
+    columns += [Column("misses", "str", 6), Column("definition", "str")]
+    table = TraceTable(sys.stdout, columns, Terminal.of(sys.stdout))
+    for one in found.values():
+        state = "on" if one.enabled else "off"
+        table.write([[one.name, state, _count(one.hits), _count(one.misses), one.definition]])
+    if not found:
+        sys.stderr.write("no probe events\n")
+    return 0
+
+
+def _count(number: int) -> str:
+    return "-" if number < 0 else str(number)
+
+
+def _add(events: ProbeEvents, definitions: list[str], _: Namespace) -> int:
+    """Add all of *definitions* or, where one is refused, none."""
+    added: list[ProbeEvent] = []
+    for definition in definitions:
+        try:
+            one = events.add(definition)
+        except DefinitionError as error:
+            for before in added:
+                events.remove(before)
+            sys.stderr.write(_refusal(error))
+            return 1
+        if one is not None:
+            added.append(one)
+            sys.stdout.write(f"{one.definition}\n")
+    return 0
+
+
+def _refusal(error: DefinitionError) -> str:
+    from errno import errorcode
+
+    from kprobes.render.escape import escape
+
+    lines = [f"error: {error.what} ({errorcode.get(error.errno, error.errno)})"]
+    if error.command:
+        lines.append(f"  {escape(error.command)}")
+    if error.indent is not None:
+        lines.append(f"  {' ' * error.indent}^")
+    lines.append("hint: `kprobes check` tells more about a definition, without a kernel")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _remove(events: ProbeEvents, names: list[str], _: Namespace) -> int:
+    for name in names:
+        for one in one_of(events.matching(name), name):
+            events.enable(one, on=False)
+            events.remove(one)
+    return 0
+
+
+def _clear(events: ProbeEvents, names: list[str], _: Namespace) -> int:
+    """Remove all events one by one: those that others made and use stay, and are told of."""
+    kept = 0
+    for name in names:
+        for one in events.matching(name):
+            try:
+                events.remove(one)
+            except SyscallError as error:
+                kept += 1
+                sys.stderr.write(f"note: {error}\n")
+    return 1 if kept else 0
+
+
+def _switch(*, on: bool) -> Callable[[ProbeEvents, list[str], Namespace], int]:
+    def act(events: ProbeEvents, names: list[str], _: Namespace) -> int:
+        for name in names:
+            for one in one_of(events.matching(name), name):
+                events.enable(one, on=on)
+        return 0
+
+    return act
+
+
+_ACTIONS: dict[str, Callable[[ProbeEvents, list[str], Namespace], int]] = {
+    "list": _list,
+    "add": _add,
+    "remove": _remove,
+    "clear": _clear,
+    "enable": _switch(on=True),
+    "disable": _switch(on=False),
+}

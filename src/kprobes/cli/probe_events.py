@@ -1,0 +1,159 @@
+"""The probe events that a kernel has in tracefs: defined, listed and removed by the kernel's own texts."""
+
+from __future__ import annotations
+
+import re
+from errno import EBUSY, ENOENT
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from kprobes.errors import DefinitionError, SyscallError, UnsupportedError, UsageError
+from kprobes.frozen import dataclass
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Tracefs(Protocol):
+        """Where the files are."""
+
+        def read(self, path: str) -> bytes | None:
+            """Return the content of a file."""
+
+        def write(self, path: str, content: bytes) -> int:
+            """Add to a file; return 0 or the errno."""
+
+
+FILES = ("kprobe_events", "uprobe_events")
+_NAMED = re.compile(r"(?P<kind>[pr]\d*):(?P<name>[^\s/]+/\S+) (?P<rest>.*)")
+_LOGGED = re.compile(
+    r"^\[ *[0-9.]+\] (?P<from>\w+): error: (?P<message>.*)\n  Command: (?P<command>.*)\n(?P<gap> *)\^", re.MULTILINE
+)
+_GAP = len("  Command: ")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEvent:
+    """One event: *name* is GROUP/EVENT, *definition* its line, *file* the one that lists it.
+
+    *hits* and *misses* are what the kernel's profile tells; -1 where it tells none.
+    """
+
+    name: str
+    definition: str
+    file: str
+    enabled: bool
+    hits: int
+    misses: int
+
+
+class ProbeEvents:
+    """The probe events of one kernel."""
+
+    def __init__(self, tracefs: Tracefs) -> None:
+        self._tracefs = tracefs
+
+    def matching(self, pattern: str = "*") -> list[ProbeEvent]:
+        """Return the events whose `GROUP/EVENT`, or EVENT alone, matches the glob *pattern*.
+
+        Raises:
+            UnsupportedError: there is no tracefs that can be read.
+        """
+        found = []
+        for file in FILES:
+            profile = self._profile(file.replace("events", "profile"))
+            for line in self._lines(file):
+                match = _NAMED.match(line)
+                if match is None or not _fits(match["name"], pattern):
+                    continue
+                event = match["name"].rpartition("/")[2]
+                hits, misses = profile.get(event, (-1, -1))
+                enabled = (self._tracefs.read(f"events/{match['name']}/enable") or b"").strip() in (b"1", b"1*")
+                found.append(ProbeEvent(match["name"], line, file, enabled, hits, misses))
+        return found
+
+    def add(self, definition: str) -> ProbeEvent | None:
+        """Define an event; return it as the kernel lists it, None where the line took one away.
+
+        Raises:
+            DefinitionError: the kernel refuses it; with the message and the caret of its error log.
+            UnsupportedError: tracefs can't be written.
+        """
+        before = {one.definition for one in self.matching()}
+        code = self._tracefs.write(_file_of(definition), f"{definition}\n".encode("utf-8", "surrogateescape"))
+        if code:
+            raise self._refusal(definition, code)
+        new = [one for one in self.matching() if one.definition not in before]
+        return new[-1] if new else None
+
+    def remove(self, event: ProbeEvent) -> None:
+        """Take *event* away.
+
+        Raises:
+            SyscallError: it is in use (EBUSY).
+        """
+        code = self._tracefs.write(event.file, f"-:{event.name}\n".encode())
+        if code and code != ENOENT:
+            hint = "disable it first, or end who uses it" if code == EBUSY else ""
+            raise SyscallError(f"removing {event.name}", code, hint=hint)
+
+    def enable(self, event: ProbeEvent, *, on: bool) -> None:
+        """Let *event* be hit, or not.
+
+        Raises:
+            SyscallError: the kernel can't arm it.
+        """
+        code = self._tracefs.write(f"events/{event.name}/enable", b"1" if on else b"0")
+        if code:
+            raise SyscallError(f"{'enabling' if on else 'disabling'} {event.name}", code)
+
+    def _lines(self, file: str) -> list[str]:
+        content = self._tracefs.read(file)
+        if content is None and file == FILES[0]:
+            raise UnsupportedError(
+                "this kernel has no kprobe_events that we may read",
+                hint="run as root on a kernel with CONFIG_KPROBE_EVENTS, or add --vm",
+            )
+        return (content or b"").decode("utf-8", "surrogateescape").splitlines()
+
+    def _profile(self, file: str) -> dict[str, tuple[int, int]]:
+        """Return (hits, misses) by event; a uprobe's profile has no misses."""
+        found = {}
+        for line in self._lines(file):
+            words = line.split()
+            if file.startswith("kprobe") and len(words) == 3:
+                found[words[0]] = (int(words[1]), int(words[2]))
+            elif len(words) >= 3:
+                found[words[-2]] = (int(words[-1]), -1)
+        return found
+
+    def _refusal(self, definition: str, code: int) -> Exception:
+        if code in (13, 1):
+            return UnsupportedError("tracefs can't be written", hint="run as root, or add --vm")
+        logged = list(_LOGGED.finditer((self._tracefs.read("error_log") or b"").decode("utf-8", "surrogateescape")))
+        if not logged or definition.split()[-1] not in logged[-1]["command"]:
+            return DefinitionError("", code, place=(definition, None))
+        last = logged[-1]
+        return DefinitionError(last["message"], code, place=(last["command"], len(last["gap"]) - _GAP))
+
+
+def one_of(events: list[ProbeEvent], pattern: str) -> list[ProbeEvent]:
+    """Return *events* that match.
+
+    Raises:
+        UsageError: none does.
+    """
+    if not events:
+        raise UsageError(f"there is no probe event {pattern!r}", hint="`kprobes events list` shows them")
+    return events
+
+
+def _fits(name: str, pattern: str) -> bool:
+    if pattern.endswith("/"):
+        pattern += "*"
+    return fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern)
+
+
+def _file_of(definition: str) -> str:
+    """Return the file that *definition* goes to: a place of a uprobe is a path."""
+    words = definition.split()
+    return FILES[1] if len(words) > 1 and "/" in words[1].partition(":")[0] else FILES[0]
