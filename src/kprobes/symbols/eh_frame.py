@@ -183,6 +183,8 @@ def _entries(data: bytes, address: int) -> Iterator[tuple[Reader, _Common, int]]
         end = body + length
         if back:
             common = body - back
+            if common < 0:
+                raise FormatError("an entry of an unwind table refers to a CIE before it")
             if common not in commons:
                 commons[common] = _parse_common(Reader(data, address, common + 4), common)
             yield reader, commons[common], end
@@ -190,7 +192,7 @@ def _entries(data: bytes, address: int) -> Iterator[tuple[Reader, _Common, int]]
 
 
 def _parse_common(reader: Reader, begin: int) -> _Common:
-    (length,) = struct.unpack_from("<I", reader.data, begin)
+    length = Reader(reader.data, reader.address, begin).fixed("<I")
     if reader.fixed("<I") != 0:
         raise FormatError("an entry of an unwind table refers to what is no CIE")
     version = reader.fixed("<B")
