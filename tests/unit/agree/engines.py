@@ -51,7 +51,7 @@ def compiled(handler: Handler, shards: int = SHARDS, first_event_id: int = 0, en
         first_event_id=first_event_id,
     )
     try:
-        made = compile_handler(HandlerSource("h", handler.text, "generated.py", names=names(ending)), around)
+        made = compile_handler(HandlerSource("h", handler.text, f"generated{ending}.py", names=names(ending)), around)
     except CompileError as error:
         if REFUSALS.search(str(error)):
             raise RefusedError(str(error)) from None

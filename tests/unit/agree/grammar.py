@@ -56,10 +56,11 @@ class Writer(Expressions):
             self.gather,
             self.gather,
             self.line_up,
+            self.claim,
             self.drop,
         ]
         if depth < 4 and len(self.lines) < MOST_LINES:
-            ways += [self.branch, self.branch, self.loop]
+            ways += [self.branch, self.branch, self.loop, self.protect]
         self.one_of(*ways)(depth)
 
     def assign(self, depth: int) -> None:
@@ -147,6 +148,7 @@ class Writer(Expressions):
             f"(1, {self.name()}, {few})",
             "PORTS",
             f"range({self.name()} % 5)",
+            f"{self.place(1)}.prio",
         )
         return self.pick(ways)
 
@@ -207,6 +209,15 @@ class Writer(Expressions):
         if " = places" in line:
             self.known(name)
             self.texts += [] if "t2" in self.texts else ["t2"]
+
+    def claim(self, depth: int) -> None:
+        self.say(depth, f'assert {self.truth(1)}, "claim {len(self.lines)}"')
+
+    def protect(self, depth: int) -> None:
+        self.say(depth, "try:")
+        self.inner(depth)
+        self.say(depth, "finally:")
+        self.inner(depth)
 
     def drop(self, depth: int) -> None:
         name, other = self.pick((("v0", "v1"), ("v2", "v3")))

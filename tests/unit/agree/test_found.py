@@ -36,6 +36,10 @@ FOUND = {
             t = string(text, 9)
     emit(t)
 """,
+    "a string of a name and a number": """
+    t = f"{label(node)}:{c:08x}"
+    emit(t)
+""",
     "nothing is added to a count": """
     by_text.add((i % 1), by=node.name)
 """,
