@@ -34,7 +34,7 @@ HOMES = {
     "kprobes.model.aggregates": "Avg Max Min Stacks Sum",
     "kprobes.model.containers": "Array Queue",
     "kprobes.model.cwords": "bits char cstr i8 i16 i32 i64 ptr s8 s16 s32 s64 size_t ssize_t u8 u16 u32 u64",
-    "kprobes.model.mapspec": "Count HashMap Histogram Stack String Symbol Unsigned UserStack",
+    "kprobes.model.mapspec": "Cgroup Count HashMap Histogram Stack String Symbol Unsigned UserStack",
     "kprobes.model.setting": "Setting",
     "kprobes.model.structs": "struct union",
     "kprobes.session": "Session attach kallsyms_lookup_name",

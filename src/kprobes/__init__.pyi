@@ -22,6 +22,7 @@ from kprobes.model.aggregates import Sum as Sum
 from kprobes.model.containers import Array as Array
 from kprobes.model.containers import Queue as Queue
 from kprobes.model.cwords import bits as bits
+from kprobes.model.mapspec import Cgroup as Cgroup
 from kprobes.model.mapspec import Count as Count
 from kprobes.model.mapspec import HashMap as HashMap
 from kprobes.model.mapspec import Histogram as Histogram
@@ -129,7 +130,7 @@ class Registers:
 args: _Value
 """All parameters: `emit(*args)`, `args.count`."""
 cgroup: _Integer
-"""The id of the cgroup (version 2). Only in a kernel."""
+"""The id of the cgroup (version 2), shown as its path or container. Only in a kernel."""
 comm: _String
 """The name of the running thread, at most 15 bytes."""
 cpu: _Integer

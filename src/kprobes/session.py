@@ -21,6 +21,7 @@ from kprobes.events.holdings import Holdings
 from kprobes.frozen import dataclass, replace
 from kprobes.model.plan import Way
 from kprobes.model.within import ANYWHERE, Within
+from kprobes.naming import Naming
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 KEPT_EVENTS = 1_000_000
 # The shorter the sooner Ctrl-C, -n and a workload's end are seen; each poll wakes up at the first record anyway.
 POLL_S = 0.1
-REMEMBER_S = 0.5
 # So many sites that are armed by a breakpoint are told one by one.
 SHOWN_ARMINGS = 5
 # What a stack shows of the way in itself.
@@ -236,9 +236,7 @@ class Session:
         self._decoder = Decoder(plan.events, [site.name for site in plan.sites])
         self._kept: deque[Event] | None = None
         self._closed = False
-        self._frames = frames
-        self._remembers = bool(plan.unwinding)
-        self._remember_at = time.monotonic() + REMEMBER_S
+        self._naming = Naming(engine, frames, remembers=bool(plan.unwinding))
         self._final: list[ProbeStats] | None = None
         self._final_drops: dict[str, int] | None = None
         self._held = Holdings(plan.maps, attached)
@@ -264,12 +262,6 @@ class Session:
         """Return the engine; that of a guest can also `run` commands there."""
         return self._engine
 
-    def _remember_mappings(self) -> None:
-        """Keep what a process has mapped, every now and then, so that its stacks have names when it has ended."""
-        if self._remembers and time.monotonic() >= self._remember_at:
-            getattr(self._frames, "remember", int)()
-            self._remember_at = time.monotonic() + REMEMBER_S
-
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
         events = self._poll(timeout_s)
@@ -282,7 +274,7 @@ class Session:
         return others
 
     def _poll(self, timeout_s: float) -> list[Event]:
-        self._remember_mappings()
+        self._naming.remember()
         spans = self._spans(timeout_s)
         if spans is None:
             return self._decoder.decode(self._attached.poll(timeout_s))
@@ -413,30 +405,16 @@ class Session:
         from kprobes.model.aggregates import Stacks
 
         if not isinstance(spec, Stacks):
-            return self._with_symbols(spec.name, held)
+            return self._naming.with_names(next(one for one in self.plan.maps if one.name == spec.name), held)
         from kprobes.events.aggregate import Keyed
         from kprobes.events.stacks import named
 
         return Keyed(named(held, self.stack))
 
-    def _with_symbols(self, name: str, held: Any) -> Any:
-        """Return what the map *name* holds; addresses in its keys that are shown by their symbols have these."""
-        layout = next(one for one in self.plan.maps if one.name == name)
-        if not isinstance(held, dict) or not any(field.kind == "symbol" for field in layout.key):
-            return held
-
-        def known(key: Any) -> Any:
-            return tuple(map(self.known, key)) if isinstance(key, tuple) else self.known(key)
-
-        return type(held)((known(key), value) for key, value in held.items())
-
     def known(self, value: Any) -> Any:
-        """Return *value*, with its symbol if it is an address that is shown by that (see `KnownAddress`)."""
-        from kprobes.events.value import KnownAddress, SymbolAddress
-
-        if not isinstance(value, SymbolAddress) or isinstance(value, KnownAddress):
-            return value
-        return KnownAddress(value, self.symbol(value))
+        """Return *value*, with its name if it is a number of the target's that is shown by one: an address with its
+        symbol, the id of a cgroup with its path."""
+        return self._naming.known(value)
 
     def wall_ns(self, time_ns: int) -> int:
         """Return the time of day of *time_ns*, a value of `now()`, in ns since 1970; the distance of the clocks is kept
@@ -550,20 +528,12 @@ class Session:
 
         The frames of the probe itself, which stand on top, are left out; an empty list means that the stack is gone.
         """
-        names = self._naming().names(self._attached.read_stack(stack_id))
+        names = self._naming.frames(self._attached.read_stack(stack_id))
         return list(dropwhile(lambda name: name.startswith(PROBE_FRAMES), names))
 
     def symbol(self, address: int) -> str:
         """Return what lies at *address* of the target: `symbol`, `symbol+0x10`, or the address where nothing tells."""
-        return self._naming().symbol(address)
-
-    def _naming(self) -> KernelFrames | UserFrames:
-        if self._frames is None:
-            from kprobes.symbols.frames import KernelFrames, UserFrames
-
-            pid = getattr(self._engine, "pid", 0) if getattr(self._engine, "is_native", False) else 0
-            self._frames = UserFrames(pid) if pid else KernelFrames(self._engine.facts().kallsyms())
-        return self._frames
+        return self._naming.symbol(address)
 
     def detach(self) -> None:
         """Stop probing; maps, events under way and counts stay readable."""
@@ -585,7 +555,7 @@ class Session:
                 self._attached.close()
             finally:
                 self._engine.close()
-                getattr(self._frames, "close", int)()
+                self._naming.close()
 
     def _read_stats(self) -> list[ProbeStats]:
         layout = next(layout for layout in self.plan.maps if layout.kind == "stats")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from kprobes.events.average import Average
 from kprobes.events.distribution import Distribution
 from kprobes.events.stacks import Frames
-from kprobes.events.value import KnownAddress
+from kprobes.events.value import KnownAddress, KnownCgroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,10 +79,10 @@ def json_rows(name: str, value: object) -> Iterator[dict[str, object]]:
 
 
 def _json(one: object) -> object:
-    """Return *one* for JSON; an address that is shown by its symbol is that symbol there too."""
+    """Return *one* for JSON; a number that is shown by a name is that name there too."""
     if isinstance(one, tuple):
         return [_json(part) for part in one]
-    return str(one) if isinstance(one, KnownAddress) else one
+    return one.name if isinstance(one, KnownAddress | KnownCgroup) else one
 
 
 def _parts(key: object) -> tuple[object, ...]:

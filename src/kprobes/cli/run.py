@@ -173,7 +173,9 @@ class EventTables:
 
         self._stream = stream
         self._known = session.known
-        shown = [layout for layout in session.plan.events if any(one.kind == "symbol" for one in layout.fields)]
+        shown = [
+            layout for layout in session.plan.events if any(one.kind in ("cgroup", "symbol") for one in layout.fields)
+        ]
         self._named = {layout.id for layout in shown}
         self._tables = {
             layout.id: TraceTable(

@@ -66,6 +66,42 @@ class IPv4(int):
     __repr__ = __str__
 
 
+class CgroupId(int):
+    """The id of a cgroup."""
+
+    __slots__ = ()
+
+
+class KnownCgroup(CgroupId):
+    """The id of a cgroup with its path, its *name*. It prints as that, or as its container's id in short."""
+
+    name: str
+
+    def __new__(cls, number: int, name: str) -> KnownCgroup:
+        """Return the id *number* with its path; an empty one is not known."""
+        made = super().__new__(cls, number)
+        made.name = name or int.__repr__(made)
+        return made
+
+    @property
+    def container(self) -> str:
+        """Return the id of the container that it belongs to, empty for none."""
+        from kprobes.events.container import container_of
+
+        return container_of(self.name)
+
+    def __str__(self) -> str:
+        return self.container[:_SHORT_ID] or self.name
+
+    __repr__ = __str__
+
+    def __reduce__(self) -> tuple[Callable[..., KnownCgroup], tuple[object, ...]]:
+        return KnownCgroup, (int(self), self.name)
+
+
+_SHORT_ID = 12  # of a container's 64 letters, as its own tools show it
+
+
 class StackId(int):
     """The number of a kernel stack in the stack map; a negative one is an errno (the stack could not be kept)."""
 
@@ -134,17 +170,19 @@ def with_names(fields: dict[str, object], known: Callable[[object], object]) -> 
 
     *known* gives addresses that are shown by their symbols their names (see `KnownAddress`), and all else back.
     """
-    if not any(isinstance(value, Named | SymbolAddress | IPv4) for value in fields.values()):
+    if not any(isinstance(value, Named | SymbolAddress | IPv4 | CgroupId) for value in fields.values()):
         return fields
     found: dict[str, object] = {}
     for key, plain in fields.items():
         found[key] = value = known(plain)
         if (
-            isinstance(value, Named | KnownAddress | IPv4)
+            isinstance(value, Named | KnownAddress | KnownCgroup | IPv4)
             and f"{key}_name" not in fields
             and value.name != int.__repr__(value)
         ):
             found[f"{key}_name"] = value.name
+        if isinstance(value, KnownCgroup) and value.container and f"{key}_container" not in fields:
+            found[f"{key}_container"] = value.container
     return found
 
 
@@ -163,6 +201,7 @@ CONVERTERS: dict[str, Callable[..., object]] = {
     "str": text_of,
     "symbol": SymbolAddress,
     "ipv4": IPv4,
+    "cgroup": CgroupId,
     "stack": StackId,
     "user_stack": UserStackId,
 }

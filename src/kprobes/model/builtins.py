@@ -135,7 +135,8 @@ TABLE = (
     Builtin("gid", "u32", "the real group id", world=True),
     Builtin("comm", "str", "the name of the running thread, at most 15 bytes"),
     Builtin("cpu", "u32", "the number of the CPU", world=True),
-    Builtin("cgroup", "u64", "the id of the cgroup (version 2)", only="in a kernel", engines="kernel", world=True),
+    Builtin("cgroup", "u64", "the id of the cgroup (version 2), shown as its path or container", shown="cgroup",
+            only="in a kernel", engines="kernel", world=True),
     Builtin("random", "u32", "32 random bits", world=True),
     # The hit.
     Builtin(

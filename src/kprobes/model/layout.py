@@ -32,8 +32,8 @@ class Field:
     Integers that have *names* for their values are shown by them; with *flags* a value is a set of bits that do.
 
     Kinds: `int` (signed), `uint`, `hex` (pointers), `bool`, `str` (NUL-terminated bytes), `symbol` (an address shown by
-    name), `ipv4` (four bytes in network order), `stack` and `user_stack` (i64 id in the stack map, negative is an
-    errno), `site` (u32 index of a site).
+    name), `cgroup` (its id), `ipv4` (four bytes in network order), `stack` and `user_stack` (i64 id in the stack map,
+    negative is an errno), `site` (u32 index of a site).
     """
 
     name: str

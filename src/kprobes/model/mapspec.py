@@ -47,6 +47,10 @@ class Symbol:
     """An address that is shown by its symbol."""
 
 
+class Cgroup:
+    """The id of a cgroup as a key, shown as its path or container: what `cgroup()` returns."""
+
+
 if TYPE_CHECKING:
     TypeSpec = type | String | Unsigned | CWord | ArrayOf | tuple["TypeSpec", ...]
 else:
@@ -59,6 +63,7 @@ _SCALARS: dict[object, tuple[str, int]] = {
     Stack: ("stack", 8),
     UserStack: ("user_stack", 8),
     Symbol: ("symbol", 8),
+    Cgroup: ("cgroup", 8),
 }
 
 

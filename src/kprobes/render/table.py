@@ -142,6 +142,7 @@ _SHOW: dict[str, Show] = {
     "hex": _show_hex,
     "symbol": _show_symbol,
     "ipv4": _show_any,
+    "cgroup": _show_any,
     "time": _show_time,
     "str": escape,
 }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kprobes.events.container import cgroup_path, container_of
+from kprobes.events.container import container_of
+from kprobes.events.value import CgroupId, KnownCgroup, with_names
 
 ID = "3f9d" * 16
 POD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b2c_3d.slice"
@@ -33,11 +34,10 @@ def test_a_path_names_its_container(path, container):
     assert container_of(path) == container
 
 
-def test_the_id_of_a_cgroup_is_the_number_of_its_directory(tmp_path):
-    inner = tmp_path / "system.slice" / f"docker-{ID}.scope"
-    inner.mkdir(parents=True)
-    path = cgroup_path(inner.stat().st_ino, str(tmp_path))
-    assert path == f"/system.slice/docker-{ID}.scope"
-    assert container_of(path) == ID
-    assert cgroup_path(tmp_path.stat().st_ino, str(tmp_path)) == "/"
-    assert cgroup_path(1, str(tmp_path)) == ""
+def test_a_known_cgroup_prints_as_its_path_or_its_container():
+    assert str(KnownCgroup(7, "/user.slice")) == "/user.slice"
+    inside = KnownCgroup(8, f"/system.slice/docker-{ID}.scope")
+    assert (str(inside), inside.container, inside + 1) == (ID[:12], ID, 9)
+    assert str(KnownCgroup(9, "")) == "9"
+    told = with_names({"where": CgroupId(8)}, lambda _: inside)
+    assert told == {"where": 8, "where_name": inside.name, "where_container": ID}

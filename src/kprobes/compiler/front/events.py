@@ -97,7 +97,7 @@ def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
         return "bool", build.convert(place, integers.truth(ctx, node, term), U8)
     if term.kind in ("stack", "user_stack"):
         return term.kind, build.convert(place, term.value, I64)
-    if term.kind in ("hex", "ipv4", "symbol"):
+    if term.kind in ("cgroup", "hex", "ipv4", "symbol"):
         kind = IntType(term.store.bits, signed=False) if term.store and term.kind != "symbol" else U64
         return term.kind, build.convert(place, term.value, kind)
     kind = term.store or term.value.type

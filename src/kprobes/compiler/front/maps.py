@@ -59,6 +59,7 @@ _WANTED = {
     "stack": "a stack: stack()",
     "user_stack": "a user stack: user_stack()",
     "symbol": "an address",
+    "cgroup": "the id of a cgroup: cgroup()",
     "hex": "an address",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from kprobes.engines.kernel.features import probe_features
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kprobes.model.features import Features
 
 _BTF = "/sys/kernel/btf"
+_CGROUPS = "/sys/fs/cgroup"
 
 
 class KernelFacts:
@@ -58,7 +60,9 @@ class KernelFacts:
         return tuple(sorted(name for name in names if name != "vmlinux"))
 
     def text(self, what: str) -> str | None:
-        """Return `blacklist`, `functions`, `events`, `version` or `format:CATEGORY/NAME`; None where there is none."""
+        """Return one of the texts that `model.facts.Facts` names; None where there is none."""
+        if what == "cgroups":
+            return _cgroups()
         if what == "version":
             with open("/proc/version", encoding="utf-8") as file:  # noqa: PTH123
                 return file.read()
@@ -78,3 +82,12 @@ class KernelFacts:
         from kprobes.engines.kernel.kcore import read_kernel_memory
 
         return read_kernel_memory(address, size)
+
+
+def _cgroups() -> str:
+    """Return a line with the id and the path of each cgroup (version 2); the id is the inode number."""
+    lines = []
+    for directory, _, _ in os.walk(_CGROUPS):
+        with suppress(OSError):  # it went meanwhile
+            lines.append(f"{os.stat(directory).st_ino} {directory[len(_CGROUPS) :] or '/'}\n")  # noqa: PTH116
+    return "".join(lines)
