@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from kprobes.engines.kernel.features import probe_features
 
@@ -86,6 +85,8 @@ class KernelFacts:
 
 def _cgroups() -> str:
     """Return a line with the id and the path of each cgroup (version 2); the id is the inode number."""
+    from contextlib import suppress
+
     lines = []
     for directory, _, _ in os.walk(_CGROUPS):
         with suppress(OSError):  # it went meanwhile
