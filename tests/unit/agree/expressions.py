@@ -291,7 +291,7 @@ class Expressions:
             f"text.string(9)[{name} & 15]",
             f'f"{{{name}}}"',
             f'f"{{{name}:x}}/{{{other}:#x}}"',
-            f'f"{{{self.read_text()}}}:{{{name}:08x}}"'.replace('"', "'"),
+            f'f"{{{self.pick(self.nodes)}.text.string(8)}}:{{{name}:08x}}"'.replace('"', "'"),
             f'f"{{{self.pick(self.nodes)}.name}}{{{self.pick(self.nodes)}.on}}"',
             f"({self.text(2)} + {self.text(2)})",
         )
