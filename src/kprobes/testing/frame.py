@@ -38,6 +38,8 @@ class Frame:
     *memory* maps addresses to bytes: what pointers given as integers point to. All else are builtins by name:
     `Frame(..., comm="bash", pid=7, now=(1_000, 5_000))`; a tuple has one value before the `yield` and one behind it.
 
+    *variables* are what `var()` and `percpu()` find by name, *addresses* what `address_of()` does.
+
     *types* and *prototype* are those of the target, with which integers become pointers and structs are found in
     *memory*; recorded frames have them, and the name of the *site* that was hit.
 
@@ -56,6 +58,8 @@ class Frame:
         types: Types | None = None,
         prototype: Function | None = None,
         site: str = "",
+        variables: Mapping[str, object] | None = None,
+        addresses: Mapping[str, int] | None = None,
         **words: object,
     ) -> None:
         for word in words:
@@ -71,6 +75,8 @@ class Frame:
         self.types = types
         self.prototype = prototype
         self.site = site
+        self.variables = dict(variables or {})
+        self.addresses = dict(addresses or {})
         self.words = {**DEFAULTS, **words}
 
     @property

@@ -202,17 +202,23 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def _emit(self, node: ast.Call) -> ast.expr:
-        pairs: list[ast.expr] = [
-            ast.Tuple([ast.Constant(name_of(self.text, one, index)), self.visit(one)], ast.Load())
-            for index, one in enumerate(node.args)
-        ]
+        pairs: list[ast.expr] = []
+        for index, one in enumerate(node.args):
+            if isinstance(one, ast.Starred):  # *args
+                pairs.append(ast.Starred(self._pairs_of(one.value), ast.Load()))
+            else:
+                named = ast.Constant(name_of(self.text, one, index))
+                pairs.append(ast.Tuple([named, self.visit(one)], ast.Load()))
         for keyword in node.keywords:
             if keyword.arg is None:
-                everything = ast.Attribute(self.visit(keyword.value), "pairs", ast.Load())
-                pairs.append(ast.Starred(ast.Call(everything, [], []), ast.Load()))
+                pairs.append(ast.Starred(self._pairs_of(keyword.value), ast.Load()))
             else:
                 pairs.append(ast.Tuple([ast.Constant(keyword.arg), self.visit(keyword.value)], ast.Load()))
         return self._call(node, self._hold(node, self.adapt("emit")), [ast.Tuple(pairs, ast.Load())])
+
+    def _pairs_of(self, node: ast.expr) -> ast.expr:
+        """Return what gives the (name, value) pairs of all arguments, which *node* stands for."""
+        return ast.Call(ast.Attribute(self.visit(node), "pairs", ast.Load()), [], [])
 
     def _call(self, node: ast.AST, called: ast.expr, arguments: list[ast.expr]) -> ast.expr:
         made = ast.copy_location(ast.Call(called, arguments, []), node)

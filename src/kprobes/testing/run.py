@@ -10,10 +10,10 @@ from kprobes.errors import UsageError
 from kprobes.events.aggregate import read_map
 from kprobes.model.probe import RETURN_KINDS, HandlerSource, Probe
 from kprobes.model.setting import Setting
+from kprobes.testing.everything import Everything
 from kprobes.testing.maps import Simulated, simulated
 from kprobes.testing.numbers import RUNNING
 from kprobes.testing.rewrite import Rewritten, rewritten
-from kprobes.testing.values import Pointer
 from kprobes.testing.words import word_of
 from kprobes.testing.world import World
 
@@ -100,27 +100,6 @@ def _source_of(handler: Probe | Callable[..., object]) -> tuple[HandlerSource, s
     if not isinstance(handler.handler, HandlerSource):
         raise UsageError("this probe has no handler to run", hint="decorate a function")
     return handler.handler, handler.kind
-
-
-class Everything:
-    """`**arguments`: all arguments, as attributes and as fields of an event."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self._world.argument_named(name)
-
-    def pairs(self) -> list[tuple[str, Any]]:
-        """Return each argument with its name."""
-        return [(name, _shown(self._world.argument_named(name))) for name in self._world.frame.names]
-
-
-def _shown(value: Any) -> Any:
-    """Return the string that a `const char *` points to, anything else as it is."""
-    return value.string() if isinstance(value, Pointer) and value.is_text else value
 
 
 class _Hit:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
 from kprobes.errors import UsageError
 from kprobes.model.builtins import BUILTINS
+from kprobes.model.ctype import Pointer as CPointer
+from kprobes.model.ctype import Struct, sizeof
 from kprobes.testing import numbers
+from kprobes.testing.everything import Everything
 from kprobes.testing.numbers import Shown, Truth, i64, u64
 from kprobes.testing.values import Pointer, Text, plain
 from kprobes.testing.world import Sent, World, as_value
@@ -74,6 +77,36 @@ def _hex(_: World, value: Any) -> Any:
     return Shown(int(value))
 
 
+def _variable(word: str) -> Word:
+    """Return `var`, `percpu` or `address_of`: the frame says what a variable holds, or where it lies."""
+
+    def made(world: World, name: str, ctype: object = None, cpu: object = None) -> Any:  # noqa: ARG001
+        known = world.frame.addresses if word == "address_of" else world.frame.variables
+        if name not in known:
+            field = "addresses" if word == "address_of" else "variables"
+            raise UsageError(f"the frame gives no {name!r}", hint=f"Frame(..., {field}={{{name!r}: ...}})")
+        return u64(world.frame.addresses[name]) if word == "address_of" else plain(known[name])
+
+    return made
+
+
+def _offset(world: World, ctype: object, path: str) -> int:
+    struct, types = world.type_named(str(ctype))[0], world.types
+    if isinstance(struct, CPointer):
+        struct = struct.target
+    bits = 0
+    for name in path.split("."):
+        member = types.member(struct, name) if types and isinstance(struct, Struct) else None
+        if member is None:
+            raise UsageError(f"{ctype} has no member {path!r}")
+        bits, struct = bits + member.bit_offset, member.type
+    return bits // 8
+
+
+def _container_of(world: World, address: Any, ctype: object, member: str) -> Any:
+    return world.cast(u64(int(address) - _offset(world, ctype, member)), ctype)
+
+
 def _task(world: World) -> Any:
     value, types = world.word("task"), world.types
     struct = types.struct("task_struct") if types else None
@@ -111,6 +144,14 @@ def _log(world: World, line: str) -> None:
 
 
 _WORDS: dict[str, Word] = {
+    "args": Everything,
+    "var": _variable("var"),
+    "percpu": _variable("percpu"),
+    "address_of": _variable("address_of"),
+    "sizeof": lambda world, ctype: sizeof(world.type_named(str(ctype))[0]),
+    "offsetof": _offset,
+    "container_of": _container_of,
+    "flags": lambda _, value, names: value,  # noqa: ARG005
     "comm": lambda world: Text(world.word("comm")),
     "ns_pid": lambda world: i64(world.word("ns_pid")),
     "ns_tid": lambda world: i64(world.word("ns_tid")),

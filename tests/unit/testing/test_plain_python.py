@@ -199,3 +199,15 @@ def test_each_builtin_is_known_or_refused_by_name():
     for name in set(BUILTINS) - KNOWN:
         with pytest.raises(UsageError, match=f"doesn't know {name}"):
             word_of(None, name)
+
+
+def test_variables_addresses_and_all_arguments_come_from_the_frame():
+    @kprobe("f")
+    def everything(a, b):
+        emit(*kprobes.args(), jiffies=kprobes.var("jiffies"), there=kprobes.address_of("start") + kprobes.sizeof("u32"))
+
+    frame = Frame({"a": 1, "b": 2}, variables={"jiffies": 7}, addresses={"start": 0x1000})
+    (event,) = run(everything, frame).events
+    assert event.fields == {"a": 1, "b": 2, "jiffies": 7, "there": 0x1004}
+    with pytest.raises(UsageError, match="the frame gives no 'jiffies'"):
+        run(everything, Frame({"a": 1, "b": 2}))
