@@ -15,7 +15,8 @@ import sys
 
 from kprobes.cli.follow import MISSED_EXIT, Output
 from kprobes.cli.options import add_output_options
-from kprobes.cli.run import event_writer, load_script, probes_of, report, shown_by
+from kprobes.cli.run import event_writer, load_script, probes_of, report, shown_by, values_given
+from kprobes.planner.settings import settings_of, with_settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("recording", metavar="FILE", help="the recording")
     parser.add_argument("file", metavar="FILE.py", help="the script")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="give a setting of the script a value"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything was not recorded or faulty")
     add_output_options(parser)
 
@@ -38,6 +42,7 @@ def run(arguments: Namespace) -> int:
 
     names = load_script(arguments.file)
     probes = probes_of(names, arguments.file)
+    probes = list(with_settings(probes, values_given(arguments.set, settings_of(probes))))
     replay = Replay(probes, load_recording(arguments.recording))
     as_json = arguments.format == "json"
     arguments.command = []

@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> int:
     if arguments.settings:
         return _show_settings(settings_of(probes))
     if arguments.set:
-        probes = list(with_settings(probes, _values_given(arguments.set, settings_of(probes))))
+        probes = list(with_settings(probes, values_given(arguments.set, settings_of(probes))))
     as_json = arguments.format == "json"
 
     def make_job(session: Session, stream: TextIO) -> Job:
@@ -104,7 +104,7 @@ def shown_by(names: Mapping[str, object], *, as_json: bool) -> Callable[[list[Ev
     return _caller(show) if callable(show) and not as_json else None
 
 
-def _values_given(given: Sequence[str], known: Mapping[str, Setting]) -> dict[str, object]:
+def values_given(given: Sequence[str], known: Mapping[str, Setting]) -> dict[str, object]:
     """Return the values of `--set NAME=VALUE`.
 
     Raises:
