@@ -22,6 +22,7 @@ COMPILE = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import kprobes.engines.kernel.engine, kprobes.planner.build, kprobes.planner.files, kprobes.compiler.back.llvm
+import kprobes.symbols.dwarf.types, kprobes.symbols.debugfile, kprobes.symbols.variables
 from kprobes.model.within import Within
 from bench.handlers import many_lines, ten_lines
 facts = kprobes.engines.kernel.engine.KernelEngine().facts()
@@ -37,6 +38,7 @@ NATIVE = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import kprobes.planner.process, kprobes.planner.files, kprobes.compiler.back.llvm, kprobes.compiler.back.native
+import kprobes.symbols.dwarf.types, kprobes.symbols.debugfile, kprobes.symbols.variables
 import kprobes.compiler.front.compile, kprobes.arch.x86_64.clobbers
 from kprobes.model.within import Within
 from bench.handlers import many_lines, ten_lines

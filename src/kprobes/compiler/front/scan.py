@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 _NESTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
+_PLAIN = frozenset({int, str, type(None), tuple})
+
+
 # Where a statement keeps what was counted in it: passes and loops ask again and again.
 _KEPT = "_kprobes_names"
 
@@ -21,12 +24,14 @@ def walk(nodes: Iterable[ast.AST]) -> Iterable[ast.AST]:
     while pending:
         node = pending.pop()
         yield node
-        if not isinstance(node, _NESTED):
-            for value in vars(node).values():
-                if isinstance(value, ast.AST):
-                    pending.append(value)
-                elif isinstance(value, list):
-                    pending += [one for one in value if isinstance(one, ast.AST)]
+        if isinstance(node, _NESTED):
+            continue
+        for value in vars(node).values():
+            kind = type(value)
+            if kind is list:
+                pending += [one for one in value if isinstance(one, ast.AST)]
+            elif kind not in _PLAIN and isinstance(value, ast.AST):
+                pending.append(value)
 
 
 def count_stores(body: Iterable[ast.AST]) -> dict[str, int]:

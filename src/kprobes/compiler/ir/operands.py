@@ -21,6 +21,7 @@ from kprobes.compiler.ir.nodes import (
     ReadText,
     RecordText,
     RestoreCall,
+    Return,
     Slot,
     Terminator,
     Value,
@@ -28,45 +29,59 @@ from kprobes.compiler.ir.nodes import (
 )
 
 FILLS = (ReadText, ReadBytes, RecordText, ConstText, CopyText, BuiltinText, CutText, FormatText)
+# These questions are asked of every node a dozen times: a look at the class alone answers most of them.
+_SETS_SLOT = frozenset({*FILLS, WriteSlot})
+_TAKES_OUT = frozenset({MapRead, QueuePop})
+_COPIES = frozenset({CopyText, CutText})
+_WITH_TEXTS = (MapRead, FormatText)
+_ENDS = frozenset({Jump, Branch, Return})
 
 
 def made(node: Node) -> tuple[Value, ...]:
     """Return the values that *node* defines."""
-    if isinstance(node, MapRead | QueuePop):
+    kind = type(node)
+    if kind in _TAKES_OUT:
+        assert isinstance(node, MapRead | QueuePop)
         return (node.found, *(value for value in node.to if value is not None))
-    if isinstance(node, MapDelete):
+    if kind is MapDelete:
+        assert isinstance(node, MapDelete)
         return (node.found,)
     to = getattr(node, "to", None)
-    return (to,) if isinstance(to, Value) else ()
+    return (to,) if type(to) is Value else ()
 
 
 def used(node: Node | Terminator) -> list[Value]:
     """Return the values that *node* uses, in order."""
-    own = () if isinstance(node, Terminator) else made(node)
-    return [operand for operand in _operands(node) if isinstance(operand, Value) and operand not in own]
+    operands = [operand for operand in _operands(node) if type(operand) is Value]
+    if not operands or type(node) in _ENDS:
+        return operands
+    own = made(node)  # type: ignore[arg-type]  # no terminator
+    return [operand for operand in operands if operand not in own] if own else operands
 
 
 def slots_written(node: Node) -> tuple[Slot, ...]:
     """Return the slots that *node* sets."""
-    if isinstance(node, (*FILLS, WriteSlot)):
-        return (node.slot,)
-    if isinstance(node, MapRead | QueuePop):
-        return tuple(slot for slot in node.texts if slot is not None)
+    kind = type(node)
+    if kind in _SETS_SLOT:
+        return (node.slot,)  # type: ignore[union-attr]  # all of these have one
+    if kind in _TAKES_OUT:
+        return tuple(slot for slot in node.texts if slot is not None)  # type: ignore[union-attr]
     return node.slots if isinstance(node, RestoreCall) else ()
 
 
 def slots_read(node: Node) -> list[Slot]:
     """Return the slots whose content *node* uses, as often as it does."""
-    if isinstance(node, CopyText | CutText):
-        return [node.source]
-    if isinstance(node, MapRead | FormatText):
+    kind = type(node)
+    if kind is ReadSlot:
+        return [node.slot]  # type: ignore[union-attr]
+    if kind in _COPIES:
+        return [node.source]  # type: ignore[union-attr,list-item]
+    if isinstance(node, _WITH_TEXTS):
         operands = node.key if isinstance(node, MapRead) else node.operands
-        return [operand for operand in operands if isinstance(operand, Slot)]
-    if isinstance(node, ReadSlot):
-        return [node.slot]
+        return [operand for operand in operands if type(operand) is Slot]
     if slots_written(node):
         return []
-    return [operand for operand in _operands(node) if isinstance(operand, Slot)]
+    return [operand for operand in _operands(node) if type(operand) is Slot]
 
 
 _NAMES: dict[type, tuple[str, ...]] = {}
@@ -80,7 +95,7 @@ def _operands(node: Node | Terminator) -> list[object]:
     found: list[object] = []
     for name in names:
         part = getattr(node, name)
-        if isinstance(part, tuple):
+        if type(part) is tuple:
             found += part
         else:
             found.append(part)
