@@ -83,6 +83,7 @@ int main(int argc, char **argv)
 		printf(".\n");
 	}
 	set(path, "");
+	set("/proc/sys/debug/kprobes-optimization", "1");
 	set("/sys/kernel/rcu_expedited", "0");
 	return 0;
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kprobes.model.facts import Facts
 
 PLACES = 60
+PATIENCE_S = 40
 LISTED = re.compile(r"(?P<address>[0-9a-f]{16})  k  \S+ *(?P<flags>.*)")
 ERRORS = {
     "EILSEQ": "Invalid or incomplete multibyte or wide character",
@@ -61,8 +62,12 @@ def armed(guest: Guest, places: list[str]) -> tuple[dict[int, str], dict[str, st
         define = f"echo 'p:explained/e{number} {place}' >>kprobe_events"
         enable = f"echo 1 >events/explained/e{number}/enable"
         lines.append(f"{{ {define} && {enable}; }} 2>/tmp/why || echo refused {number} $(tail -n1 /tmp/why)")
-    # the kernel optimises a little later, when every CPU has come by
-    lines += ["sleep 1.2; cat /sys/kernel/debug/kprobes/list", "echo 0 >events/explained/enable", "echo >kprobe_events"]
+    # the kernel optimises later: when every task has come by, and it is done with what others left to be undone
+    list_them = "cat /sys/kernel/debug/kprobes/list"
+    lines.append(
+        f"n=0; until {list_them} | grep -q OPTIMIZED || [ $n -ge {PATIENCE_S} ]; do sleep 1; n=$((n + 1)); done"
+    )
+    lines += [f"sleep 1; {list_them}", "echo 0 >events/explained/enable", "echo >kprobe_events"]
     done = guest.shell("\n".join(lines))
     flags, refused = {}, {}
     for line in done.output.splitlines():
