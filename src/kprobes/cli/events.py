@@ -44,6 +44,8 @@ def run(arguments: Namespace) -> int:
     """Do what was asked for."""
     if arguments.pid is not None:
         raise UsageError("probe events are the kernel's, not a process's", hint="leave -p out; `kprobes list -p PID`")
+    if arguments.command:
+        raise UsageError("`kprobes events` runs no command", hint="leave `-- CMD` out")
     action, names = arguments.action, arguments.names
     if action in ("add", "remove", "enable", "disable") and not names:
         raise UsageError(f"`kprobes events {action}` needs {'a definition' if action == 'add' else 'an event'}")

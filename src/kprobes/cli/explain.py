@@ -31,7 +31,9 @@ def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("place", metavar="SITE", help="a kernel function or function+0x10, or a place in a process")
     parser.add_argument("--step", action="store_true", help="arm it in the process, and show the registers of one hit")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object")
+    parser.add_argument(
+        "--format", choices=("table", "json"), default="table", help="json: one object, and one of the hit"
+    )
     add_target_options(parser)
 
 
@@ -40,12 +42,16 @@ def run(arguments: Namespace) -> int:
     in_process = arguments.pid is not None or bool(arguments.command and not (arguments.vm or arguments.kernel))
     if arguments.step and not in_process:
         raise UsageError("--step carries a probe out in a process", hint="add -p PID or -- CMD")
+    if not in_process and arguments.command:
+        raise UsageError("explaining a place of a kernel runs no command", hint="leave `-- CMD` out")
     if not in_process:
-        _show(_in_kernel(arguments), arguments)
+        _show(_in_kernel(arguments), sys.stdout, arguments.format)
         return 0
     from kprobes.cli.explain_process import explain_in_process
 
-    return explain_in_process(arguments, lambda found: _show(found, arguments))
+    # a program that is started keeps standard output for itself
+    stream = sys.stderr if arguments.command else sys.stdout
+    return explain_in_process(arguments, stream, lambda found: _show(found, stream, arguments.format))
 
 
 def _in_kernel(arguments: Namespace) -> Explained:
@@ -58,14 +64,8 @@ def _in_kernel(arguments: Namespace) -> Explained:
         engine.close()
 
 
-def output_of(arguments: Namespace) -> TextIO:
-    """Return where results go: a program that is started keeps standard output for itself."""
-    return sys.stderr if arguments.command else sys.stdout
-
-
-def _show(found: Explained, arguments: Namespace) -> None:
-    stream = output_of(arguments)
-    if arguments.format == "json":
+def _show(found: Explained, stream: TextIO, form: str) -> None:
+    if form == "json":
         steps = [{name: getattr(step, name) for name in step.__slots__} for step in found.steps]
         row = {"place": found.place, "address": hex(found.address), "way": found.way, "error": found.error}
         stream.write(f"{json.dumps({**row, 'steps': steps})}\n")

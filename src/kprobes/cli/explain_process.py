@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
-from kprobes.cli.explain import output_of
 from kprobes.cli.options import process_of
 from kprobes.decorators import uprobe
 from kprobes.errors import TargetError, UsageError
@@ -15,6 +15,7 @@ from kprobes.model.words import emit, regs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from typing import TextIO
 
     from kprobes.cli.native_workload import NativeWorkload
     from kprobes.cli.parser import Namespace
@@ -27,8 +28,9 @@ _REGISTERS = ("ip", "flags", "ax", "bx", "cx", "dx", "si", "di", "bp", "sp", *(f
 WAIT_S = 10.0
 
 
-def explain_in_process(arguments: Namespace, show: Callable[[Explained], None]) -> int:
-    """Explain the place of *arguments* in a process, and carry the probe out where --step asks for it."""
+def explain_in_process(arguments: Namespace, stream: TextIO, show: Callable[[Explained], None]) -> int:
+    """Explain the place of *arguments* in a process, and carry the probe out, told to *stream*, where --step asks for
+    it."""
     from kprobes.engines.process.engine import ProcessEngine
     from kprobes.engines.process.explaining import explain_process
 
@@ -36,7 +38,7 @@ def explain_in_process(arguments: Namespace, show: Callable[[Explained], None]) 
     assert isinstance(engine, ProcessEngine)
     try:
         show(explain_process(engine.pid, _plan(arguments.place, engine.pid)))
-        return _step(engine, arguments) if arguments.step else 0
+        return _step(engine, arguments, stream) if arguments.step else 0
     finally:
         engine.close()
 
@@ -64,7 +66,7 @@ def _both() -> Generator[None, int, None]:
          r13_=regs.r13, r14_=regs.r14, r15_=regs.r15)  # fmt: skip
 
 
-def _step(engine: ProcessEngine, arguments: Namespace) -> int:
+def _step(engine: ProcessEngine, arguments: Namespace, stream: TextIO) -> int:
     """Arm the place, wait for one hit, and show what its instruction did to the registers.
 
     Return the status of the program, where it was started for this.
@@ -78,8 +80,7 @@ def _step(engine: ProcessEngine, arguments: Namespace) -> int:
         fields = _first_hit(session, workload)
         session.detach()
         if fields is not None:
-            stream = output_of(arguments)
-            stream.write("".join(_changes(fields)))
+            stream.write(_as_json(fields) if arguments.format == "json" else "".join(_changes(fields)))
             stream.flush()
     if fields is None:
         raise TargetError(f"{arguments.place} was not hit", hint="make the program come by meanwhile")
@@ -96,6 +97,11 @@ def _first_hit(session: Session, workload: NativeWorkload) -> dict[str, int] | N
         if gone:
             return None
     return None
+
+
+def _as_json(fields: dict[str, int]) -> str:
+    before = {name: fields[name] for name in _REGISTERS}
+    return json.dumps({"before": before, "after": {name: fields[f"{name}_"] for name in _REGISTERS}}) + "\n"
 
 
 def _changes(fields: dict[str, int]) -> Iterator[str]:

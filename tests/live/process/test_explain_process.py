@@ -56,3 +56,16 @@ def test_a_step_needs_a_process() -> None:
     done = explain("--step", "--vm", "vfs_read")
     assert done.returncode == 2
     assert "--step carries a probe out in a process" in done.stderr
+
+
+def test_one_hit_as_json_has_the_registers_before_and_behind() -> None:
+    first, hit = map(
+        json.loads, explain("--format=json", "--step", "libc:getppid", "--", "sh", "-c", ":").stderr.splitlines()
+    )
+    assert first["way"] == "jump"
+    assert hit["after"]["ip"] - hit["before"]["ip"] == 5
+    assert hit["after"]["ax"] == 0x6E
+
+
+def test_a_command_that_would_not_run_is_refused() -> None:
+    assert "runs no command" in explain("--vm", "vfs_read", "--", "true").stderr
