@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.native.runtime import claim, function
-from kprobes.model.shared import SLOT_DELETED, SLOT_FULL, TABLE_HEADER, TABLE_USED
+from kprobes.compiler.back.native.runtime import claim, function, give_up
+from kprobes.model.shared import SLOT_FULL, TABLE_HEADER
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.text import ModuleText
@@ -58,16 +58,7 @@ next:
 chosen:
   %none = icmp eq ptr %better, null
   br i1 %none, label %no, label %try
-try:
-  %pair = cmpxchg ptr %better, i32 {SLOT_FULL}, i32 {SLOT_DELETED} acq_rel monotonic, align 4
-  %won = extractvalue {{ i32, i1 }} %pair, 1
-  br i1 %won, label %yes, label %no
-yes:
-  %up = getelementptr i8, ptr %table, i64 {TABLE_USED}
-  atomicrmw sub ptr %up, i64 1 monotonic, align 8
-  ret i1 true
-no:
-  ret i1 false"""
+{give_up("%better")}"""
     return function(module, "kp.evict", "i1", "ptr %table, i64 %stride, i64 %mask", body)
 
 

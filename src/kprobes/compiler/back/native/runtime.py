@@ -502,15 +502,11 @@ publish:
   ret ptr %slot"""
 
 
-def forget(module: ModuleText) -> str:
-    """Return the function (table, key, words, stride, mask) -> whether the key was there; it is no more."""
-    looked = find(module)
-    body = f"""start:
-  %slot = call ptr {looked}(ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask)
-  %known = icmp ne ptr %slot, null
-  br i1 %known, label %try, label %no
-try:
-  %pair = cmpxchg ptr %slot, i32 {SLOT_FULL}, i32 {SLOT_DELETED} acq_rel monotonic, align 4
+def give_up(slot: str) -> str:
+    """Return the blocks `try`, which takes the key in *slot* out of %table and returns whether it was there to be
+    taken, and `no`, which returns that it wasn't."""
+    return f"""try:
+  %pair = cmpxchg ptr {slot}, i32 {SLOT_FULL}, i32 {SLOT_DELETED} acq_rel monotonic, align 4
   %won = extractvalue {{ i32, i1 }} %pair, 1
   br i1 %won, label %yes, label %no
 yes:
@@ -519,5 +515,15 @@ yes:
   ret i1 true
 no:
   ret i1 false"""
+
+
+def forget(module: ModuleText) -> str:
+    """Return the function (table, key, words, stride, mask) -> whether the key was there; it is no more."""
+    looked = find(module)
+    body = f"""start:
+  %slot = call ptr {looked}(ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask)
+  %known = icmp ne ptr %slot, null
+  br i1 %known, label %try, label %no
+{give_up("%slot")}"""
     parameters = "ptr %table, ptr %key, i64 %words, i64 %stride, i64 %mask"
     return function(module, "kp.forget", "i1", parameters, body)
