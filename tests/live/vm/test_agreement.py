@@ -6,7 +6,6 @@ A program calls functions with the arguments of the generated hits, over the mem
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,10 @@ from guest_harness import Guest, finish
 
 from kprobes.compiler.ir.nodes import Handler as Made
 from kprobes.engines.vm.attached import GuestAttached
-from kprobes.errors import VerifierError
 
 HANDLERS = int(os.environ.get("KPROBES_AGREE_IN_GUESTS", "100"))
 HITS = 5
 SEED = 77
-
-
-# A verifier follows every way through branches and the loops behind them, and gives up on a few handlers.
-TOO_LONG = re.compile(r"program h(\d+): .*(too large|too complex)")
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +28,11 @@ def chosen() -> list[tuple[Handler, Made]]:
 
 
 def attached(guest: Guest, chosen: list[tuple[Handler, Made]]) -> tuple[Planned, GuestAttached]:
-    """Attach the handlers *chosen* in the guest, all but the very few that are too long for its verifier."""
+    """Attach the handlers *chosen* in the guest: its verifier takes each of them."""
     features = guest.machine.facts().features
-    offsets, kept = places(guest.programs / "agree"), list(chosen)
-    while True:
-        planned = plan_in_file("/root/agree", offsets, kept, shards=2, compare_exchange=bool(features.attach_cookie))
-        try:
-            return planned, guest.machine.attach(planned.plan)
-        except VerifierError as error:
-            found = TOO_LONG.search(str(error))
-            if found is None or len(kept) <= 0.97 * HANDLERS:
-                raise
-            kept = [one for one in kept if one[1].name != f"h{found[1]}"]
+    offsets, exchange = places(guest.programs / "agree"), bool(features.attach_cookie)
+    planned = plan_in_file("/root/agree", offsets, chosen, shards=2, compare_exchange=exchange)
+    return planned, guest.machine.attach(planned.plan)
 
 
 def test_generated_handlers_load_and_agree_with_the_interpreter(guest: Guest, chosen, tmp_path: Path):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-HANDLERS = int(os.environ.get("KPROBES_AGREE_HANDLERS", "2080"))
+USUAL = 2080
+HANDLERS = int(os.environ.get("KPROBES_AGREE_HANDLERS", str(USUAL)))
 HITS = 5
 SEED = os.environ.get("KPROBES_AGREE_SEED", "1")
 SEARCHES = 8  # each with a seed of its own, whatever the number of CPUs
@@ -44,5 +45,8 @@ def test_generated_handlers_agree_on_all_engines(capsys):
         print(f"\nagreement: {dict(figures)}")
     assert figures["handlers"] >= 0.95 * HANDLERS
     assert figures["native cases"] >= 0.95 * HITS * HANDLERS
-    assert figures["too long for the verifier"] <= figures["handlers"] // 100
+    # Of other handlers two in a thousand are too much for a verifier.
+    assert figures["too long for the verifier"] <= (
+        0 if SEED == "1" and HANDLERS == USUAL else figures["handlers"] // 100
+    )
     assert os.geteuid() or figures["bpf cases"] >= figures["native cases"] // 2
