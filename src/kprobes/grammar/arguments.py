@@ -11,7 +11,7 @@ from kprobes.grammar.fetch import parse_term
 from kprobes.grammar.numbers import WORD, leading, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.scan import COMM, DATA, IMMEDIATE, MEMORY, USER_MEMORY, VALUE, Scan
-from kprobes.grammar.terms import AllParameters, Argument, BitField, FetchType
+from kprobes.model.definition import AllParameters, Argument, BitField, FetchType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

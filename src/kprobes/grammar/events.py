@@ -14,8 +14,8 @@ from kprobes.frozen import dataclass, replace
 from kprobes.grammar.facts import DEFAULT, MAX_BODY, MAX_LINE, Dialect, dialect
 from kprobes.grammar.probes import Reader
 from kprobes.grammar.refusal import Refused, as_error, as_text
-from kprobes.grammar.terms import AddressPlace, Definition, Deletion, FilePlace
 from kprobes.grammar.world import UNKNOWN, World
+from kprobes.model.definition import AddressPlace, Definition, Deletion, FilePlace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from kprobes.grammar import fields
 from kprobes.grammar.facts import MAX_STACK
 from kprobes.grammar.numbers import WORD, decimal, signed, unsigned
 from kprobes.grammar.scan import COMM, DATA, ENTRY_DATA, IMMEDIATE, MEMORY, STACK_POINTER, USER_MEMORY, Scan
-from kprobes.grammar.terms import (
+from kprobes.model.definition import (
     Comm,
     FileAddress,
     FunctionArgument,
@@ -32,7 +32,7 @@ from kprobes.grammar.terms import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kprobes.grammar.terms import Term
+    from kprobes.model.definition import Term
 
 REGISTERS = {name: Register(name) for name in PT_REGS}
 

@@ -9,14 +9,14 @@ from errno import EINVAL, ENOENT, EOPNOTSUPP
 
 from kprobes.grammar.refusal import UNTOLD
 from kprobes.grammar.scan import ENTRY_DATA, MEMORY
-from kprobes.grammar.terms import Field, Parameter, ReturnValue
 from kprobes.model.ctype import Array, Enum, Int, Pointer, Struct, Void
+from kprobes.model.definition import Field, Parameter, ReturnValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.grammar.scan import Scan
-    from kprobes.grammar.terms import Term
     from kprobes.model.ctype import CType, Types
+    from kprobes.model.definition import Term
 
 
 def parse_variable(scan: Scan, text: str) -> Term:

@@ -13,15 +13,15 @@ from kprobes.grammar.numbers import WORD, signed, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.registration import Registration
 from kprobes.grammar.scan import Site
-from kprobes.grammar.terms import AddressPlace, Definition, FilePlace, KernelPlace
+from kprobes.model.definition import AddressPlace, Definition, FilePlace, KernelPlace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.grammar.facts import Dialect
-    from kprobes.grammar.terms import Argument
     from kprobes.grammar.world import World
+    from kprobes.model.definition import Argument
 
 _good_group = re.compile(f"[{LETTERS}_-][{LETTERS}_0-9-]*").fullmatch
 RETURN = "%return"

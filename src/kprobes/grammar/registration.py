@@ -10,13 +10,13 @@ from errno import EINVAL, ENOENT
 from kprobes.grammar.fetch import split_offset
 from kprobes.grammar.numbers import signed
 from kprobes.grammar.refusal import Refused
-from kprobes.grammar.terms import AddressPlace, Field, KernelPlace, Memory, SymbolAddress
+from kprobes.model.definition import AddressPlace, Field, KernelPlace, Memory, SymbolAddress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.grammar.facts import Dialect
-    from kprobes.grammar.terms import Definition, Term
     from kprobes.grammar.world import World
+    from kprobes.model.definition import Definition, Term
 
 KERNEL_HALF = 0xFFFF800000000000
 ENDBR = 4  # bytes of ENDBR64

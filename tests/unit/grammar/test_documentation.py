@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kprobes.grammar.events import Events, parse
 from kprobes.grammar.facts import FEATURES, KERNELS
-from kprobes.grammar.terms import Memory, Register
+from kprobes.model.definition import Memory, Register
 
 PAGE = (Path(__file__).parents[3] / "docs/definitions.md").read_text()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kprobes.grammar.events import Events
 from kprobes.grammar.facts import KERNELS
-from kprobes.grammar.terms import AddressPlace, Definition
+from kprobes.model.definition import AddressPlace, Definition
 
 PIECES = [
     "p", "r", "-", ":", "/", ".", " ", "\t", "vfs_read", "/bin/sh:", "mine", "a", "=", "%", "di", "$", "stack",

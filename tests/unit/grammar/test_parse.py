@@ -3,7 +3,7 @@ import pytest
 from kprobes.errors import DefinitionError, UsageError
 from kprobes.grammar.events import parse
 from kprobes.grammar.facts import KERNELS, dialect
-from kprobes.grammar.terms import (
+from kprobes.model.definition import (
     AddressPlace,
     BitField,
     Comm,
