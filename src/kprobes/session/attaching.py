@@ -1,0 +1,168 @@
+"""Attaching: probes are planned for a target and put in place."""
+
+from __future__ import annotations
+
+from kprobes.engines.targets import Kernel
+from kprobes.errors import (
+    HandlerWarning,
+    KprobesError,
+    SyscallError,
+    UnprobeableError,
+    UnsupportedError,
+    UsageError,
+    VerifierError,
+)
+from kprobes.frozen import replace
+from kprobes.model.plan import Way
+from kprobes.model.within import ANYWHERE, Within
+from kprobes.session.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kprobes.engines.port import Attached, Engine
+    from kprobes.engines.targets import Target
+    from kprobes.events.recording import Recorder
+    from kprobes.model.plan import Plan
+    from kprobes.model.probe import Probe
+    from kprobes.symbols.frames import KernelFrames, UserFrames
+
+# Ways that a kernel may refuse for one function while the next still works.
+FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Way.KRETPROBE_MULTI}))
+
+
+def attach(
+    *probes: Probe, to: Target | None = None, warnings: bool = True, settings: Mapping[str, object] | None = None
+) -> Session:
+    """Attach *probes* to a target (default: this machine's kernel) and return the session, which detaches when closed.
+
+    What is probably not meant in the handlers is told as a `HandlerWarning`, by Python's own `warnings`, unless
+    *warnings* is false; `session.warnings` has it. *settings* gives `Setting`s of the handlers their values by name.
+
+    Raises:
+        KprobesError: a leaf of it says what can't be done, and why; nothing stays attached.
+    """
+    engine = (to or Kernel()).open()
+    try:
+        session = attach_to(engine, *probes, within=within_of(engine), settings=settings)
+    except BaseException:
+        engine.close()
+        raise
+    if warnings and session.warnings:
+        _warn(session)
+    return session
+
+
+def _warn(session: Session) -> None:
+    """Hand the warnings to Python's machinery, which may be told to raise them."""
+    from warnings import warn_explicit
+
+    try:
+        for one in session.warnings:
+            warn_explicit(str(one), HandlerWarning, one.file, one.line)
+    except HandlerWarning:
+        session.close()
+        raise
+
+
+def within_of(engine: Engine) -> Within:
+    """Return the process that *engine* probes natively, if it is one that does."""
+    pid = getattr(engine, "pid", 0) if getattr(engine, "is_native", False) else 0
+    return Within(pid, native=True) if pid else ANYWHERE
+
+
+def attach_to(
+    engine: Engine,
+    *probes: Probe,
+    within: Within = ANYWHERE,
+    settings: Mapping[str, object] | None = None,
+    recorder: Recorder | None = None,
+) -> Session:
+    """Attach *probes* through an open *engine*, which the session closes with itself.
+
+    *within* limits probes of files to one process. Where the target refuses a fast way in, the next one is taken. What
+    the handlers see goes to *recorder*.
+
+    Raises:
+        KprobesError: as `attach`; the engine stays the caller's then.
+    """
+    wanted = probes
+    if settings:
+        from kprobes.planner.settings import with_settings
+
+        wanted = with_settings(probes, settings)
+    if recorder is not None:
+        wanted = tuple(replace(probe, record=True) for probe in wanted)
+    plan, attached, frames = _attach(engine, wanted, within)
+    session = Session(engine, plan, attached, frames, probes=probes, settings=settings, recorder=recorder)
+    if recorder is not None:
+        _begin_recording(recorder, plan, probes, None if within.native else engine)
+    return session
+
+
+def _begin_recording(recorder: Recorder, plan: Plan, probes: Sequence[Probe], engine: Engine | None) -> None:
+    """Write what a replay must know of the target; *engine* is that of a kernel."""
+    meta: dict[str, object] = {"probes": [[probe.kind, list(probe.places)] for probe in probes]}
+    types = b""
+    if engine is not None:
+        facts = engine.facts()
+        points = [site.name for site in plan.sites if plan.probes[site.probe].kind == "tracepoint"]
+        meta["formats"] = {name: facts.text(f"format:{name.replace(':', '/', 1)}") for name in points}
+        path = facts.btf() if any(probe.kind not in ("uprobe", "uretprobe") for probe in plan.probes) else None
+        if path:
+            with open(path, "rb") as file:  # noqa: PTH123
+                types = file.read()
+    recorder.begin(plan, meta, types)
+
+
+def _attach(
+    engine: Engine, probes: tuple[Probe, ...], within: Within
+) -> tuple[Plan, Attached, KernelFrames | UserFrames | None]:
+    if within.native:
+        from kprobes.planner.cache import cached_process_plan
+
+        plan = cached_process_plan(probes, within)
+        frames = None
+        if plan.unwinding:
+            from kprobes.symbols.frames import UserFrames
+
+            frames = UserFrames(within.pid)
+            frames.remember()  # a short program has ended when the first stack is read
+        return plan, engine.attach(plan), frames
+    return *_attach_in_kernel(engine, probes, within), None
+
+
+def _attach_in_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
+    """Plan and attach, giving up the faster ways one by one where the target refuses them."""
+    from kprobes.planner.cache import cached_plan
+
+    avoid: frozenset[str] = frozenset()
+    refused: KprobesError | None = None
+    for family in (*FALLBACKS, frozenset[str]()):
+        plan = cached_plan(probes, engine.facts(), avoid, within=within)
+        try:
+            return plan, engine.attach(plan)
+        except (UnprobeableError, UnsupportedError, SyscallError, VerifierError) as error:
+            taken = {way for probe in plan.probes for way in probe.ways}
+            remaining = (frozenset().union(*FALLBACKS) & taken) - avoid  # a way that the user forces is taken again
+            if not remaining:
+                raise error from refused
+            refused = error
+            avoid |= family if family & taken else remaining
+    raise UsageError("no way in is left")  # pragma: no cover - the last round raises
+
+
+def kallsyms_lookup_name(name: str, target: Target | None = None) -> int:
+    """Return the address of the kernel symbol *name* (0 where addresses are hidden).
+
+    Raises:
+        SymbolNotFoundError, AmbiguousSymbolError: with the nearest names, or the candidates.
+    """
+    from kprobes.symbols.kallsyms import Kallsyms
+
+    engine = (target or Kernel()).open()
+    try:
+        return Kallsyms.load(engine.facts().kallsyms()).kallsyms_lookup_name(name)
+    finally:
+        engine.close()
