@@ -174,7 +174,9 @@ class EventTables:
         self._stream = stream
         self._known = session.known
         shown = [
-            layout for layout in session.plan.events if any(one.kind in ("cgroup", "symbol") for one in layout.fields)
+            layout
+            for layout in session.plan.events
+            if any(one.kind in ("cgroup", "symbol", "symstr") for one in layout.fields)
         ]
         self._named = {layout.id for layout in shown}
         self._tables = {

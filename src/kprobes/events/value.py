@@ -50,6 +50,17 @@ class KnownAddress(SymbolAddress):
         return KnownAddress, (int(self), self.name)
 
 
+class Character(int):
+    """A character: prints as the kernel shows it, `'a'`."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return f"'{chr(self)}'"
+
+    __repr__ = __str__
+
+
 class IPv4(int):
     """An IPv4 address, as its four bytes lie in memory: prints as `192.0.2.1`."""
 
@@ -199,7 +210,9 @@ CONVERTERS: dict[str, Callable[..., object]] = {
     "hex": Address,
     "bool": bool,
     "str": text_of,
+    "char": Character,
     "symbol": SymbolAddress,
+    "symstr": SymbolAddress,
     "ipv4": IPv4,
     "cgroup": CgroupId,
     "stack": StackId,

@@ -31,9 +31,10 @@ class Field:
 
     Integers that have *names* for their values are shown by them; with *flags* a value is a set of bits that do.
 
-    Kinds: `int` (signed), `uint`, `hex` (pointers), `bool`, `str` (NUL-terminated bytes), `symbol` (an address shown by
-    name), `cgroup` (its id), `ipv4` (four bytes in network order), `stack` and `user_stack` (i64 id in the stack map,
-    negative is an errno), `site` (u32 index of a site).
+    Kinds: `int` (signed), `uint`, `hex` (pointers), `bool`, `char` (a character), `str` (NUL-terminated bytes),
+    `symbol` (an address shown by name), `symstr` (the same, as a string), `cgroup` (its id), `ipv4` (four bytes in
+    network order), `stack` and `user_stack` (i64 id in the stack map, negative is an errno), `site` (u32 index of a
+    site).
     """
 
     name: str
@@ -46,13 +47,15 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class EventLayout:
-    """One kind of record. *template* is a `str.format` template over the fields for `log`, or empty."""
+    """One kind of record. *template* is a `str.format` template over the fields for `log`, or empty; *definition* the
+    text of the kernel's definition whose event it is (see `model.fetched`), or empty."""
 
     id: int
     name: str
     size: int
     fields: tuple[Field, ...]
     template: str = ""
+    definition: str = ""
 
 
 @dataclass(frozen=True, slots=True)

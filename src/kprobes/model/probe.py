@@ -55,6 +55,19 @@ class AutoHandler:
     values: object = None
 
 
+@dataclass(frozen=True, slots=True)
+class FetchHandler:
+    """A handler that a definition in the kernel's language stands for: its event, with what its arguments fetch.
+
+    *text* is the definition as it was given, which is parsed only where a plan is made. *filter* is an event filter,
+    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`).
+    """
+
+    text: str
+    filter: str = ""
+    strings: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
     """One probe as asked: *places* are spelled as the user did; without *handler* hits are only counted.

@@ -141,6 +141,7 @@ _SHOW: dict[str, Show] = {
     "uint": int.__repr__,
     "hex": _show_hex,
     "symbol": _show_symbol,
+    "symstr": _show_symbol,
     "ipv4": _show_any,
     "cgroup": _show_any,
     "time": _show_time,
