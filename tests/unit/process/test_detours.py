@@ -6,8 +6,9 @@ import pytest
 
 from kprobes.arch.x86_64.decode import decode
 from kprobes.arch.x86_64.patch import Patch, Range, Tactic
-from kprobes.engines.process.detours import CodeArea, Detours, merged_pages, moves_call, settle
+from kprobes.engines.process.detours import CodeArea, Detours, merged_pages
 from kprobes.engines.process.memory import Room
+from kprobes.engines.process.settling import moves_call, settle
 from kprobes.errors import UnsupportedError
 
 CODE = 0x5555_0000_1000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process import procfs
 from kprobes.engines.process.arming import Objects, arrange
-from kprobes.engines.process.detours import CrowdedError, moves_call, settle, with_victims
+from kprobes.engines.process.settling import CrowdedError, moves_call, settle, with_victims
 from kprobes.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.native.runtime import claim, function, give_up
+from kprobes.compiler.back.native.runtime import function
+from kprobes.compiler.back.native.tables import claim, give_up
 from kprobes.model.shared import SLOT_FULL, TABLE_HEADER
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ chosen:
 
 
 def claim_stamped(module: ModuleText) -> str:
-    """Return the function `runtime.claim` for a table whose oldest key goes when there are *most* of them."""
+    """Return the function `tables.claim` for a table whose oldest key goes when there are *most* of them."""
     made, room = claim(module), _evict(module)
     body = f"""start:
   br label %loop

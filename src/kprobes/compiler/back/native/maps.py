@@ -17,7 +17,7 @@ from kprobes.compiler.back.elements import (
 )
 from kprobes.compiler.back.fields import record
 from kprobes.compiler.back.memory import copy, zero
-from kprobes.compiler.back.native import runtime
+from kprobes.compiler.back.native import tables
 from kprobes.compiler.back.native.eviction import claim_stamped, time_stamp
 from kprobes.compiler.back.native.queues import pop, push
 from kprobes.compiler.ir.nodes import I64, U64
@@ -55,7 +55,7 @@ def _claimed(part: NativePart, layout: MapLayout, key: str, value: str = "null")
     where what follows it must end."""
     text = part.text
     is_stamped = layout.kind == "lru"
-    claim = claim_stamped(text.module) if is_stamped else runtime.claim(text.module)
+    claim = claim_stamped(text.module) if is_stamped else tables.claim(text.module)
     begins_with = _stamped(part, layout, value) if is_stamped else value
     slot = _call(part, claim, "ptr", layout, key, f"i64 {layout.max_entries}", f"ptr {begins_with}")
     full, there, end = text.label("full"), text.label("there"), text.label("added")
@@ -185,7 +185,7 @@ def map_read(part: NativePart, node: MapRead) -> None:
     if layout.kind == "array":
         array_read(part, node)
         return
-    slot = _call(part, runtime.find(text.module), "ptr", layout, key_of(part, layout, node.key))
+    slot = _call(part, tables.find(text.module), "ptr", layout, key_of(part, layout, node.key))
     clear_texts(part, node)
 
     def find() -> str:
@@ -239,5 +239,5 @@ def queue_pop(part: NativePart, node: QueuePop) -> None:
 def map_delete(part: NativePart, node: MapDelete) -> None:
     """Forget a key."""
     layout = part.layout(node.map)
-    found = _call(part, runtime.forget(part.text.module), "i1", layout, key_of(part, layout, node.key))
+    found = _call(part, tables.forget(part.text.module), "i1", layout, key_of(part, layout, node.key))
     part.bind(node.found, found)

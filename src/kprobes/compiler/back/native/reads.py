@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.memory import copy, zero
-from kprobes.compiler.back.native import runtime
+from kprobes.compiler.back.native import memory
+from kprobes.compiler.back.native.runtime import system_call
 from kprobes.compiler.back.texts import const_text
 from kprobes.compiler.ir.nodes import BuiltinText, ConstText, ReadBytes, ReadText
 from kprobes.errors import InternalError
@@ -28,7 +29,7 @@ def read(part: NativePart, to: str, size: int, address: tuple[str, int, str, Pla
     if offset:
         base = part.text.let(f"add i64 {base}, {offset}")
     part.world(0)
-    function = (runtime.read_text if text else runtime.read)(part.text.module)
+    function = (memory.read_text if text else memory.read)(part.text.module)
     stack = part.register("sp")
     part.fault(part.text.let(f"call i64 {function}(ptr {to}, i64 {base}, i64 {size}, i64 {stack}, ptr %block)"))
 
@@ -81,7 +82,7 @@ def _comm(part: NativePart, to: str, size: int, align: int) -> None:
     text.branch(text.let(f"and i1 {is_own}, {may}"), call, other)
     text.start(call)
     place = text.let(f"ptrtoint ptr {own} to i64")
-    text.let(runtime.system_call(_SYS_PRCTL, str(_PR_GET_NAME), place))
+    text.let(system_call(_SYS_PRCTL, str(_PR_GET_NAME), place))
     ways.append((own, text.block))
     text.jump(end)
     text.start(other)
