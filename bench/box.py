@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Figure
 from bench.lab import Lab, in_turns
-from kprobes.engines.vm.command import KERNEL_WORDS, PROGRAM
+from kprobes.engines.vm.arches import X86_64
+from kprobes.engines.vm.command import kernel_words
 from kprobes.engines.vm.cpio import CpioWriter
 from kprobes.engines.vm.kernels import DEFAULT_KERNEL, KernelImage, open_kernel
 
@@ -76,9 +77,9 @@ def _plain_boot(lab: Lab, kernel: KernelImage) -> list[str]:
     writer.close()
     path = lab.directory / "init.cpio"
     path.write_bytes(archive.getvalue())
-    words = KERNEL_WORDS.partition(" rdinit=")[0]
+    words = kernel_words(X86_64).partition(" rdinit=")[0]
     return [
-        *(PROGRAM, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc"),
+        *(X86_64.program, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "pc"),
         *("-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "512", "-serial", "stdio"),
         *("-kernel", kernel.boot, "-initrd", str(path), "-append", words),
     ]

@@ -9,33 +9,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kprobes.engines.vm.arches import guest_arch
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from kprobes.engines.vm.arches import GuestArch
     from kprobes.engines.vm.kernels import KernelImage
 
-PROGRAM = "qemu-system-x86_64"
 PORTS = 8
-# QEMU 7.2 miscompiles cmpxchg16b, which kills 6.12 guests at random. Without erms and fsrm the kernel copies and clears
-# by words: an emulated `rep movsb` goes byte by byte (writing files is three times as fast without).
-CPU = "max,-cx16,-erms,-fsrm"
 
 # One thread takes turns with the CPUs. With a thread for each, QEMU before 8.1 may keep a translation of code that
 # another CPU rewrites at that moment: an int3 that the kernel has long replaced is met, and the guest dies of it.
 TCG = "tcg,thread=single"
 
-# nokaslr: the addresses of symbols are the same each time and can be kept. no_timer_check and tsc=reliable: an emulated
-# timer needs no calibration. The two initcalls load the certificates that sign modules (the channel's go without) and
-# test a random number generator for 0.16 s. rcu_expedited: each link that is closed waits for RCU several times, and
-# an emulated CPU takes its time: 73 kprobes came off in 20 s.
-KERNEL_WORDS = (
-    "console=ttyS0 quiet loglevel=4 nokaslr mitigations=off init_on_alloc=0 oops=panic panic=-1 "
-    "tsc=reliable no_timer_check cryptomgr.notests audit=0 nowatchdog random.trust_cpu=on rcupdate.rcu_expedited=1 "
-    "initcall_blacklist=load_system_certificate_list,jent_mod_init "
+# nokaslr: the addresses of symbols are the same each time and can be kept. The initcalls load the certificates that sign
+# modules (the channel's go without), and test a random number generator for 0.16 s and a key derivation for longer.
+# rcu_expedited: each link that is closed waits for RCU several times, and an emulated CPU takes its time: 73 kprobes
+# came off in 20 s.
+_WORDS = (
+    "quiet loglevel=4 nokaslr mitigations=off init_on_alloc=0 oops=panic panic=-1 "
+    "cryptomgr.notests audit=0 nowatchdog random.trust_cpu=on rcupdate.rcu_expedited=1 "
+    "initcall_blacklist=load_system_certificate_list,jent_mod_init,crypto_kdf108_init "
     f"KPROBES_PORTS={PORTS} "
     "rdinit=/usr/bin/python3 LD_LIBRARY_PATH=/usr/lib -- -I -S -B /usr/lib/start.py"
 )
+
+
+def kernel_words(arch: GuestArch) -> str:
+    """Return the kernel's command line."""
+    return f"{arch.words} {_WORDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +63,16 @@ def machine_command(kernel: KernelImage, initramfs: Path, shape: GuestShape, mem
 
     A machine that is to be restored needs the same words as the one that was saved, apart from *memory.shared*.
     """
+    arch = guest_arch(kernel.arch)
     backing = f"memory-backend-file,id=memory,size={shape.memory_mb}M,mem-path={_escaped(memory.path)}"
     return [
-        PROGRAM,
+        arch.program,
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-object", f"{backing},share={'on' if memory.shared else 'off'}"),
-        *("-machine", "pc,memory-backend=memory", "-accel", TCG),
-        *("-cpu", CPU, "-smp", str(shape.cpus), "-m", str(shape.memory_mb)),
+        *("-machine", f"{arch.machine},memory-backend=memory", "-accel", TCG),
+        *("-cpu", arch.cpu, "-smp", str(shape.cpus), "-m", str(shape.memory_mb)),
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
-        *("-kernel", kernel.boot, "-initrd", str(initramfs), "-append", KERNEL_WORDS),
+        *("-kernel", kernel.boot, "-initrd", str(initramfs), "-append", kernel_words(arch)),
     ]
 
 

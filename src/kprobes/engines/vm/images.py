@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm import cache
-from kprobes.engines.vm.command import CPU, KERNEL_WORDS, PROGRAM, GuestShape
+from kprobes.engines.vm.arches import guest_arch
+from kprobes.engines.vm.command import GuestShape, kernel_words
 from kprobes.engines.vm.recipe import Recipe, recipe_of
-from kprobes.errors import TargetError, UnsupportedError
+from kprobes.errors import TargetError
 
 if TYPE_CHECKING:
     from kprobes.engines.vm.channel import Channel
@@ -69,7 +70,7 @@ def open_image(kernel: KernelImage, shape: GuestShape, progress: Progress | None
         UnsupportedError: there is no QEMU.
         TargetError: the guest did not come up.
     """
-    recipe = recipe_of(kernel)
+    recipe = recipe_of(kernel, progress)
     name = f"{kernel.name}-c{shape.cpus}-m{shape.memory_mb}"
     directory = cache.cache_directory("machines") / f"{name}-{_key(recipe)}"
     image = Image(kernel, shape, recipe, directory)
@@ -103,12 +104,15 @@ def _complete(image: Image) -> bool:
 
 
 def _key(recipe: Recipe) -> str:
-    program = shutil.which(PROGRAM)
+    arch = guest_arch(recipe.kernel.arch)
+    program = shutil.which(arch.program)
     if program is None:
-        raise UnsupportedError(f"there is no {PROGRAM}", hint="apt-get install qemu-system-x86")
+        from kprobes.engines.vm.qemu import missing
+
+        raise missing(arch.program)
     status = Path(program).stat()
     emulator = f"{program} {status.st_size} {status.st_mtime_ns}"
-    made_of = f"{LAYOUT} {recipe.key()} {recipe.kernel.boot} {emulator} {CPU} {KERNEL_WORDS}"
+    made_of = f"{LAYOUT} {recipe.key()} {recipe.kernel.boot} {emulator} {arch.machine} {arch.cpu} {kernel_words(arch)}"
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 

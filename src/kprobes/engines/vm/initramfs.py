@@ -17,6 +17,7 @@ from kprobes.engines.vm.interpreter import Interpreter, Module, loadable_part, m
 
 if TYPE_CHECKING:
     from kprobes.engines.vm.recipe import Recipe
+    from kprobes.engines.vm.userland import Userland
 
 START = "/usr/lib/start.py"
 START_TEXT = "from kprobes.engines.vm.guest.agent import main\nmain()\n"
@@ -35,7 +36,6 @@ LINKS = {
     "lib": "usr/lib",
     "lib64": "usr/lib",
     "usr/lib64": "lib",
-    "usr/lib/x86_64-linux-gnu": ".",
 }
 
 
@@ -49,14 +49,20 @@ def build(recipe: Recipe) -> bytes:
     writer = CpioWriter(stream)
     for name in EMPTY:
         writer.directory(name)
-    for name, target in LINKS.items():
+    for name, target in {**LINKS, f"usr/lib/{recipe.kernel.arch}-linux-gnu": "."}.items():
         writer.symlink(name, target)
     writer.character_device("dev/console", 5, 1)
     writer.character_device("dev/null", 1, 3, 0o666)
     for name, text in ETC.items():
         writer.file(name, text.encode())
-    _add_busybox(writer, recipe.busybox)
-    _add_python(writer, recipe.interpreter, module_closure(recipe.interpreter, recipe.root, list(recipe.sources)))
+    modules = module_closure(recipe.interpreter, recipe.root, list(recipe.sources))
+    if recipe.userland is None:
+        _add_busybox(writer, recipe.busybox)
+        _add_python(writer, recipe.interpreter, modules)
+    else:
+        # it makes its links itself, since it can't run here (`guest.system.set_up`)
+        writer.file("usr/bin/busybox", recipe.busybox.read_bytes(), 0o755)
+        _add_foreign_python(writer, recipe.userland, modules)
     writer.file(START, START_TEXT.encode())
     if recipe.kernel.modules:
         for module in sorted(Path(recipe.kernel.modules).iterdir()):
@@ -92,6 +98,30 @@ def _add_python(writer: CpioWriter, interpreter: Interpreter, modules: list[Modu
     writer.file("usr/bin/python3", _stripped(interpreter.executable), 0o755)
     for name, path in shared_libraries(binaries).items():
         writer.file(f"usr/lib/{Path(name).name}", _stripped(path), 0o755)
+
+
+def _add_foreign_python(writer: CpioWriter, userland: Userland, modules: list[Module]) -> None:
+    """Add the Python of another architecture; its modules compiled where this Python is of the same version."""
+    library = f"usr/lib/{userland.python}"
+    writer.directory(f"{library}/lib-dynload")
+    found = [("os", userland.library / "os.py"), *userland.modules({module.name for module in modules})]
+    ours = [module for module in modules if module.name.startswith("kprobes.")]
+    theirs = [Module(name, str(path), path.name == "__init__.py") for name, path in dict(found).items()]
+    binaries = [userland.executable]
+    for module in (*theirs, *ours):
+        path = Path(module.origin)
+        if path.suffix == ".so":
+            if userland.can_load(path):
+                binaries.append(path)
+                writer.file(f"{library}/lib-dynload/{path.name}", _stripped(path), 0o755)
+        elif userland.is_ours:
+            writer.file(f"{library}/{_place_of(module)}", compile_module(module))
+        else:
+            writer.file(f"{library}/{_place_of(module).removesuffix('c')}", path.read_bytes())
+    writer.directory(f"{library}/kprobes")
+    writer.file("usr/bin/python3", _stripped(userland.executable), 0o755)
+    for name, path in userland.libraries(binaries).items():
+        writer.file(f"usr/lib/{name}", _stripped(path), 0o755)
 
 
 def compile_module(module: Module) -> bytes:

@@ -1,7 +1,9 @@
 """A kernel to boot: by version from the distribution, or any bzImage. Unpacked once into the cache.
 
 kernels/6.12/           the image and the modules that the channel needs, and `kernel.json`, which names them
-kernels/file-<hash>/    the same of a bzImage given by its path
+kernels/6.12-arm64/     the same for another architecture
+kernels/userland-arm64/ Python and busybox for guests of that
+kernels/file-<hash>/    the same as first of a bzImage given by its path
 """
 
 from __future__ import annotations
@@ -13,15 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm import cache
+from kprobes.engines.vm.arches import AARCH64, X86_64, kernel_name, split_name
 from kprobes.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kprobes.engines.vm.arches import GuestArch
+
     Progress = Callable[[str, int, int], None]
 
 DEFAULT_KERNEL = "6.12"
-KERNEL_NAMES = ("5.10", "6.1", "6.12", "7.2")
+KERNEL_NAMES = X86_64.versions
+FOREIGN_NAMES = tuple(kernel_name(version, AARCH64.name) for version in AARCH64.versions)
 LAYOUT = 1
 
 
@@ -29,7 +35,8 @@ LAYOUT = 1
 class KernelImage:
     """What is booted. *boot* is the uncompressed kernel, or the bzImage where it can't be unpacked.
 
-    *modules* is the directory that holds `kernel/` and `modules.dep`, or empty. *key* names the image by its content.
+    *modules* is the directory of those that the channel needs, or empty. *key* names the image by its content. *arch* is
+    what the kernel calls its architecture.
     """
 
     name: str
@@ -38,6 +45,7 @@ class KernelImage:
     modules: str
     key: str
     build_id: str
+    arch: str = X86_64.name
 
 
 def open_kernel(name: str, progress: Progress | None = None) -> KernelImage:
@@ -53,10 +61,9 @@ def open_kernel(name: str, progress: Progress | None = None) -> KernelImage:
     """
     if "/" in name or Path(name).is_file():
         return _open_file(Path(name))
-    if name not in KERNEL_NAMES:
-        raise UsageError(
-            f"no kernel {name!r}", hint=f"known versions: {', '.join(KERNEL_NAMES)}; or give the path of a bzImage"
-        )
+    if name not in KERNEL_NAMES + FOREIGN_NAMES:
+        known = ", ".join(KERNEL_NAMES + FOREIGN_NAMES)
+        raise UsageError(f"no kernel {name!r}", hint=f"known versions: {known}; or give the path of a bzImage")
     directory = cache.cache_directory("kernels") / name
     return _read(directory) or _fetch(name, directory, progress)
 
@@ -120,13 +127,8 @@ def _install(name: str, image: Path, modules: Path | None, directory: Path) -> K
     import hashlib
     import shutil
 
-    from kprobes.engines.vm import bzimage
-
     content = image.read_bytes()
-    release = bzimage.release_of(content)
-    kernel = bzimage.unpack_kernel(content)
-    if kernel is not None and not bzimage.has_pvh_entry(kernel):
-        kernel = None
+    release, kernel, build_id = _look_into(content, split_name(name)[1])
     staging = cache.private_directory(directory.with_name(f".{directory.name}.{os.getpid()}"))
     (staging / "boot").write_bytes(kernel or content)
     if modules is not None:
@@ -137,7 +139,8 @@ def _install(name: str, image: Path, modules: Path | None, directory: Path) -> K
         boot=str(directory / "boot"),
         modules=str(directory / "modules") if modules is not None else "",
         key=hashlib.sha256(content).hexdigest()[:16],
-        build_id=bzimage.build_id_of(kernel) if kernel is not None else "",
+        build_id=build_id,
+        arch=split_name(name)[1].name,
     )
     (staging / "kernel.json").write_text(
         json.dumps({"layout": LAYOUT, "size": len(kernel or content), **asdict(described)})
@@ -145,6 +148,21 @@ def _install(name: str, image: Path, modules: Path | None, directory: Path) -> K
     shutil.rmtree(directory, ignore_errors=True)
     staging.rename(directory)
     return described
+
+
+def _look_into(content: bytes, arch: GuestArch) -> tuple[str, bytes | None, str]:
+    """Return a kernel image's release, what of it is to be booted if not the file itself, and its build-id."""
+    from kprobes.engines.vm import bzimage
+
+    if arch is AARCH64:
+        from kprobes.engines.vm import arm64image
+
+        return arm64image.release_of(content), None, ""
+    release = bzimage.release_of(content)
+    kernel = bzimage.unpack_kernel(content)
+    if kernel is None or not bzimage.has_pvh_entry(kernel):
+        return release, None, ""
+    return release, kernel, bzimage.build_id_of(kernel)
 
 
 def _install_modules(source: Path, target: Path) -> None:

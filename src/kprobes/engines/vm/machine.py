@@ -9,6 +9,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm import kernels
+from kprobes.engines.vm.arches import kernel_name
 from kprobes.engines.vm.booting import connect, restore
 from kprobes.engines.vm.command import GuestShape
 from kprobes.engines.vm.facts import ImageFacts
@@ -32,7 +33,8 @@ _CLOCK_TRIES = 3
 
 
 class Machine:
-    """A guest with a kernel of its own, and an engine (`engines.port.Engine`) that probes it; a context manager.
+    """A guest with a kernel of its own, and an engine (`engines.port.Engine`) that probes it; a context manager. *arch* is
+    `arm64` for one that isn't of the host's architecture; the kernel may also be called `6.12-arm64`.
 
     `start` returns while the guest comes up; `facts` needs no guest; whatever else is called waits for it. *progress*
     is told what takes long: (what, bytes done, bytes in all).
@@ -42,13 +44,14 @@ class Machine:
         self,
         kernel: str = kernels.DEFAULT_KERNEL,
         *,
+        arch: str = "",
         cpus: int = 2,
         memory_mb: int = 512,
         progress: Progress | None = None,
     ) -> None:
         if cpus < 1 or memory_mb < 128:
             raise UsageError("a machine needs at least one CPU and 128 MB of memory")
-        self.kernel = kernel
+        self.kernel = kernel_name(kernel, arch)
         self._shape = GuestShape(cpus, memory_mb)
         self._progress = progress
         self._place: Place | None = None
@@ -272,13 +275,19 @@ class RunningMachine(Machine):
 
 
 def open_machine(
-    kernel: str = kernels.DEFAULT_KERNEL, *, cpus: int = 2, memory_mb: int = 512, progress: Progress | None = None
+    kernel: str = kernels.DEFAULT_KERNEL,
+    *,
+    arch: str = "",
+    cpus: int = 2,
+    memory_mb: int = 512,
+    progress: Progress | None = None,
 ) -> Machine:
     """Return a machine with *kernel*: one that runs already and was announced, else a new one (not started yet)."""
+    name = kernel_name(kernel, arch)
     for directory, announcement in announced():
-        if announcement.kernel == kernel:
+        if announcement.kernel == name:
             return RunningMachine(directory, announcement)
-    return Machine(kernel, cpus=cpus, memory_mb=memory_mb, progress=progress)
+    return Machine(name, cpus=cpus, memory_mb=memory_mb, progress=progress)
 
 
 def stream_of(result: object) -> int:

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm import cache
+from kprobes.engines.vm.arches import X86_64, split_name
 from kprobes.engines.vm.sources import SECURITY, Source, machine_sources, mirrors
 from kprobes.errors import DownloadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kprobes.engines.vm.arches import GuestArch
     from kprobes.engines.vm.kernels import Progress
 
     Report = Callable[[float], None]
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 ETC = Path("/etc/apt")
 KEYRINGS = Path("/usr/share/keyrings")
 DEFAULT_MIRROR = "http://deb.debian.org"
-META = "linux-image-cloud-amd64"
 SHOWN_LINES = 6
 NO_TOOL = "kernels come as Debian packages; elsewhere give one of your own: --kernel /boot/vmlinuz-..."
 OTHER_WAY = "check the network, or give a kernel of your own: --kernel /boot/vmlinuz-..."
@@ -42,10 +43,23 @@ SUITES = {
     "6.12": ("trixie",),
     "7.2": ("forky", "sid"),
 }
+# What a guest of another architecture than the host's needs besides its kernel, and where it comes from: the oldest suite
+# whose Python suits, so that most hosts have the same version.
+USERLAND_SUITE = "bookworm"
+USERLAND = (
+    "python3.11-minimal",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "busybox-static",
+    "libc6",
+    "libexpat1",
+    "libffi8",
+    "zlib1g",
+)
 # Suites that are not released yet: once they have moved on from a version, their newest kernel stands in for it.
 MOVING = {"forky", "sid"}
 # The packages that a kernel is made of; from 7 on an image's package has no files of its own.
-PARTS = re.compile(r"linux-(image|binary|modules)-[0-9]\S*-cloud-amd64")
+PARTS = re.compile(r"linux-(image|binary|modules)-[0-9]\S*-cloud-[a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +72,62 @@ class Package:
 
 
 @contextmanager
-def unpacked_kernel(version: str, beside: Path, progress: Progress | None = None) -> Iterator[Path]:
-    """Download the kernel *version* and give the directory into which it is unpacked, on the file system of *beside*.
+def unpacked_kernel(name: str, beside: Path, progress: Progress | None = None) -> Iterator[Path]:
+    """Download the kernel *name* and give the directory into which it is unpacked, on the file system of *beside*.
 
     Raises:
         DownloadError: apt could not, or the archive doesn't have it.
     """
-    work = cache.private_directory(beside / f".download-{version}.{os.getpid()}")
+    version, arch = split_name(name)
+    places = [_place(suite, arch.debian) for suite in SUITES[version]]
+    with _unpacked(name, beside, places, lambda work: _download(version, work, progress, arch)) as tree:
+        yield tree
+
+
+@contextmanager
+def unpacked_userland(arch: GuestArch, beside: Path, progress: Progress | None = None) -> Iterator[Path]:
+    """Download Python and busybox for *arch*, which isn't the host's, and give the directory with them unpacked.
+
+    Raises:
+        DownloadError: apt could not.
+    """
+
+    place = f"userland-{arch.debian}"
+
+    def download(work: Path) -> list[Path]:
+        apt = Apt(USERLAND_SUITE, arch.debian, place)
+        if progress is not None:
+            progress(f"reading the package lists of {USERLAND_SUITE} for {arch.debian}", 0, 0)
+        apt.update()
+        return apt.download([apt.package(name) for name in USERLAND], work, progress)
+
+    with _unpacked(place, beside, [place], download) as tree:
+        yield tree
+
+
+@contextmanager
+def _unpacked(name: str, beside: Path, places: list[str], download: Callable[[Path], list[Path]]) -> Iterator[Path]:
+    work = cache.private_directory(beside / f".download-{name}.{os.getpid()}")
     try:
-        for package in _download(version, work, progress):
-            _tool(["dpkg-deb", "-x", str(package), str(work / "tree")], "unpacking the kernel")
+        for package in download(work):
+            _tool(["dpkg-deb", "-x", str(package), str(work / "tree")], "unpacking the packages")
         yield work / "tree"
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        for suite in SUITES[version]:  # 20 MB of lists each
-            shutil.rmtree(cache.cache_directory("apt") / suite, ignore_errors=True)
+        for place in places:  # 20 MB of lists each
+            shutil.rmtree(cache.cache_directory("apt") / place, ignore_errors=True)
 
 
-def _download(version: str, work: Path, progress: Progress | None) -> list[Path]:
+def _place(suite: str, arch: str) -> str:
+    return suite if arch == X86_64.debian else f"{suite}-{arch}"
+
+
+def _download(version: str, work: Path, progress: Progress | None, arch: GuestArch = X86_64) -> list[Path]:
     """Download the packages of a kernel into *work*, from the first suite that has the version."""
     failure = DownloadError(f"Debian has no kernel {version}")
     newest: tuple[Apt, list[Package]] | None = None
     for suite in SUITES[version]:
-        apt = Apt(suite)
+        apt = Apt(suite, arch.debian)
         if progress is not None:
             progress(f"reading the package lists of {suite}", 0, 0)
         try:
@@ -100,16 +147,17 @@ def _download(version: str, work: Path, progress: Progress | None) -> list[Path]
 
 
 class Apt:
-    """apt with a state of its own for one suite."""
+    """apt with a state of its own for one suite and architecture, in the directory *place* of the cache."""
 
-    def __init__(self, suite: str) -> None:
+    def __init__(self, suite: str, arch: str = X86_64.debian, place: str = "") -> None:
         self.suite = suite
-        self.directory = cache.cache_directory("apt", suite)
+        self.arch = arch
+        self.directory = cache.cache_directory("apt", place or _place(suite, arch))
         for name in ("lists/partial", "cache/archives/partial"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / "status").touch()
         (self.directory / "sources.list").write_text("".join(f"{line}\n" for line in suite_lines(suite)))
-        (self.directory / "apt.conf").write_text(configuration(self.directory))
+        (self.directory / "apt.conf").write_text(configuration(self.directory, arch))
 
     def update(self) -> None:
         """Read the suite's lists.
@@ -128,17 +176,26 @@ class Apt:
             DownloadError: the suite has none.
         """
         found: dict[str, Package] = {}
-        wanted = [META]
+        meta = f"linux-image-cloud-{self.arch}"
+        wanted = [meta]
         while wanted:
             fields = self._show(wanted.pop())
             name = fields["Package"]
-            if name != META:
-                found[name] = Package(name, fields["Version"], int(fields["Size"]))
+            if name != meta:
+                found[name] = _package(fields)
             for dependency in re.split(r"[,|]\s*", fields.get("Depends", "")):
                 part = dependency.strip().partition(" ")[0]
                 if PARTS.fullmatch(part) and part not in found:
                     wanted.append(part)
         return list(found.values())
+
+    def package(self, name: str) -> Package:
+        """Return the package *name*.
+
+        Raises:
+            DownloadError: the suite doesn't have it.
+        """
+        return _package(self._show(name))
 
     def download(self, packages: list[Package], work: Path, progress: Progress | None) -> list[Path]:
         """Download packages into *work*; apt compares their checksums with the signed lists.
@@ -177,6 +234,10 @@ class Apt:
         return _tool([command[0], *settings, *command[1:]], doing, directory, (environment, report))
 
 
+def _package(fields: dict[str, str]) -> Package:
+    return Package(fields["Package"], fields["Version"], int(fields["Size"]))
+
+
 def suite_lines(suite: str, sources: list[Source] | None = None) -> list[str]:
     """Return the sources.list of *suite* on the machine's mirror, with the security archive where the suite has one."""
     main, security = mirrors(machine_sources(ETC) if sources is None else sources)
@@ -188,7 +249,7 @@ def suite_lines(suite: str, sources: list[Source] | None = None) -> list[str]:
     return lines
 
 
-def configuration(directory: Path) -> str:
+def configuration(directory: Path, arch: str = X86_64.debian) -> str:
     """Return an apt.conf that keeps apt away from the machine's own state; it is read last, after the machine's."""
     return f"""\
 Dir::State "{directory}";
@@ -200,7 +261,8 @@ Dir::Etc::sourcelist "{directory}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
-APT::Architecture "amd64";
+APT::Architecture "{arch}";
+APT::Architectures "{arch}";
 APT::Update::Error-Mode "any";
 Acquire::Retries "2";
 Acquire::http::Timeout "30";

@@ -9,7 +9,7 @@ from contextlib import suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from kprobes.engines.vm.command import PROGRAM
+from kprobes.engines.vm.arches import ARCHES
 from kprobes.engines.vm.console import Console
 from kprobes.errors import TargetError, UnsupportedError
 
@@ -40,7 +40,7 @@ class Qemu:
         self._keeper.start()
         self._spawned.wait()
         if self._failure is not None:
-            raise _not_started(self._failure)
+            raise _not_started(command[0], self._failure)
 
     @property
     def ended(self) -> bool:
@@ -119,7 +119,13 @@ def _die_with_parent() -> Callable[[], None]:
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) and None
 
 
-def _not_started(error: OSError) -> UnsupportedError:
+def missing(program: str) -> UnsupportedError:
+    """Return the error that QEMU's *program* is not there."""
+    packages = {arch.program: arch.package for arch in ARCHES.values()}
+    return UnsupportedError(f"there is no {program}", hint=f"apt-get install {packages[program]}")
+
+
+def _not_started(program: str, error: OSError) -> UnsupportedError:
     if isinstance(error, FileNotFoundError):
-        return UnsupportedError(f"there is no {PROGRAM}", hint="apt-get install qemu-system-x86")
-    return UnsupportedError(f"{PROGRAM} can't be started: {error.strerror}")
+        return missing(program)
+    return UnsupportedError(f"{program} can't be started: {error.strerror}")
