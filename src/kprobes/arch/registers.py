@@ -5,20 +5,22 @@ Sources: arch/{x86,arm64}/include/{asm,uapi/asm}/ptrace.h; System V ABI for i386
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kprobes.arch.x86_64 import registers as x86_64
 from kprobes.errors import UnsupportedError
+from kprobes.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterTable:
     """What there is to know about one architecture's registers.
 
-    *offsets*: byte offset in `struct pt_regs` by name, every spelling; *names*: the kernel's names in memory order.
+    *offsets*: byte offset in `struct pt_regs` by name, every spelling; *names*: the kernel's names in memory order;
+    *aliases*: the other spellings, each with the kernel's. *event_names* are those that kernel event definitions know.
     *arguments*: integer arguments of a user-space C function; *kernel_arguments*: those of a kernel function;
     *syscall_arguments*: those of a system call. Arguments beyond them lie on the stack from
-    *stack_arguments_offset* bytes above sp at a function's entry. *size* and *word_size* are bytes.
+    *stack_arguments_offset* bytes above sp at a function's entry: a call has pushed the return address, which the
+    return pops, where that isn't 0. *trap_length* is by how much the instruction pointer of a kprobe's hit lies
+    behind the probed instruction. *size* and *word_size* are bytes.
     """
 
     name: str
@@ -26,6 +28,8 @@ class RegisterTable:
     word_size: int
     names: tuple[str, ...]
     offsets: dict[str, int]
+    aliases: dict[str, str]
+    event_names: tuple[str, ...]
     arguments: tuple[str, ...]
     kernel_arguments: tuple[str, ...]
     syscall_arguments: tuple[str, ...]
@@ -35,6 +39,11 @@ class RegisterTable:
     stack_pointer: str
     flags: str
     stack_arguments_offset: int
+    trap_length: int
+
+    def canonical(self, name: str) -> str:
+        """Return the kernel's name of the register that *name* spells in any way."""
+        return self.aliases.get(name, name)
 
 
 def _offsets(names: tuple[str, ...], word_size: int, aliases: dict[str, str]) -> dict[str, int]:
@@ -49,6 +58,8 @@ X86_64 = RegisterTable(
     word_size=x86_64.WORD_SIZE,
     names=x86_64.PT_REGS,
     offsets=x86_64.REGISTERS,
+    aliases=x86_64.ALIASES,
+    event_names=x86_64.PT_REGS,
     arguments=x86_64.ARGUMENTS,
     kernel_arguments=x86_64.KERNEL_ARGUMENTS,
     syscall_arguments=x86_64.SYSCALL_ARGUMENTS,
@@ -58,12 +69,14 @@ X86_64 = RegisterTable(
     stack_pointer=x86_64.STACK_POINTER,
     flags=x86_64.FLAGS,
     stack_arguments_offset=x86_64.STACK_ARGUMENTS_OFFSET,
+    trap_length=1,
 )
 
 _I386_NAMES = (
     "bx", "cx", "dx", "si", "di", "bp", "ax", "ds", "es", "fs", "gs", "orig_ax", "ip", "cs", "flags", "sp", "ss",
 )  # fmt: skip
 _I386_ALIASES = {f"e{name}": name for name in ("bx", "cx", "dx", "si", "di", "bp", "ax", "ip", "flags", "sp")}
+_I386_ALIASES["orig_eax"] = "orig_ax"
 
 # The kernel is built with -mregparm=3; user space passes everything on the stack.
 I386 = RegisterTable(
@@ -71,7 +84,9 @@ I386 = RegisterTable(
     size=4 * len(_I386_NAMES),
     word_size=4,
     names=_I386_NAMES,
-    offsets=_offsets(_I386_NAMES, 4, {**_I386_ALIASES, "orig_eax": "orig_ax"}),
+    offsets=_offsets(_I386_NAMES, 4, _I386_ALIASES),
+    aliases=_I386_ALIASES,
+    event_names=_I386_NAMES,
     arguments=(),
     kernel_arguments=("ax", "dx", "cx"),
     syscall_arguments=("bx", "cx", "dx", "si", "di", "bp"),
@@ -81,9 +96,11 @@ I386 = RegisterTable(
     stack_pointer="sp",
     flags="flags",
     stack_arguments_offset=4,
+    trap_length=1,
 )
 
 _AARCH64_NAMES = (*(f"x{number}" for number in range(31)), "sp", "pc", "pstate")
+_AARCH64_ALIASES = {"fp": "x29", "lr": "x30", "ip": "pc", "flags": "pstate"}
 
 # `struct user_pt_regs`, with which the kernel's larger `struct pt_regs` begins. x30 holds the return address, so
 # stack arguments begin at sp itself.
@@ -92,7 +109,9 @@ AARCH64 = RegisterTable(
     size=8 * len(_AARCH64_NAMES),
     word_size=8,
     names=_AARCH64_NAMES,
-    offsets=_offsets(_AARCH64_NAMES, 8, {"fp": "x29", "lr": "x30", "ip": "pc", "flags": "pstate"}),
+    offsets=_offsets(_AARCH64_NAMES, 8, _AARCH64_ALIASES),
+    aliases=_AARCH64_ALIASES,
+    event_names=(*_AARCH64_NAMES, "lr"),
     arguments=tuple(f"x{number}" for number in range(8)),
     kernel_arguments=tuple(f"x{number}" for number in range(8)),
     syscall_arguments=tuple(f"x{number}" for number in range(6)),
@@ -102,6 +121,7 @@ AARCH64 = RegisterTable(
     stack_pointer="sp",
     flags="pstate",
     stack_arguments_offset=0,
+    trap_length=0,
 )
 
 TABLES: dict[str, RegisterTable] = {table.name: table for table in (X86_64, I386, AARCH64)}
@@ -110,14 +130,19 @@ TABLES: dict[str, RegisterTable] = {table.name: table for table in (X86_64, I386
 _SPELLINGS = {"amd64": "x86_64", "x86-64": "x86_64", "i486": "i386", "i586": "i386", "i686": "i386", "arm64": "aarch64"}
 
 
+def machine_name(spelling: str) -> str:
+    """Return the kernel's name of an architecture, however it is spelt; of an unknown one the spelling."""
+    name = spelling.lower()
+    return _SPELLINGS.get(name, name)
+
+
 def registers(arch: str) -> RegisterTable:
     """Return the register table of *arch*, by its kernel name or as `uname -m` spells it.
 
     Raises:
         UnsupportedError: there is no table for *arch*.
     """
-    name = arch.lower()
-    table = TABLES.get(_SPELLINGS.get(name, name))
+    table = TABLES.get(machine_name(arch))
     if table is None:
         raise UnsupportedError(f"architecture {arch!r} is not known", hint=f"known: {', '.join(sorted(TABLES))}")
     return table

@@ -10,7 +10,8 @@ class Features:
     """The answers of the feature probes. Three-valued ones are True, False or None (could not tell).
 
     *key* names the kernel exactly (build-id of vmlinux, hex); *release* is `uname -r`, for people only.
-    *cpus* is the number of possible CPUs. *refusal* explains why nothing can be probed, empty where it can.
+    *machine* is the architecture, by the kernel's name of it. *cpus* is the number of possible CPUs. *refusal*
+    explains why nothing can be probed, empty where it can.
     """
 
     key: str
@@ -24,5 +25,6 @@ class Features:
     attach_cookie: bool | None
     perf_link: bool | None
     tracefs: str = ""
+    machine: str = "x86_64"
     refusal: str = ""
     hint: str = ""

@@ -162,7 +162,7 @@ class Builder:
         probe, source = group.probe, group.probe.handler
         returns = probe.kind in RETURN_KINDS
         if source is None:
-            return counting(returns=returns)
+            return counting(returns=returns, arch=self.features.machine)
         if isinstance(source, AutoHandler):
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
         surroundings = Surroundings(
@@ -177,6 +177,7 @@ class Builder:
             unsafe=probe.unsafe,
             settings=probe.settings,
             variables=self.places.variables_for(probe.kind, group.sites),
+            arch=self.features.machine,
         )
         return compile_handler(source, surroundings, self.specs)
 
@@ -218,12 +219,14 @@ class Builder:
                 )
 
 
-def counting(*, returns: bool) -> Handler:
+def counting(*, returns: bool, arch: str = "x86_64") -> Handler:
     """Return the handler of a probe that only counts: the hit counter that every program has is all of it."""
     part = "exit" if returns else "entry"
     only = Function("count", part, (), (Block("start", (), Return(Place(1, 0))),))
     lines = {1: "(hits are counted)"}
-    return Handler("count", None if returns else only, only if returns else None, (), (), (), "<count>", lines)
+    return Handler(
+        "count", None if returns else only, only if returns else None, (), (), (), "<count>", lines, arch=arch
+    )
 
 
 def _argument_kinds(prototype: ctype.Function | None, *, is_old: bool) -> tuple[frozenset[int] | None, frozenset[int]]:

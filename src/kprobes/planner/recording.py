@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kprobes.arch.registers import registers as registers_of
 from kprobes.compiler.front.abi import integer_indexes
 from kprobes.compiler.front.pointers import is_readable
 from kprobes.compiler.ir.recording import Context, recording
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from kprobes.model.ctype import Types
     from kprobes.planner.group import Group
 
-REGISTER_ARGUMENTS = 6
 _COMMON_FIELDS = 8
 _STACKS = frozenset({"stack", "user_stack"})
 
@@ -28,7 +28,7 @@ def recorded(handler: Handler, group: Group, engine: str, types: Types | None, f
     probe = group.probe
     is_user = probe.kind in ("uprobe", "uretprobe")
     context = Context(
-        arguments=_arguments(group, types),
+        arguments=_arguments(group, types, handler.arch),
         registers=probe.kind != "tracepoint" and (is_user or not group.at_entry or uses_registers(handler)),
         words=tuple(
             row.name
@@ -42,15 +42,16 @@ def recorded(handler: Handler, group: Group, engine: str, types: Types | None, f
     return recording(handler, context, first_event + len(handler.events))
 
 
-def _arguments(group: Group, types: Types | None) -> int:
+def _arguments(group: Group, types: Types | None, arch: str) -> int:
+    registers = len(registers_of(arch).kernel_arguments)
     if group.probe.kind == "tracepoint" or not group.at_entry:
         return 0
     if group.prototype is None:
-        return REGISTER_ARGUMENTS
-    found = integer_indexes(group.prototype, types or NoTypes())
+        return registers
+    found = integer_indexes(group.prototype, types or NoTypes(), arch)
     kinds = zip(found, group.prototype.parameters, strict=True)
     readable = [index for index, one in kinds if index is not None and is_readable(one.type)]
-    return min(max(readable, default=-1) + 1, REGISTER_ARGUMENTS)
+    return min(max(readable, default=-1) + 1, registers)
 
 
 def _fields(group: Group) -> tuple[tuple[int, int], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
+from kprobes.arch.registers import registers
 from kprobes.compiler.front import builtins, casts, conditions, integers, maps, names, pointers, strings, structs, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.calls import call
@@ -157,13 +157,13 @@ def register(ctx: Context, node: ast.Attribute) -> Term:
 
 def register_name(ctx: Context, node: ast.Attribute) -> str:
     """Return the kernel's name of the register that *node* names."""
-    if node.attr not in REGISTERS:
-        raise ctx.error(
-            node, f"there is no register {node.attr!r}", did_you_mean(node.attr, REGISTERS, f"{', '.join(REGISTERS)}")
-        )
+    table = registers(ctx.around.arch)
+    if node.attr not in table.offsets:
+        known = f"{table.name} has {', '.join(table.offsets)}"
+        raise ctx.error(node, f"there is no register {node.attr!r}", did_you_mean(node.attr, table.offsets, known))
     if ctx.around.kind == "tracepoint":
         raise ctx.error(node, "a tracepoint has no registers", "take the fields of its record as parameters")
-    return ALIASES.get(node.attr, node.attr)
+    return table.canonical(node.attr)
 
 
 def _subscript(ctx: Context, node: ast.Subscript) -> Term:

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from kprobes.compiler.front.surroundings import RecordField
 
 # Functions that stand between a system call and its work take pointers of the caller's, which types don't tell apart.
-SYSCALL_PREFIXES = ("__x64_sys_", "__ia32_sys_", "__se_sys_", "__do_sys_", "__sys_", "do_sys_", "ksys_", "compat_sys_")
+SYSCALL_PREFIXES = (
+    "__x64_sys_",
+    "__ia32_sys_",
+    "__arm64_sys_",
+    "__se_sys_",
+    "__do_sys_",
+    "__sys_",
+    "do_sys_",
+    "ksys_",
+    "compat_sys_",
+)
 RECORD_TEXT = 256
 FUNCTION = -1  # among the arguments: the address of the probed instruction
 NO_SELF = "a handler is no method: move it out of the class"
@@ -165,7 +175,9 @@ class Parameters:
         if self._indexes is None:
             true = self.ctx.around.prototype or self.prototype  # annotations don't change where arguments lie
             assert true is not None
-            self._indexes = integer_indexes(true, self.ctx.around.types)
+            self._indexes = integer_indexes(
+                true, self.ctx.around.types, self.ctx.around.arch, kernel=not self.ctx.around.user
+            )
         return self._indexes
 
     def _index(self, node: ast.AST, number: int, ctype: CType) -> int:

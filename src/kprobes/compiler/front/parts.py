@@ -170,7 +170,9 @@ def _handler(ctx: Context, entry: Function | None, exit_: Function | None, field
         entry, exit_ = _renumbered(entry, numbers), _renumbered(exit_, numbers)
     lines = dict(sorted(ctx.lines.items()))
     asserts = tuple(one for one in ctx.asserts.values() if one.map in {layout.name for layout in maps})
-    return Handler(source.name, entry, exit_, maps, events, fields, source.file, lines, asserts=asserts)
+    return Handler(
+        source.name, entry, exit_, maps, events, fields, source.file, lines, asserts=asserts, arch=ctx.around.arch
+    )
 
 
 def _maps_of(ctx: Context, functions: list[Function]) -> tuple[MapLayout, ...]:

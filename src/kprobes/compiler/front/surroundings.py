@@ -63,7 +63,7 @@ class Surroundings:
     per-CPU shares of maps without a key; events are numbered from *first_event_id*. *unsafe* allows to change the
     probed program. *steps*: what stands behind a `yield` can run behind the probed instruction. *on_fault*: the handler
     runs when the probed instruction has faulted. *untyped* says why there is no prototype, where that is known.
-    *variables* knows where global variables lie.
+    *variables* knows where global variables lie. *arch* is the architecture of the probed code.
     """
 
     kind: str
@@ -79,6 +79,7 @@ class Surroundings:
     settings: tuple[tuple[str, SettingValue], ...] = ()
     untyped: str = ""
     variables: Variables | None = None
+    arch: str = "x86_64"
 
     @property
     def returns(self) -> bool:

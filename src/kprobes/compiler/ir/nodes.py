@@ -241,7 +241,7 @@ class Handler:
     A plain handler of an entry-like probe has only *entry*; a handler without `yield` of a return probe that needs
     nothing of the entry has only *exit*; one split by `yield` has both where something must cross. *call_fields* lays
     out what crosses. *asserts* tells of each map that counts failures of an `assert`. *file* and *lines* (number from
-    1 -> text) are for line info and messages, *cautions* for the user.
+    1 -> text) are for line info and messages, *cautions* for the user, *arch* is that of the probed code.
     """
 
     name: str
@@ -254,3 +254,4 @@ class Handler:
     lines: dict[int, str]
     cautions: tuple[Caution, ...] = ()
     asserts: tuple[Assertion, ...] = ()
+    arch: str = "x86_64"

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kprobes.arch.x86_64.registers import PT_REGS
+from kprobes.arch.registers import registers
 from kprobes.compiler.ir.nodes import (
     BOOL,
     U32,
@@ -85,8 +85,8 @@ def recording(handler: Handler, context: Context, first_event: int) -> Handler:
         fields = (*fields, Field("hit", "uint", -(-end // 8) * 8, 8))
     return replace(
         handler,
-        entry=_Part(handler.entry, context, sender, saved=saved).function() if handler.entry else None,
-        exit=_Part(exit_, context, sender, saved=saved).function() if exit_ else None,
+        entry=_Part(handler.entry, handler.arch, context, sender, saved=saved).function() if handler.entry else None,
+        exit=_Part(exit_, handler.arch, context, sender, saved=saved).function() if exit_ else None,
         events=(*handler.events, *sender.events.values()),
         call_fields=fields,
     )
@@ -112,8 +112,9 @@ class _Sender:
 class _Part:
     """One part of the handler, with nodes put in."""
 
-    def __init__(self, function: Function, context: Context, sender: _Sender, *, saved: bool) -> None:
+    def __init__(self, function: Function, arch: str, context: Context, sender: _Sender, *, saved: bool) -> None:
         self._function = function
+        self._arch = arch
         self._context = context
         self._sender = sender
         self._saved = saved
@@ -174,7 +175,7 @@ class _Part:
             for index in range(context.arguments):
                 yield add(f"a{index}", ReadContext, "argument", index)
         if context.registers:
-            for name in PT_REGS:
+            for name in registers(self._arch).names:
                 yield add(f"r.{name}", ReadContext, "register", 0, name)
         for offset, size in context.fields:
             yield add(f"f{offset}.{size}", ReadContext, "record", offset, size=size)

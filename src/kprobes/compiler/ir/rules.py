@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from kprobes.arch.x86_64.registers import REGISTERS
+from kprobes.arch.registers import registers
 from kprobes.compiler.ir import nodes as ir
 from kprobes.model.builtins import TABLE
 
@@ -72,7 +72,10 @@ def _write_slot(check: Checker, node: ir.WriteSlot) -> None:
 
 def _read_context(check: Checker, node: ir.ReadContext) -> None:
     check.require(node.what in ir.CONTEXTS, f"a hit has no {node.what!r}")
-    check.require(node.what != "register" or node.name in REGISTERS, f"no register is called {node.name!r}")
+    check.require(
+        node.what != "register" or node.name in registers(check.handler.arch).offsets,
+        f"no register is called {node.name!r}",
+    )
     check.require(node.what != "return" or check.part == "exit", "the return value is not there yet")
     check.require(node.what != "argument" or check.part == "entry", "the arguments are gone")
     check.require(node.index >= 0, "a negative index")
@@ -80,7 +83,10 @@ def _read_context(check: Checker, node: ir.ReadContext) -> None:
 
 def _write_context(check: Checker, node: ir.WriteContext) -> None:
     check.require(node.what in ("register", "skip", "return"), f"nothing is called {node.what!r}")
-    check.require(node.what != "register" or node.name in REGISTERS, f"no register is called {node.name!r}")
+    check.require(
+        node.what != "register" or node.name in registers(check.handler.arch).offsets,
+        f"no register is called {node.name!r}",
+    )
     check.require((node.source is None) == (node.what == "skip"), "value and kind don't go together")
 
 

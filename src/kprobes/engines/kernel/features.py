@@ -50,6 +50,12 @@ def count_cpus() -> int:
     return parse_cpus(read_text("/sys/devices/system/cpu/possible"))
 
 
+def machine() -> str:
+    """Return the architecture of this kernel: `x86_64`, `aarch64`, `i386` whatever its generation."""
+    name = os.uname().machine
+    return "i386" if len(name) == 4 and name[0] == "i" and name.endswith("86") else name
+
+
 def probe_features() -> Features:
     """Return what this kernel can do, asking it only what the cache does not say."""
     key = parse_build_id(read_bytes(_NOTES) or b"")
@@ -75,6 +81,7 @@ def probe_features() -> Features:
         attach_cookie=answers["attach_cookie"],
         perf_link=answers["perf_link"],
         tracefs=mounted("tracefs"),
+        machine=machine(),
         refusal=refusal,
         hint=hint,
     )

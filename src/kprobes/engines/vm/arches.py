@@ -1,4 +1,5 @@
-"""What differs between guests of one architecture and another: the emulator and its machine, the kernel's words, packages.
+"""What differs between guests of one architecture and another: the emulator and its machine, the kernel's words,
+packages.
 
 A kernel's name tells the architecture where it isn't the host's: `6.12-arm64`.
 """

@@ -24,10 +24,10 @@ PORTS = 8
 # another CPU rewrites at that moment: an int3 that the kernel has long replaced is met, and the guest dies of it.
 TCG = "tcg,thread=single"
 
-# nokaslr: the addresses of symbols are the same each time and can be kept. The initcalls load the certificates that sign
-# modules (the channel's go without), and test a random number generator for 0.16 s and a key derivation for longer.
-# rcu_expedited: each link that is closed waits for RCU several times, and an emulated CPU takes its time: 73 kprobes
-# came off in 20 s.
+# nokaslr: the addresses of symbols are the same each time and can be kept. The initcalls load the certificates that
+# sign modules (the channel's go without), and test a random number generator for 0.16 s and a key derivation for
+# longer. rcu_expedited: each link that is closed waits for RCU several times, and an emulated CPU takes its time: 73
+# kprobes came off in 20 s.
 _WORDS = (
     "quiet loglevel=4 nokaslr mitigations=off init_on_alloc=0 oops=panic panic=-1 "
     "cryptomgr.notests audit=0 nowatchdog random.trust_cpu=on rcupdate.rcu_expedited=1 "

@@ -35,8 +35,8 @@ LAYOUT = 1
 class KernelImage:
     """What is booted. *boot* is the uncompressed kernel, or the bzImage where it can't be unpacked.
 
-    *modules* is the directory of those that the channel needs, or empty. *key* names the image by its content. *arch* is
-    what the kernel calls its architecture.
+    *modules* is the directory of those that the channel needs, or empty. *key* names the image by its content. *arch*
+    is what the kernel calls its architecture.
     """
 
     name: str

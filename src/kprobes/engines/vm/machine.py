@@ -33,8 +33,8 @@ _CLOCK_TRIES = 3
 
 
 class Machine:
-    """A guest with a kernel of its own, and an engine (`engines.port.Engine`) that probes it; a context manager. *arch* is
-    `arm64` for one that isn't of the host's architecture; the kernel may also be called `6.12-arm64`.
+    """A guest with a kernel of its own, and an engine (`engines.port.Engine`) that probes it; a context manager.
+    *arch* is `arm64` for one that isn't of the host's architecture; the kernel may also be called `6.12-arm64`.
 
     `start` returns while the guest comes up; `facts` needs no guest; whatever else is called waits for it. *progress*
     is told what takes long: (what, bytes done, bytes in all).

@@ -43,8 +43,8 @@ SUITES = {
     "6.12": ("trixie",),
     "7.2": ("forky", "sid"),
 }
-# What a guest of another architecture than the host's needs besides its kernel, and where it comes from: the oldest suite
-# whose Python suits, so that most hosts have the same version.
+# What a guest of another architecture than the host's needs besides its kernel, and where it comes from: the oldest
+# suite whose Python suits, so that most hosts have the same version.
 USERLAND_SUITE = "bookworm"
 USERLAND = (
     "python3.11-minimal",

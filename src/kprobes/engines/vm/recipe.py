@@ -40,8 +40,8 @@ SOURCES = (
 class Recipe:
     """The parts: *root* is the directory that holds the package, *sources* are the files of it that the guest has.
 
-    *interpreter* tells the guest's modules, and is its Python unless *userland* is, which a guest of another architecture
-    has.
+    *interpreter* tells the guest's modules, and is its Python unless *userland* is, which a guest of another
+    architecture has.
     """
 
     kernel: KernelImage

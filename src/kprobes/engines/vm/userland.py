@@ -1,7 +1,7 @@
 """Python and busybox for guests of another architecture than the host's, whose own can't run there. Kept in the cache.
 
-The modules are those that a guest of the host's architecture gets, told by the running Python. Where that is of the same
-version they are compiled here; else all of the library goes in as it is, and the guest compiles what it imports.
+The modules are those that a guest of the host's architecture gets, told by the running Python. Where that is of the
+same version they are compiled here; else all of the library goes in as it is, and the guest compiles what it imports.
 
 kernels/userland-arm64/    what the packages hold, and `userland.json`, which names it
 """
@@ -82,7 +82,8 @@ class Userland:
         return next((path for path in candidates if path.is_file()), None)
 
     def can_load(self, extension: Path) -> bool:
-        """Return whether the libraries that an extension module asks for are there; Python does without some of them."""
+        """Return whether the libraries that an extension module asks for are there; Python does without some of
+        them."""
         return all(self._library(name) is not None for name in needed(extension.read_bytes()))
 
     def libraries(self, files: list[Path]) -> dict[str, Path]:

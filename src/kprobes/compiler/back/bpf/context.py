@@ -1,6 +1,6 @@
 """What a hit brings along, by the way in: registers, arguments, return value, tracepoint record, and the call's frame.
 
-- Kernel and user register ways get `struct pt_regs`. At a function's entry `sp` points at the return address.
+- Kernel and user register ways get `struct pt_regs`. At a function's entry `sp` of x86 points at the return address.
 - fentry and fexit get an array of u64: the arguments, then (fexit) the return value.
 - A raw tracepoint gets its arguments as u64; a tracepoint gets its record.
 
@@ -9,8 +9,9 @@ A call's entry and exit are matched by its *frame*, a number that no other call 
 - fentry and fexit: both parts run from one trampoline, on whose stack the context lies, so its address is the same
   for both. It is taken as the distance from a map's value, because the verifier lets a program subtract pointers but
   not multiply one.
-- Kernel registers: `sp` at the entry. At the return it has been popped once, hence the 8: seen so with kprobes on 5.10,
-  6.1, 6.12 and 7.2, and with kprobe.multi on 6.12 and 7.2.
+- Kernel registers: `sp` at the entry. At the return it has been popped once where a call pushes the return address,
+  hence the 8 on x86-64: seen so with kprobes on 5.10, 6.1, 6.12 and 7.2, and with kprobe.multi on 6.12 and 7.2. On
+  arm64 nothing is pushed: seen so with kprobes on 6.1 and 6.12.
 - User registers: the same, mixed with the thread's id, since two processes can have the same stack addresses. `sp`
   has 47 bits and an id has 22: the five bits in which they overlap are the highest of `sp`, which hardly differ
   between stacks.
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.arch.x86_64 import registers as x86_64
+from kprobes.arch.registers import registers
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.reads import read
@@ -79,7 +80,9 @@ def word(part: BpfPart, offset: int) -> str:
 
 def register(part: BpfPart, name: str) -> str:
     """Return a register of the probed code."""
-    return word(part, x86_64.REGISTERS[name])
+    table = registers(part.handler.arch)
+    value = part.text.load(8 * table.word_size, part.text.offset(part.context, table.offsets[name]))
+    return value if table.word_size == 8 else part.text.let(f"zext i{8 * table.word_size} {value} to i64")
 
 
 def _register(part: BpfPart, node: ReadContext) -> str:
@@ -99,12 +102,16 @@ def _argument(part: BpfPart, node: ReadContext) -> str:
         return word(part, 8 * node.index)
     if part.way not in REGISTER_WAYS or part.way in RETURN_WAYS:
         raise part.unsupported("an argument", node.place, "")
-    if node.index < len(x86_64.ARGUMENTS):
-        return register(part, x86_64.ARGUMENTS[node.index])
-    room = part.temporary("load", 8)
-    offset = x86_64.STACK_ARGUMENTS_OFFSET + 8 * (node.index - len(x86_64.ARGUMENTS))
+    table = registers(part.handler.arch)
+    arguments = table.arguments if part.way in USER_WAYS else table.kernel_arguments
+    if node.index < len(arguments):
+        return register(part, arguments[node.index])
+    room, size = part.temporary("load", 8), table.word_size
+    offset = table.stack_arguments_offset + size * (node.index - len(arguments))
     space = "user" if part.way in USER_WAYS else "kernel"
-    read(part, "probe_read_{}", room, 8, (register(part, x86_64.STACK_POINTER), offset, space))
+    if size < 8:
+        part.text.store(64, "0", room)
+    read(part, "probe_read_{}", room, size, (register(part, table.stack_pointer), offset, space))
     return part.text.load(64, room)
 
 
@@ -126,7 +133,7 @@ def _return(part: BpfPart, node: ReadContext) -> str:
         return word(part, 8 * part.target.argument_count)
     if part.way not in RETURN_WAYS:
         raise part.unsupported("the return value", node.place, "only a return probe has one")
-    return register(part, x86_64.RETURN)
+    return register(part, registers(part.handler.arch).result)
 
 
 def _record(part: BpfPart, node: ReadContext) -> str:
@@ -140,11 +147,13 @@ def _record(part: BpfPart, node: ReadContext) -> str:
 
 
 def _function(part: BpfPart, node: ReadContext) -> str:
-    # At a kprobe the instruction pointer stands behind the breakpoint, also where a jump or ftrace took its place.
-    if part.way == Way.KPROBE:
-        return part.text.let(f"sub i64 {register(part, x86_64.INSTRUCTION_POINTER)}, 1")
-    if part.way == Way.UPROBE:
-        return register(part, x86_64.INSTRUCTION_POINTER)
+    # At a kprobe of x86 the instruction pointer stands behind the breakpoint, also where a jump or ftrace took its
+    # place.
+    table = registers(part.handler.arch)
+    if part.way == Way.KPROBE and table.trap_length:
+        return part.text.let(f"sub i64 {register(part, table.instruction_pointer)}, {table.trap_length}")
+    if part.way in (Way.KPROBE, Way.UPROBE):
+        return register(part, table.instruction_pointer)
     if part.way in KERNEL_REGISTER_WAYS | TRAMPOLINE_WAYS:
         if not part.target.compare_exchange:  # the helper is younger (5.15 to 5.17)
             raise part.unsupported("the probed function's address", node.place, "a newer kernel can tell it")
@@ -169,9 +178,10 @@ def frame(part: BpfPart, base: str) -> str:
         own = text.let(f"ptrtoint ptr {part.context} to i64")
         number = text.let(f"sub i64 {own}, ptrtoint (ptr {base} to i64)")
     else:
-        number = register(part, x86_64.STACK_POINTER)
-        if part.way in RETURN_WAYS:
-            number = text.let(f"add i64 {number}, -8")
+        table = registers(part.handler.arch)
+        number = register(part, table.stack_pointer)
+        if part.way in RETURN_WAYS and table.stack_arguments_offset:
+            number = text.let(f"add i64 {number}, -{table.stack_arguments_offset}")
     if kind == "user":
         thread = text.let(f"shl i64 {call(text, 'get_current_pid_tgid')}, 42")
         number = text.let(f"xor i64 {number}, {thread}")
