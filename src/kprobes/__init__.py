@@ -27,7 +27,7 @@ from kprobes.version import VERSION
 __version__ = VERSION
 
 HOMES = {
-    "kprobes.decorators": "kprobe kretprobe tracepoint uprobe uretprobe",
+    "kprobes.decorators": "definition kprobe kretprobe tracepoint uprobe uretprobe",
     "kprobes.engines.process.target": "Process",
     "kprobes.engines.targets": "Kernel Machine",
     "kprobes.errors": "CompileError HandlerWarning KprobesError",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar, dataclass_transform, overload
 
+from kprobes.decorators import definition as definition
 from kprobes.decorators import kprobe as kprobe
 from kprobes.decorators import kretprobe as kretprobe
 from kprobes.decorators import tracepoint as tracepoint

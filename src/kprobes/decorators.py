@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kprobes.errors import UsageError
-from kprobes.model.probe import Probe
+from kprobes.model.probe import FetchHandler, Probe
+
+_RETURN = "%return"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +51,34 @@ def uretprobe(*places: str, maxactive: int = 0, unsafe: bool = False) -> Callabl
 def tracepoint(*places: str) -> Callable[[Callable[..., object]], Probe]:
     """Hook kernel tracepoints: `@tracepoint("sched:sched_switch")`; the parameters are the fields of the record."""
     return _decorator("tracepoint", places)
+
+
+def definition(text: str, *, filter: str = "", strings: int = 0) -> Probe:  # noqa: A002 - what the kernel calls it
+    """Return the probe that *text* defines in the kernel's own language: `definition("p:mine vfs_read size=%dx")`.
+
+    Each hit is an event with the definition's name and arguments, if it passes *filter*, which is written as for the
+    kernel's `filter` files: `size > 100 && comm ~ "cat*"`. *strings* is the room for each string in bytes, 0 for the
+    usual. What the text means is looked into when it is attached, by the rules of the target's kernel.
+
+    Raises:
+        UsageError: it is no definition of a probe, or *strings* is no size for a string.
+    """
+    from kprobes.model.fetched import LEAST_STRING, MOST_STRING
+
+    words = text.partition("#")[0].split()
+    if len(words) < 2 or words[0][0] not in "pr" or "\n" in text.strip():
+        raise UsageError(
+            f"{text!r} defines no probe", hint="write `p:NAME PLACE ARGUMENT...`, as for the kernel's kprobe_events"
+        )
+    if strings and not LEAST_STRING <= strings <= MOST_STRING:
+        raise UsageError(
+            f"no room of {strings} bytes for a string", hint=f"{LEAST_STRING} to {MOST_STRING} can be given"
+        )
+    returns = words[0][0] == "r" or words[1].endswith(_RETURN)
+    place = words[1].removesuffix(_RETURN)
+    in_file = "/" in place and ":" in place
+    kind = ("uretprobe" if returns else "uprobe") if in_file else ("kretprobe" if returns else "kprobe")
+    return Probe(kind, (place,), FetchHandler(text.strip(), filter.strip(), strings))
 
 
 def _decorator(

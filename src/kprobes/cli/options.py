@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.engines.targets import Target
-    from kprobes.model.probe import AutoHandler, HandlerSource, Probe
+    from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
 
 ANY_KERNEL = "default"
 KERNEL_WORDS = ("cgroup", "task")
@@ -119,7 +119,7 @@ def probes_natively(arguments: Namespace, probes: Sequence[Probe]) -> bool:
     return in_process and user and not any(_needs_kernel(probe.handler) for probe in probes)
 
 
-def _needs_kernel(handler: HandlerSource | AutoHandler | None) -> bool:
+def _needs_kernel(handler: HandlerSource | AutoHandler | FetchHandler | None) -> bool:
     """Return whether a handler asks for what only the kernel knows."""
     text = getattr(handler, "text", "")
     return any(f"{word}(" in text for word in KERNEL_WORDS)

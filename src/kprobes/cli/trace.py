@@ -8,6 +8,7 @@ examples:
   kprobes trace --vm do_unlinkat --stack                 in a kernel in a box, with kernel stacks
   kprobes trace --vm vfs_read -- cat /proc/version       while a command runs in the guest
   kprobes trace t:sched:sched_switch --format json
+  kprobes trace 'p:opened do_sys_openat2 dfd=%di:s32 name=+0(%si):string' --filter 'dfd == -100'
 
 EXPR is an expression of the handler language: parameters by name, `arg(1)`, `regs.di`, `retval`, fields (`file.f_pos`),
 and the words comm, pid, tid, uid, cpu, now.
@@ -15,18 +16,21 @@ and the words comm, pid, tid, uid, cpu, now.
 
 from __future__ import annotations
 
+from kprobes.cli.definitions import add_definition_options, definition_of, is_definition, json_arguments, show_arguments
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
 from kprobes.cli.rows import split_expressions
+from kprobes.errors import UsageError
 from kprobes.model.probe import AutoHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TextIO
+    from typing import TextIO
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
+    from kprobes.model.probe import Probe
     from kprobes.session import Session
 
 TIMES = ("start", "delta", "boot", "wall")
@@ -48,6 +52,7 @@ def add_arguments(parser: Parser) -> None:
     add_run_options(parser, count=True)
     add_target_options(parser)
     add_output_options(parser)
+    add_definition_options(parser)
     parser.epilog = f"{SPELLINGS}\n{parser.epilog or ''}"
 
 
@@ -56,7 +61,7 @@ def run(arguments: Namespace) -> int:
     handler = AutoHandler(
         "trace", arguments.condition, tuple(split_expressions(arguments.prints)), stack=arguments.stack
     )
-    probes = probes_of(arguments.probes, handler, user=in_process(arguments))
+    probes = traced(arguments, handler)
 
     def make_job(session: Session, stream: TextIO) -> Job:
         as_json = arguments.format == "json"
@@ -64,6 +69,23 @@ def run(arguments: Namespace) -> int:
         return Job(writer.write)
 
     return follow(arguments, probes, make_job)
+
+
+def traced(arguments: Namespace, handler: AutoHandler) -> list[Probe]:
+    """Return the probes that are named, definitions among them.
+
+    Raises:
+        UsageError: there is a filter, and no definition that it could be for.
+    """
+    found: list[Probe] = []
+    for text in arguments.probes:
+        if is_definition(text):
+            found.append(definition_of(text, arguments))
+        else:
+            found += probes_of([text], handler, user=in_process(arguments))
+    if arguments.filter and not any(map(is_definition, arguments.probes)):
+        raise UsageError("--filter is for definitions in the kernel's language", hint="functions go with --if EXPR")
+    return found
 
 
 def in_process(arguments: Namespace) -> bool:
@@ -95,6 +117,8 @@ class JsonTrace:
         if "_time" in fields:
             row["time"] = self._format_utc(self._session.wall_ns(fields["_time"]))
         row["probe"] = event.site
+        if event.layout.definition:
+            return self._defined(row, event)
         row |= {name[1:]: fields[name] for name in HEAD[1:5] if name in fields}
         if "_duration" in fields:
             row["duration_ns"] = fields["_duration"]
@@ -103,6 +127,16 @@ class JsonTrace:
         )
         if "_stack" in fields:
             row["stack"] = self._session.stack(fields["_stack"])
+        return row
+
+    def _defined(self, row: dict[str, object], event: Event) -> dict[str, object]:
+        """Return the rest of the row of a definition's event."""
+        fields = event.fields
+        row["event"] = event.name
+        row |= {name[1:]: fields[name] for name in HEAD[1:5]}
+        where = {name[1:]: fields[name] for name in ("_ip", "_func", "_ret") if name in fields}
+        row |= self._with_names(where, self._session.known)
+        row["args"] = self._with_names(json_arguments(fields), self._session.known)
         return row
 
 
@@ -119,7 +153,8 @@ class LineTrace:
         names = {field.name for layout in session.plan.events for field in layout.fields}
         self._timed = "_duration" in names
         self._stacks = "_stack" in names
-        widest = max((len(site.name) for site in session.plan.sites), default=8)
+        shown = [site.name for site in session.plan.sites]
+        widest = max(map(len, [*shown, *(event.name for event in session.plan.events)]), default=8)
         columns = [
             Column("time", "str", 15) if time == "wall" else Column("time", "time"),
             Column("cpu", "uint", 3),
@@ -138,18 +173,22 @@ class LineTrace:
         if not events:
             return
         if not self._stacks:
-            self._table.write([self._row(event.site, event.fields) for event in events])
+            self._table.write([self._row(event) for event in events])
         for event in events if self._stacks else ():
-            self._table.write([self._row(event.site, event.fields)])
+            self._table.write([self._row(event)])
             self._table.write_lines(self._session.stack(event["_stack"]))
         self._stream.flush()
 
-    def _row(self, site: str, fields: dict[str, Any]) -> list[object]:
+    def _row(self, event: Event) -> list[object]:
+        fields, site = event.fields, event.name if event.layout.definition else event.site
         row: list[object] = [self._shown_time(fields["_time"]), fields["_cpu"], fields["_pid"], fields["_comm"], site]
         if self._timed:
             took = fields.get("_duration")
             row.append(None if took is None else f"{took / 1000:9.1f}")
         known = self._session.known
+        if event.layout.definition:
+            row.append(show_arguments(fields, known))
+            return row
         row.append(" ".join(f"{name}={show(known(value))}" for name, value in fields.items() if name not in HEAD))
         return row
 

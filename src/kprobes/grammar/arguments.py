@@ -11,7 +11,7 @@ from kprobes.grammar.fetch import parse_term
 from kprobes.grammar.numbers import WORD, leading, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.scan import COMM, DATA, IMMEDIATE, MEMORY, USER_MEMORY, VALUE, Scan
-from kprobes.model.definition import AllParameters, Argument, BitField, FetchType
+from kprobes.model.definition import AllParameters, Argument, BitField, FetchType, Memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kprobes.grammar.facts import Dialect
     from kprobes.grammar.scan import Site
+    from kprobes.model.definition import Term
 
 # letters as the kernel's isalpha() has them: Latin-1
 LETTERS = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\xff"
@@ -128,7 +129,7 @@ class Arguments:
         if scan.guessed and colon and "string" in written:
             scan.last = MEMORY
         if scan.type is not None:
-            kind = self._typed(scan, kind, written if colon else None)
+            kind, term = self._typed(scan, kind, term, written if colon else None)
         if dialect.two_steps:
             _check_size(scan, size, kind, count)
         bits = _Finish(scan, kind, type_at, count).carry_out(written if colon else None)
@@ -156,11 +157,12 @@ class Arguments:
         bits = unsigned(container) if slash else 0
         return self._types[f"u{bits}"] if bits in {8, 16, 32, 64} else None
 
-    def _typed(self, scan: Scan, kind: FetchType, written: str | None) -> FetchType:
-        """Return the type of a parameter or field: its own where none is *written*; strings follow a pointer."""
+    def _typed(self, scan: Scan, kind: FetchType, term: Term, written: str | None) -> tuple[FetchType, Term]:
+        """Return the type of a parameter or field, its own where none is *written*, and what is fetched: strings follow
+        a pointer."""
         assert scan.type is not None
         if written is None:
-            return self._types[fields.type_of(scan.type) or DEFAULT_TYPE.name]
+            return self._types[fields.type_of(scan.type) or DEFAULT_TYPE.name], term
         if "string" in written and not fields.is_characters(scan.type):
             if not fields.points_at_characters(scan.type, scan.site.character_ids):
                 raise scan.refuse("BAD_TYPE4STR")
@@ -168,7 +170,8 @@ class Arguments:
             if scan.index == MAX_OPERATIONS:
                 raise scan.refuse("TOO_MANY_OPS", number=E2BIG)
             scan.last = USER_MEMORY if written[0] == "u" else MEMORY
-        return kind
+            term = Memory(term, 0, written[0] == "u")
+        return kind, term
 
 
 def _array(scan: Scan, written: str, ahead: int) -> tuple[str, int]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Mapping, Sequence
 
+    from kprobes.model.definition import Definition
+
 OPERATORS = ("~", "!=", "==", "<=", "<", ">=", ">", "&")
 BLANKS = "\t\n\v\f\r \xa0"
 MAX_TEXT = 256
@@ -122,6 +124,23 @@ def field_of(declaration: str, name: str, size: int, signed: bool) -> FilterFiel
         "[" in declaration or "__data_loc" in declaration or "__rel_loc" in declaration
     )
     return FilterField(name, size, signed, is_text or declaration in {"char *", "const char *"})
+
+
+def fields_of(definition: Definition) -> list[FilterField]:
+    """Return the fields that the event of *definition* has besides the `GENERIC` ones, as its format file declares
+    them."""
+    common = [
+        FilterField("common_type", 2),
+        FilterField("common_flags", 1),
+        FilterField("common_preempt_count", 1),
+        FilterField("common_pid", 4, signed=True),
+    ]
+    where = ("__probe_func", "__probe_ret_ip") if definition.is_return else ("__probe_ip",)
+    fields = [*common, *(FilterField(name, 8) for name in where)]
+    for one in definition.arguments:
+        kind = one.type
+        fields.append(FilterField(one.name, kind.size * (one.count or 1), kind.signed, kind.string))
+    return fields
 
 
 def parse_filter(text: str, fields: Sequence[FilterField], kernel: str | Dialect = DEFAULT) -> Expression | None:

@@ -15,14 +15,23 @@ def matches_pattern(pattern: str, text: str) -> bool:
     return _matches(pattern, text) != inverted
 
 
-def _matches(pattern: str, text: str) -> bool:
+def plain_parts(pattern: str) -> tuple[bool, str, bool] | None:
+    """Return of *pattern* (without the `!`) whether a star stands before, what all texts hold, and whether one stands
+    behind; None where it takes more than that to match."""
     if "0" <= pattern[:1] <= "9":
-        return text == pattern
+        return False, pattern, False
     inner = pattern[1:] if pattern[:1] == "*" else pattern
     body = inner[:-1] if inner[-1:] == "*" and len(pattern) > 1 else inner
     if any(char in "*[?\\" for char in body):
+        return None
+    return pattern[:1] == "*", body, len(pattern) > 1 and pattern[-1:] == "*"
+
+
+def _matches(pattern: str, text: str) -> bool:
+    parts = plain_parts(pattern)
+    if parts is None:
         return _glob(pattern, text)
-    front, end = pattern[:1] == "*", len(pattern) > 1 and pattern[-1:] == "*"
+    front, body, end = parts
     if front and end:
         return body in text
     if front:

@@ -20,6 +20,7 @@ there.
 from __future__ import annotations
 
 from kprobes.errors import UsageError
+from kprobes.model.definition import Comm, Text
 from kprobes.model.layout import RECORD_HEADER, EventLayout, pack_fields
 
 TYPE_CHECKING = False
@@ -48,6 +49,9 @@ def event_layout(definition: Definition, number: int = 0, strings: int = 0) -> E
     Raises:
         UsageError: the record becomes too large.
     """
+    for one in definition.arguments:
+        if one.name in HEAD:
+            raise UsageError(f"the field {one.name} is there already", hint=f"call it other than {', '.join(HEAD)}")
     fields, size = _placed(definition, strings or STRING_SIZE)
     if size > LARGEST_RECORD and not strings:
         count = sum(one.kind == "str" for one in fields) - 1
@@ -71,12 +75,19 @@ def field_names(argument: Argument) -> list[str]:
     return [f"{argument.name}[{index}]" for index in range(argument.count)] or [argument.name]
 
 
+def _string_size(argument: Argument, strings: int) -> int:
+    """Return the room that a string of *argument* takes: less than *strings* where it is known to be short."""
+    if isinstance(argument.term, Comm):
+        return COMM_SIZE
+    return len(argument.term.value) + 1 if isinstance(argument.term, Text) else strings
+
+
 def _placed(definition: Definition, strings: int) -> tuple[tuple[Field, ...], int]:
     address = "hex" if definition.is_user else "symbol"
     where = ("_func", "_ret") if definition.is_return else ("_ip",)
     shapes = [*_HEAD_FIELDS, ("_comm", "str", COMM_SIZE), *[(name, address, 8) for name in where]]
     for one in definition.arguments:
         kind = kind_of(one.type)
-        size = strings if kind == "str" else 8 if kind == "symstr" else one.type.size
+        size = _string_size(one, strings) if kind == "str" else 8 if kind == "symstr" else one.type.size
         shapes += [(name, kind, size) for name in field_names(one)]
     return pack_fields(shapes, RECORD_HEADER)

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kprobes.model.definition import Definition
     from kprobes.model.setting import SettingValue
 
 ENTRY_KINDS = frozenset({"kprobe", "uprobe", "tracepoint"})
@@ -60,12 +61,14 @@ class FetchHandler:
     """A handler that a definition in the kernel's language stands for: its event, with what its arguments fetch.
 
     *text* is the definition as it was given, which is parsed only where a plan is made. *filter* is an event filter,
-    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`).
+    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`). *definition* is
+    what *text* means, once a planner knows the target.
     """
 
     text: str
     filter: str = ""
     strings: int = 0
+    definition: Definition | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +82,7 @@ class Probe:
 
     kind: str
     places: tuple[str, ...]
-    handler: HandlerSource | AutoHandler | None = None
+    handler: HandlerSource | AutoHandler | FetchHandler | None = None
     maxactive: int = 0
     way: str = ""
     unsafe: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf import BpfTarget, lower
@@ -12,7 +13,7 @@ from kprobes.compiler.ir.verify import verify
 from kprobes.errors import CompileError, UnsupportedError, UsageError, all_mistakes
 from kprobes.model import ctype
 from kprobes.model.plan import Attachment, Plan, PlannedProbe, Program, Site, Way
-from kprobes.model.probe import RETURN_KINDS, AutoHandler, Probe
+from kprobes.model.probe import RETURN_KINDS, AutoHandler, FetchHandler, Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.planner.auto import write_handler
 from kprobes.planner.cautions import cautions_of
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.model.facts import Facts
-    from kprobes.model.features import Features
     from kprobes.model.layout import EventLayout, MapLayout
     from kprobes.model.mapspec import MapSpec
+    from kprobes.planner.fetching import Definitions
 
 USER_WAYS = Ways(Way.UPROBE, Way.URETPROBE)
 
@@ -45,7 +46,7 @@ def plan_probes(
     """
     if not probes:
         raise UsageError("no probe is given", hint="name a function, as in `kprobes trace vfs_read`")
-    builder = Builder(facts.features, Places(facts, within), avoid)
+    builder = Builder(facts, Places(facts, within), avoid)
     for probe in probes:
         builder.resolve(probe)
     mistakes: list[CompileError] = []
@@ -63,8 +64,9 @@ class Builder:
     """Gathers what a plan is made of. Sites are numbered first: the layout of the counters depends on how many
     there are."""
 
-    def __init__(self, features: Features, places: Places, avoid: frozenset[str]) -> None:
-        self.features = features
+    def __init__(self, facts: Facts, places: Places, avoid: frozenset[str]) -> None:
+        self.features = facts.features
+        self._facts = facts
         self.places = places
         self.avoid = avoid
         self.groups: list[Group] = []
@@ -81,6 +83,13 @@ class Builder:
         self.handlers: list[Handler] = []
         self.shards = 1 << max(0, self.features.cpus - 1).bit_length()
 
+    @cached_property
+    def definitions(self) -> Definitions:
+        """What reads definitions in the kernel's language."""
+        from kprobes.planner.fetching import kernel_definitions
+
+        return kernel_definitions(self._facts, self.places)
+
     def resolve(self, probe: Probe) -> None:
         """Find the sites of *probe* and number them."""
         if probe.on_fault:
@@ -88,6 +97,8 @@ class Builder:
                 "the kernel runs no handler when a probed instruction faults",
                 hint="leave on_fault=True to the process engine: -p PID, or -- COMMAND, without --engine",
             )
+        if isinstance(probe.handler, FetchHandler):
+            probe = self.definitions.placed(probe)
         groups, notes = self.places.groups(probe)
         self.notes += notes
         self.asked.append(probe)
@@ -163,6 +174,10 @@ class Builder:
         returns = probe.kind in RETURN_KINDS
         if source is None:
             return counting(returns=returns, arch=self.features.machine)
+        if isinstance(source, FetchHandler):
+            # both came with 5.15 to 5.18: a helper tells the function, and the registers hold where it returns to
+            tell = bool(self.features.attach_cookie) and probe.kind == "kretprobe"
+            return self.definitions.compiled(probe, len(self.events), returns_tell=tell)
         if isinstance(source, AutoHandler):
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
         surroundings = Surroundings(

@@ -13,7 +13,7 @@ from types import FunctionType
 
 from kprobes.errors import FormatError, UsageError
 from kprobes.frozen import replace
-from kprobes.model.probe import AutoHandler, HandlerSource, Probe
+from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
 from kprobes.model.store import digest_of, plan_from_store, plan_to_store
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.symbols.cache import read_cached, write_cached
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Plan
 
 CODE = (
-    "compiler/front", "compiler/back", "compiler/back/bpf", "compiler/back/native", "compiler/ir", "planner", "symbols",
-    "symbols/dwarf", "model",
+    "compiler/front", "compiler/fetch", "compiler/back", "compiler/back/bpf", "compiler/back/native", "compiler/ir",
+    "grammar", "planner", "symbols", "symbols/dwarf", "model",
 )  # fmt: skip
 FILE_KINDS = frozenset({"uprobe", "uretprobe"})
 _ROOT = __file__.rpartition("/planner/")[0]
@@ -152,7 +152,7 @@ def _ingredients(probes: Sequence[Probe]) -> Iterator[str]:
         yield from _handler(probe.handler)
 
 
-def _handler(handler: HandlerSource | AutoHandler | None) -> Iterator[str]:
+def _handler(handler: HandlerSource | AutoHandler | FetchHandler | None) -> Iterator[str]:
     if isinstance(handler, HandlerSource):
         yield from _source(handler, set())
     else:

@@ -8,7 +8,7 @@ from kprobes.errors import TypeNotFoundError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.ctype import Function, Pointer, Struct, format_ctype
 from kprobes.model.plan import Site
-from kprobes.model.probe import AutoHandler, Probe
+from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.planner.group import Group
 
@@ -129,7 +129,8 @@ class Places:
     def _by_prototype(self, probe: Probe, resolved: Sequence[Resolved]) -> list[Group]:
         if not wants_prototype(probe, len(resolved)):
             only = resolved[0].site
-            prototype = self.types.function(_typed_name(only)) if len(resolved) == 1 and not only.offset else None
+            wanted = len(resolved) == 1 and not only.offset and not isinstance(probe.handler, FetchHandler)
+            prototype = self.types.function(_typed_name(only)) if wanted else None
             return [_group(probe, resolved, prototype)]
         by_shape: dict[object, tuple[Function | None, list[Resolved]]] = {}
         for one in resolved:
@@ -176,10 +177,10 @@ def _typed_name(site: Site) -> str:
 
 def wants_prototype(probe: Probe, sites: int) -> bool:
     """Return whether the handler of *probe* is compiled for the prototype of each of so many *sites*."""
-    if probe.handler is None:
-        return False
     if isinstance(probe.handler, AutoHandler):
         return sites <= MOST_PROTOTYPES and probe.handler.action != "latency"
+    if not isinstance(probe.handler, HandlerSource):
+        return False
     return "()" not in probe.handler.text.partition(":")[0].replace(" ", "")
 
 

@@ -3,11 +3,13 @@ handlers as native code."""
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from kprobes.errors import CompileError, FormatError, UnsupportedError, UsageError, all_mistakes
 from kprobes.frozen import replace
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import COUNT_ONLY, ON_FAULT, Attachment, NativeProgram, Plan, PlannedProbe, Unwinding
-from kprobes.model.probe import RETURN_KINDS, AutoHandler
+from kprobes.model.probe import RETURN_KINDS, AutoHandler, FetchHandler
 from kprobes.planner.files import group_files
 from kprobes.planner.prototypes import Prototypes
 from kprobes.symbols.code import load_code
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Site
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within
+    from kprobes.planner.fetching import Definitions
     from kprobes.planner.group import Group
 
 SHOWN_ARGUMENTS = 3  # of a function without a prototype
@@ -62,6 +65,13 @@ class _Builder:
         self._maps: dict[str, MapLayout] = {}
         self._events: list[EventLayout] = []
 
+    @cached_property
+    def _definitions(self) -> Definitions:
+        """What reads definitions in the kernel's language."""
+        from kprobes.planner.fetching import process_definitions
+
+        return process_definitions()
+
     def resolve(self, probe: Probe) -> None:
         """Find the sites of *probe* and number them."""
         if probe.kind not in KINDS:
@@ -70,6 +80,8 @@ class _Builder:
             )
         if probe.on_fault and probe.kind in RETURN_KINDS:
             raise UsageError("a return is nothing that faults", hint="write @uprobe(..., on_fault=True)")
+        if isinstance(probe.handler, FetchHandler):
+            probe = self._definitions.placed(probe)
         groups, notes = group_files(probe, self._within, self._prototypes, later=True)
         self._asked.append(probe)
         self._notes += notes
@@ -146,8 +158,14 @@ class _Builder:
             from kprobes.planner.build import counting
 
             return counting(returns=returns)
-        from kprobes.compiler.front.compile import Surroundings, compile_handler
         from kprobes.compiler.ir.verify import verify
+
+        if isinstance(source, FetchHandler):
+            handler = self._definitions.compiled(probe, len(self._events), returns_tell=False)
+            verify(handler)
+            self._events += handler.events
+            return handler
+        from kprobes.compiler.front.compile import Surroundings, compile_handler
         from kprobes.model.shared import HISTOGRAM_SHARES
         from kprobes.planner.auto import write_handler
         from kprobes.planner.places import NoTypes

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from kprobes.errors import FormatError
 from kprobes.frozen import replace
-from kprobes.model.probe import AutoHandler
+from kprobes.model.probe import AutoHandler, FetchHandler
 from kprobes.planner.places import NoTypes, prototype_shape, wants_prototype
 
 TYPE_CHECKING = False
@@ -161,7 +161,9 @@ class Prototypes:
         probe, first = group.probe, resolved[0]
         if not first.site.path or probe.handler is None:
             return [group]
-        if not wants_prototype(probe, len(resolved)) and (len(resolved) > 1 or isinstance(probe.handler, AutoHandler)):
+        if not wants_prototype(probe, len(resolved)) and (
+            len(resolved) > 1 or isinstance(probe.handler, AutoHandler | FetchHandler)
+        ):
             return [replace(group, types=self.of(first.site.path, first.object.root))]
         found: dict[tuple[bool, object], tuple[Function | None, Types, str, list[int]]] = {}
         for number, one in enumerate(resolved):

@@ -33,25 +33,39 @@ FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Wa
 
 
 def attach(
-    *probes: Probe, to: Target | None = None, warnings: bool = True, settings: Mapping[str, object] | None = None
+    *probes: Probe | str,
+    to: Target | None = None,
+    warnings: bool = True,
+    settings: Mapping[str, object] | None = None,
+    filter: str = "",  # noqa: A002 - what the kernel calls it
 ) -> Session:
     """Attach *probes* to a target (default: this machine's kernel) and return the session, which detaches when closed.
 
     What is probably not meant in the handlers is told as a `HandlerWarning`, by Python's own `warnings`, unless
     *warnings* is false; `session.warnings` has it. *settings* gives `Setting`s of the handlers their values by name.
+    A text is a definition in the kernel's own language (see `definition`), which *filter* is for.
 
     Raises:
         KprobesError: a leaf of it says what can't be done, and why; nothing stays attached.
     """
+    wanted = [_defined(one, filter) if isinstance(one, str) else one for one in probes]
+    if filter and not any(isinstance(one, str) for one in probes):
+        raise UsageError("a filter is for definitions", hint="test in the handler: if ...: return")
     engine = (to or Kernel()).open()
     try:
-        session = attach_to(engine, *probes, within=within_of(engine), settings=settings)
+        session = attach_to(engine, *wanted, within=within_of(engine), settings=settings)
     except BaseException:
         engine.close()
         raise
     if warnings and session.warnings:
         _warn(session)
     return session
+
+
+def _defined(text: str, condition: str) -> Probe:
+    from kprobes.decorators import definition
+
+    return definition(text, filter=condition)
 
 
 def _warn(session: Session) -> None:

@@ -30,7 +30,7 @@ def sunk_texts(function: Function, events: dict[int, EventLayout]) -> dict[Slot,
                 uses[slot] = uses.get(slot, 0) + 1
             for slot in slots_written(node):
                 writers[slot] = writers.get(slot, 0) + 1
-            if isinstance(node, _FILLS):
+            if isinstance(node, _FILLS) and getattr(node, "failed", None) is None:
                 here[node.slot] = node
             elif isinstance(node, Emit):
                 fields = events[node.event].fields

@@ -50,13 +50,17 @@ class Builtin:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`to = *(type of to *)(address + offset)`, read safely in *space*."""
+    """`to = *(type of to *)(address + offset)`, read safely in *space*.
+
+    *failed* (bool), where given, tells whether that failed.
+    """
 
     place: Place
     to: Value
     address: Value
     offset: int = 0
     space: str = "kernel"
+    failed: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)

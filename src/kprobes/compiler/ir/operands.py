@@ -12,6 +12,7 @@ from kprobes.compiler.ir.nodes import (
     FormatText,
     Function,
     Jump,
+    Load,
     MapDelete,
     MapRead,
     Node,
@@ -32,6 +33,7 @@ FILLS = (ReadText, ReadBytes, RecordText, ConstText, CopyText, BuiltinText, CutT
 # These questions are asked of every node a dozen times: a look at the class alone answers most of them.
 _SETS_SLOT = frozenset({*FILLS, WriteSlot})
 _TAKES_OUT = frozenset({MapRead, QueuePop})
+_MAY_TELL = frozenset({Load, ReadText})
 _COPIES = frozenset({CopyText, CutText})
 _WITH_TEXTS = (MapRead, FormatText)
 _ENDS = frozenset({Jump, Branch, Return})
@@ -46,6 +48,10 @@ def made(node: Node) -> tuple[Value, ...]:
     if kind is MapDelete:
         assert isinstance(node, MapDelete)
         return (node.found,)
+    if kind in _MAY_TELL:
+        assert isinstance(node, Load | ReadText)
+        told = () if node.failed is None else (node.failed,)
+        return (node.to, *told) if isinstance(node, Load) else told
     to = getattr(node, "to", None)
     return (to,) if type(to) is Value else ()
 

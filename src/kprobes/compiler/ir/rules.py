@@ -95,11 +95,21 @@ def _address(check: Checker, address: ir.Value, space: str) -> None:
     check.require(address.type.bits == 64, "an address of less than 64 bits")
 
 
+def _failure(check: Checker, node: ir.Load | ir.ReadText) -> None:
+    check.require(node.failed is None or node.failed.type == ir.BOOL, "`failed` is no bool")
+
+
 def _load(check: Checker, node: ir.Load) -> None:
     _address(check, node.address, node.space)
+    _failure(check, node)
 
 
-def _read_text(check: Checker, node: ir.ReadText | ir.ReadBytes) -> None:
+def _read_text(check: Checker, node: ir.ReadText) -> None:
+    _read_bytes(check, node)
+    _failure(check, node)
+
+
+def _read_bytes(check: Checker, node: ir.ReadText | ir.ReadBytes) -> None:
     check.buffer(node.slot)
     _address(check, node.address, node.space)
 
@@ -317,7 +327,7 @@ RULES: dict[type, Callable[..., None]] = {
     ir.WriteContext: _write_context,
     ir.Load: _load,
     ir.ReadText: _read_text,
-    ir.ReadBytes: _read_text,
+    ir.ReadBytes: _read_bytes,
     ir.RecordText: _record_text,
     ir.ConstText: _const_text,
     ir.CopyText: _copy_text,

@@ -31,7 +31,7 @@ from kprobes.model.layout import EventLayout, Field, MapLayout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_RESULTS = ("to", "found")
+_RESULTS = ("to", "found", "failed")
 
 
 def show_handler(handler: Handler) -> str:
@@ -115,7 +115,7 @@ def _template(node: FormatText) -> str:
 def _made(node: Node | Terminator, numbers: dict[int, int]) -> str:
     """Return the results of *node*, numbered now, with their types."""
     results: list[object] = []
-    for name in ("found", "to"):
+    for name in ("found", "to", "failed"):
         part = getattr(node, name, None)
         results += part if isinstance(part, tuple) else [part]
     if isinstance(node, MapRead | QueuePop):

@@ -8,13 +8,17 @@ from kprobes.frozen import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ReadText:
-    """Read the NUL-terminated string at *address* + *offset* into a byte buffer, cut to its size with the NUL."""
+    """Read the NUL-terminated string at *address* + *offset* into a byte buffer, cut to its size with the NUL.
+
+    *failed* (bool), where given, tells whether that failed.
+    """
 
     place: Place
     slot: Slot
     address: Value
     offset: int = 0
     space: str = "kernel"
+    failed: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)

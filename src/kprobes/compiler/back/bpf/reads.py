@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import BuiltinText, Load
 
 
-def read(part: BpfPart, helper: str, to: str, size: int, address: tuple[str, int, str]) -> None:
+def read(part: BpfPart, helper: str, to: str, size: int, address: tuple[str, int, str]) -> str:
     """Call *helper* (`probe_read_{}` or `probe_read_{}_str`) for *address* (operand, offset, space); note a fault.
+    Return what it said: an i64 that is negative where it failed.
 
     The helpers fill the target with zeros where they fail (since Linux 5.5, which brought them).
     """
@@ -30,8 +31,9 @@ def read(part: BpfPart, helper: str, to: str, size: int, address: tuple[str, int
     if offset:
         base = text.let(f"add i64 {base}, {offset}")
     if space != "any":
-        part.fault(call(text, helper.format(space), to, str(size), base))
-        return
+        said = call(text, helper.format(space), to, str(size), base)
+        part.fault(said)
+        return said
     kernel, user, after = text.label("kernel"), text.label("user"), text.label("read")
     text.branch(text.let(f"icmp slt i64 {base}, 0"), kernel, user)
     ways = []
@@ -40,14 +42,23 @@ def read(part: BpfPart, helper: str, to: str, size: int, address: tuple[str, int
         ways.append((call(text, helper.format(kind), to, str(size), base), text.block))
         text.jump(after)
     text.start(after)
-    part.fault(text.phi("i64", ways))
+    said = text.phi("i64", ways)
+    part.fault(said)
+    return said
+
+
+def tell(part: BpfPart, node: Load | ReadText, said: str) -> None:
+    """Bind the node's `failed`, where it has one."""
+    if node.failed is not None:
+        part.bind(node.failed, part.text.let(f"icmp slt i64 {said}, 0"))
 
 
 def load(part: BpfPart, node: Load) -> None:
     """Read an integer safely."""
     size = max(node.to.type.bits, 8) // 8
     room = part.temporary("load", 8)
-    read(part, "probe_read_{}", room, size, (part.value(node.address), node.offset, node.space))
+    said = read(part, "probe_read_{}", room, size, (part.value(node.address), node.offset, node.space))
+    tell(part, node, said)
     if node.to.type.bits == 1:
         byte = part.text.load(8, room)
         part.bind(node.to, part.text.let(f"icmp ne i8 {byte}, 0"))
@@ -66,7 +77,8 @@ def fill(part: BpfPart, node: Fill, to: str, align: int) -> None:
     size = node.slot.size
     if isinstance(node, ReadText):
         zero(part.text, to, size, align)
-        read(part, "probe_read_{}_str", to, size, (part.value(node.address), node.offset, node.space))
+        said = read(part, "probe_read_{}_str", to, size, (part.value(node.address), node.offset, node.space))
+        tell(part, node, said)
     elif isinstance(node, ReadBytes):
         read(part, "probe_read_{}", to, size, (part.value(node.address), node.offset, node.space))
     elif isinstance(node, RecordText):

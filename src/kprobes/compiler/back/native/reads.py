@@ -21,8 +21,9 @@ _SYS_PRCTL, _PR_GET_NAME = 157, 16
 COMM_SIZE = 16
 
 
-def read(part: NativePart, to: str, size: int, address: tuple[str, int, str, Place], *, text: bool = False) -> None:
-    """Read *size* bytes, or a string, at *address* (operand, offset, space, place) to *to*; note a fault."""
+def read(part: NativePart, to: str, size: int, address: tuple[str, int, str, Place], *, text: bool = False) -> str:
+    """Read *size* bytes, or a string, at *address* (operand, offset, space, place) to *to*; note a fault. Return an i64
+    that is negative where it failed."""
     base, offset, space, place = address
     if space == "kernel":
         raise part.unsupported("memory of the kernel", place, "")
@@ -31,14 +32,23 @@ def read(part: NativePart, to: str, size: int, address: tuple[str, int, str, Pla
     part.world(0)
     function = (memory.read_text if text else memory.read)(part.text.module)
     stack = part.register("sp")
-    part.fault(part.text.let(f"call i64 {function}(ptr {to}, i64 {base}, i64 {size}, i64 {stack}, ptr %block)"))
+    said = part.text.let(f"call i64 {function}(ptr {to}, i64 {base}, i64 {size}, i64 {stack}, ptr %block)")
+    part.fault(said)
+    return said
+
+
+def _tell(part: NativePart, node: Load | ReadText, said: str) -> None:
+    """Bind the node's `failed`, where it has one."""
+    if node.failed is not None:
+        part.bind(node.failed, part.text.let(f"icmp slt i64 {said}, 0"))
 
 
 def load(part: NativePart, node: Load) -> None:
     """Read an integer."""
     bits = node.to.type.bits
     room = part.temporary("load", 8)
-    read(part, room, max(bits, 8) // 8, (part.value(node.address), node.offset, node.space, node.place))
+    said = read(part, room, max(bits, 8) // 8, (part.value(node.address), node.offset, node.space, node.place))
+    _tell(part, node, said)
     part.bind(node.to, part.text.load(bits, room) if bits > 1 else _truth(part, room))
 
 
@@ -57,7 +67,9 @@ def fill(part: NativePart, node: Fill, to: str, align: int) -> None:
     size = node.slot.size
     if isinstance(node, ReadText | ReadBytes):
         address = (part.value(node.address), node.offset, node.space, node.place)
-        read(part, to, size, address, text=isinstance(node, ReadText))
+        said = read(part, to, size, address, text=isinstance(node, ReadText))
+        if isinstance(node, ReadText):
+            _tell(part, node, said)
     elif isinstance(node, ConstText):
         const_text(part.text, node.text, (to, align), size)
     elif isinstance(node, BuiltinText):

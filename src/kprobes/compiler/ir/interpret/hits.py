@@ -44,6 +44,8 @@ def _load(run: Run, node: ir.Load) -> None:
     content = run.read(node.space, run.get(node.address) + node.offset, size)
     if content is None:
         run.fault = True
+    if node.failed is not None:
+        run.set(node.failed, content is None)
     number = int.from_bytes(content or b"", "little")
     run.set(node.to, number != 0 if node.to.type.bits == 1 else number)
 

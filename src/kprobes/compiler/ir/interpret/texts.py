@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 
 def _read_text(run: Run, node: ir.ReadText) -> None:
-    run.fill(node.slot, _string_at(run, node))
+    found = _string_at(run, node)
+    if node.failed is not None:
+        run.set(node.failed, found is None)
+    run.fault |= found is None
+    run.fill(node.slot, found or b"")
 
 
-def _string_at(run: Run, node: ir.ReadText) -> bytes:
-    """Return up to the slot's size of bytes before a NUL; a byte that can't be read is a fault, and nothing is left."""
+def _string_at(run: Run, node: ir.ReadText) -> bytes | None:
+    """Return up to the slot's size of bytes before a NUL, None where a byte can't be read."""
     address, size = run.get(node.address) + node.offset, node.slot.size
     whole = run.read(node.space, address, size)
     if whole is not None:
@@ -26,8 +30,7 @@ def _string_at(run: Run, node: ir.ReadText) -> bytes:
     while len(found) < size:
         byte = run.read(node.space, address + len(found), 1)
         if byte is None:
-            run.fault = True
-            return b""
+            return None
         if byte == b"\0":
             break
         found += byte

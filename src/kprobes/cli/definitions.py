@@ -1,0 +1,91 @@
+"""Definitions in the kernel's own language on the command line: how they are told from places, and how their events are
+shown."""
+
+from __future__ import annotations
+
+from kprobes.decorators import definition
+from kprobes.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from kprobes.cli.parser import Namespace, Parser
+    from kprobes.model.probe import Probe
+
+HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret")
+FAULT = "(fault)"
+
+
+def is_definition(text: str) -> bool:
+    """Return whether the probe spelled *text* is a definition: words, of which the first is `p`, `r`, `p:NAME`, ..."""
+    head, *rest = text.split(None, 1) or [""]
+    return bool(rest) and (head in {"p", "r"} or (head[:1] in {"p", "r"} and (head[1] == ":" or head[1].isdigit())))
+
+
+def add_definition_options(parser: Parser) -> None:
+    """Add `--filter` and `--strings`."""
+    group = parser.add_argument_group(
+        "definitions", "PROBE may be one in the kernel's language: 'p:NAME PLACE ARGUMENT...'"
+    )
+    group.add_argument(
+        "--filter", default="", metavar="FILTER", help="only events that pass: 'size > 100 && comm ~ \"cat*\"'"
+    )
+    group.add_argument(
+        "--strings", type=int, default=0, metavar="N", help="room for each string, in bytes (default: 256)"
+    )
+
+
+def definition_of(text: str, arguments: Namespace) -> Probe:
+    """Return the probe that *text* defines, with the options of `add_definition_options`.
+
+    Raises:
+        UsageError: it defines none, or an option that it doesn't go with was given.
+    """
+    for option, value in (("--if", "condition"), ("--print", "prints"), ("--stack", "stack")):
+        if getattr(arguments, value, None):
+            raise UsageError(
+                f"{option} goes with functions, not with definitions",
+                hint="--filter 'ARGUMENT > 100' tests what a definition fetches; what it shows are its arguments",
+            )
+    return definition(text, filter=arguments.filter, strings=arguments.strings)
+
+
+def values_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the arguments of an event hold, those of an array as a list."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in HEAD:
+            continue
+        array, bracket, _ = name.partition("[")
+        if bracket:
+            found.setdefault(array, []).append(value)
+        else:
+            found[name] = value
+    return found
+
+
+def show_arguments(fields: Mapping[str, Any], known: Callable[[Any], Any]) -> str:
+    """Return the arguments of an event as the kernel shows them: `dfd=-100 name="/etc/passwd" mode={0x1,0x2}`."""
+
+    def show(value: object) -> str:
+        if isinstance(value, list):
+            return "{" + ",".join(map(show, value)) + "}"
+        if isinstance(value, str):
+            return FAULT if value == FAULT else f'"{value}"'
+        return str(known(value))
+
+    return " ".join(f"{name}={show(value)}" for name, value in values_of(fields).items())
+
+
+def json_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an event for JSON: characters as text, and none where a string could not be read."""
+    from kprobes.events.value import Character
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        return chr(value) if isinstance(value, Character) else None if value == FAULT else value
+
+    return {name: plain(value) for name, value in values_of(fields).items()}

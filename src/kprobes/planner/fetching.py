@@ -1,0 +1,134 @@
+"""Definitions of the kernel's own language: read as the target's kernel would, and compiled for each way in."""
+
+from __future__ import annotations
+
+from kprobes.compiler.fetch.lower import lower_definition
+from kprobes.compiler.fetch.place import Surroundings
+from kprobes.errors import UnsupportedError, UsageError
+from kprobes.frozen import replace
+from kprobes.grammar.events import parse
+from kprobes.grammar.facts import KERNELS, dialect
+from kprobes.grammar.filter import fields_of, parse_filter
+from kprobes.grammar.world import UNKNOWN, World
+from kprobes.model.definition import AddressPlace, Definition, FilePlace
+from kprobes.model.probe import FetchHandler, Probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kprobes.compiler.ir.nodes import Handler
+    from kprobes.grammar.facts import Dialect
+    from kprobes.model.facts import Facts
+    from kprobes.planner.places import Places
+
+NEWEST = KERNELS[-1]
+
+
+class Definitions:
+    """Reads definitions in the language of one kernel, by what *make_world* knows of it."""
+
+    def __init__(self, language: Dialect, make_world: Callable[[bool], World], *, native: bool = False) -> None:
+        self._language = language
+        self._make_world = make_world
+        self._native = native
+        self._world: World | None = None
+
+    def placed(self, probe: Probe) -> Probe:
+        """Return *probe* with its definition parsed, at the place that this names; others as they are.
+
+        Raises:
+            DefinitionError: the kernel refuses it.
+        """
+        given = probe.handler
+        if not isinstance(given, FetchHandler):
+            return probe
+        if probe.record:
+            raise UnsupportedError("definitions can't be recorded", hint="record a handler in Python")
+        user = probe.kind in ("uprobe", "uretprobe")
+        kind = "uprobe" if user else "kprobe"
+        found = parse(given.text, self._language, kind, world=self._world_of(user))
+        if not isinstance(found, Definition):
+            raise UsageError(f"{given.text!r} defines no probe", hint="write `p:NAME PLACE ARGUMENT...`")
+        maxactive = probe.maxactive or (found.maxactive if given.text[1:2].isdigit() else 0)
+        return replace(probe, places=(_spelled(found),), handler=replace(given, definition=found), maxactive=maxactive)
+
+    def compiled(self, probe: Probe, first_event_id: int, *, returns_tell: bool) -> Handler:
+        """Return the handler of a *probe* that `placed` returned; see `Surroundings` for *returns_tell*.
+
+        Raises:
+            DefinitionError: the kernel refuses its filter.
+            UnsupportedError, UsageError: it asks for what can't be had.
+        """
+        given = probe.handler
+        assert isinstance(given, FetchHandler)
+        definition = given.definition
+        assert isinstance(definition, Definition)
+        condition = parse_filter(given.filter, fields_of(definition), self._language) if given.filter else None
+        symbols = self._world.symbols if self._world else None
+        around = Surroundings(
+            definition,
+            given.text,
+            symbols.address if symbols else lambda _: 0,
+            first_event_id,
+            given.strings,
+            returns_tell=returns_tell,
+            native=self._native,
+        )
+        return lower_definition(around, condition)
+
+    def _world_of(self, user: bool) -> World:
+        if self._world is None:
+            self._world = self._make_world(user)
+        return self._world
+
+
+def kernel_definitions(facts: Facts, places: Places) -> Definitions:
+    """Return what reads definitions for the kernel that *facts* describe.
+
+    Raises:
+        UnsupportedError: the language of its architecture isn't known.
+    """
+    if facts.features.machine != "x86_64":
+        raise UnsupportedError(
+            f"definitions for {facts.features.machine} are not known here", hint="write a handler in Python"
+        )
+    language = dialect(facts.features.release)
+
+    def make_world(user: bool) -> World:
+        return UNKNOWN if user else _world_of(facts, places, language)
+
+    return Definitions(language, make_world)
+
+
+def process_definitions() -> Definitions:
+    """Return what reads definitions for a process: the newest language."""
+    return Definitions(dialect(NEWEST), lambda _: UNKNOWN, native=True)
+
+
+def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
+    from kprobes.symbols.definitions import DefinitionSymbols, character_ids
+
+    symbols = DefinitionSymbols(
+        places.kernel.table,
+        functions=facts.text("functions"),
+        blacklist=facts.text("blacklist"),
+        read=lambda address, size: facts.memory(address, size) or b"",
+    )
+    path = facts.btf() if language.btf else None
+    return World(
+        symbols,
+        types=places.types if path else None,
+        cpus=facts.features.cpus,
+        character_ids=character_ids(path) if path else frozenset(),
+    )
+
+
+def _spelled(definition: Definition) -> str:
+    """Return the place of *definition* as places are spelled. A return's offset leads behind ENDBR64 at most."""
+    place = definition.place
+    if isinstance(place, FilePlace):
+        return f"{place.path}:{place.offset:#x}"
+    if isinstance(place, AddressPlace):
+        return f"{place.address:#x}"
+    return f"{place.symbol}+{place.offset:#x}" if place.offset and not definition.is_return else place.symbol
