@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.model.facts import Facts
+    from kprobes.model.features import Features
     from kprobes.model.layout import EventLayout, MapLayout
     from kprobes.model.mapspec import MapSpec
     from kprobes.planner.fetching import Definitions
@@ -46,7 +47,7 @@ def plan_probes(
     """
     if not probes:
         raise UsageError("no probe is given", hint="name a function, as in `kprobes trace vfs_read`")
-    builder = Builder(facts, Places(facts, within), avoid)
+    builder = Builder(facts.features, Places(facts, within), avoid)
     for probe in probes:
         builder.resolve(probe)
     mistakes: list[CompileError] = []
@@ -64,9 +65,8 @@ class Builder:
     """Gathers what a plan is made of. Sites are numbered first: the layout of the counters depends on how many
     there are."""
 
-    def __init__(self, facts: Facts, places: Places, avoid: frozenset[str]) -> None:
-        self.features = facts.features
-        self._facts = facts
+    def __init__(self, features: Features, places: Places, avoid: frozenset[str]) -> None:
+        self.features = features
         self.places = places
         self.avoid = avoid
         self.groups: list[Group] = []
@@ -88,7 +88,7 @@ class Builder:
         """What reads definitions in the kernel's language."""
         from kprobes.planner.fetching import kernel_definitions
 
-        return kernel_definitions(self._facts, self.places)
+        return kernel_definitions(self.places)
 
     def resolve(self, probe: Probe) -> None:
         """Find the sites of *probe* and number them."""

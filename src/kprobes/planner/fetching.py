@@ -83,12 +83,13 @@ class Definitions:
         return self._world
 
 
-def kernel_definitions(facts: Facts, places: Places) -> Definitions:
-    """Return what reads definitions for the kernel that *facts* describe.
+def kernel_definitions(places: Places) -> Definitions:
+    """Return what reads definitions for the kernel that *places* are in.
 
     Raises:
         UnsupportedError: the language of its architecture isn't known.
     """
+    facts = places.facts
     if facts.features.machine != "x86_64":
         raise UnsupportedError(
             f"definitions for {facts.features.machine} are not known here", hint="write a handler in Python"

@@ -67,7 +67,7 @@ class Places:
     """Turns probes into groups for one target; symbols and types, and what reads them, are loaded when first needed."""
 
     def __init__(self, facts: Facts, within: Within = ANYWHERE) -> None:
-        self._facts = facts
+        self.facts = facts
         self._within = within
 
     @cached_property
@@ -75,7 +75,7 @@ class Places:
         """The kernel's symbols."""
         from kprobes.symbols.kernel import KernelSymbols
 
-        return KernelSymbols(self._facts)
+        return KernelSymbols(self.facts)
 
     @cached_property
     def prototypes(self) -> Prototypes:
@@ -90,7 +90,7 @@ class Places:
         from kprobes.symbols.btf_types import KernelTypes
 
         try:
-            return KernelTypes.load(self._facts)
+            return KernelTypes.load(self.facts)
         except TypeNotFoundError:
             return NoTypes()
 
@@ -142,7 +142,7 @@ class Places:
     def _tracepoint(self, probe: Probe, place: str) -> Group:
         from kprobes.symbols.tracepoint import load_tracepoint
 
-        point = load_tracepoint(place, self._facts, self.types)
+        point = load_tracepoint(place, self.facts, self.types)
         name = f"{point.category}:{point.name}"
         return Group(probe, (Site(0, name, symbol=name),), None, record=point.fields)
 
