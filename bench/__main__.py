@@ -18,6 +18,7 @@ NAMES = (
     "hits",
     "compiling",
     "grammar",
+    "listing",
     "types",
     "instructions",
     "attaching",

@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> int:
     if arguments.pid is not None:
         _write(_functions_of_process(glob, arguments.pid), arguments.format)
         return 0
-    engine = target.open()
+    engine = target.look()
     try:
         facts = engine.facts()
         rows = _tracepoints(glob.partition(":")[2], facts) if glob.startswith(TRACEPOINT) else _functions(glob, facts)
@@ -62,8 +62,9 @@ def run(arguments: Namespace) -> int:
 
 
 def _write(rows: Iterable[dict[str, object]], form: str) -> None:
+    write, told = sys.stdout.write, json.dumps if form == "json" else _line
     for row in rows:
-        sys.stdout.write(f"{json.dumps(row) if form == 'json' else _line(row)}\n")
+        write(f"{told(row)}\n")
 
 
 def _run_armed(arguments: Namespace) -> int:
@@ -126,12 +127,20 @@ def _functions_of_process(glob: str, pid: int) -> Iterator[dict[str, object]]:
 
 
 def _functions(glob: str, facts: Facts) -> Iterator[dict[str, object]]:
-    from kprobes.symbols.kernel import KernelSymbols
+    from kprobes.symbols.kernel import GLOB, KernelSymbols
 
-    resolution = KernelSymbols(facts).resolve(glob, traceable=True)
-    for one in resolution.found:
+    symbols = KernelSymbols(facts)
+    if GLOB.search(glob) and "+" not in glob:
+        found = symbols.functions(glob)
+        traceable = True if found.traceable else None
+        for name, module in found.found:
+            yield {"name": name, "module": module, "traceable": traceable}
+        notes = found.notes(glob)
+    else:
+        one = symbols.resolve(glob, traceable=True).found[0]
         yield {"name": one.site.name, "module": one.site.module, "traceable": one.traceable}
-    for note in resolution.notes(glob):
+        notes = []
+    for note in notes:
         sys.stderr.write(f"{note}\n")
 
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.engines.targets import Target
+    from kprobes.engines.targets import Known, Target
     from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
 
 ANY_KERNEL = "default"
@@ -84,7 +84,7 @@ def add_run_options(parser: Parser, *, count: bool = False) -> None:
     )
 
 
-def target_of(arguments: Namespace) -> Target:
+def target_of(arguments: Namespace) -> Known:
     """Return the target that the options name.
 
     Raises:

@@ -10,12 +10,19 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from kprobes.engines.port import Engine
+    from kprobes.engines.vm.machine import Machine as Guest
 
     class Target(Protocol):
         """Something that can be probed."""
 
         def open(self) -> Engine:
             """Return an engine for it; closing the engine lets go of the target."""
+
+    class Known(Target, Protocol):
+        """A kernel, of which something is known beforehand."""
+
+        def look(self) -> Engine:
+            """Return an engine to ask for its facts: as `open`, but nothing is started before it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,10 @@ class Kernel:
         from kprobes.engines.kernel.engine import KernelEngine
 
         return KernelEngine()
+
+    def look(self) -> Engine:
+        """Return the kernel engine."""
+        return self.open()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +59,25 @@ class Machine:
         Raises:
             UnsupportedError: QEMU is missing. DownloadError: the kernel can't be had. TargetError: the guest died.
         """
+        machine = self._machine()
+        machine.start()
+        return machine
+
+    def look(self) -> Engine:
+        """Return the engine of a guest that comes up only if it is asked for what isn't known of its kernel.
+
+        Raises:
+            UnsupportedError, DownloadError, TargetError: as `open`, when it comes to that.
+        """
+        return self._machine()
+
+    def _machine(self) -> Guest:
         from kprobes.engines.vm.kernels import DEFAULT_KERNEL
         from kprobes.engines.vm.machine import open_machine
 
-        machine = open_machine(
+        return open_machine(
             self.kernel or DEFAULT_KERNEL, cpus=self.cpus, memory_mb=self.memory_mb, progress=self.progress
         )
-        machine.start()
-        return machine
 
 
 def process(pid: int = 0, argv: Sequence[str] = (), *, exact_faults: bool = False) -> Target:

@@ -20,7 +20,7 @@ from kprobes.symbols.source import read_source
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PROC = "/proc/kallsyms"
 SIZE_LIMIT = 256 << 20
@@ -99,7 +99,7 @@ class Kallsyms:
         """
         if not symbol.is_text or symbol.module or not symbol.address:
             return symbol.is_text
-        end = self._text_end
+        end = self.text_end
         return symbol.address < end or end == 0 or self.init_text[0] <= symbol.address < self.init_text[1]
 
     @cached_property
@@ -109,7 +109,8 @@ class Kallsyms:
         return (first.address, last.address) if first and last else (0, 0)
 
     @cached_property
-    def _text_end(self) -> int:
+    def text_end(self) -> int:
+        """Return where the code of the kernel proper ends; 0 if unknown."""
         at = self._data.find(b" _etext\n")
         return self._address_at(self._data.rfind(b"\n", 0, at) + 1) if at >= 0 else 0
 
@@ -155,18 +156,25 @@ class Kallsyms:
         return parse_line(self._line_at(self._data.rfind(b"\n", 0, at) + 1)) if at >= 0 else None
 
     def glob(self, pattern: str) -> list[KernelSymbol]:
-        """Return the code symbols that match *pattern*, in the order of the table.
+        """Return the symbols marked as code that match *pattern*, in the order of the table.
 
         `*`, `?` and `[...]` are as in a shell; `ext4:*` means those of a module, `*:name` any module's; no prefix means
         the kernel proper and all modules.
         """
+        found = self.matching(pattern)
+        return [KernelSymbol(name, int(address, 16), kind, module) for address, kind, name, module in found]
+
+    def matching(self, pattern: str, but: Sequence[str] = ()) -> list[tuple[str, str, str, str]]:
+        """Return what `glob` does as (address in hexadecimal, kind, name, module), without names that begin with one of
+        *but*: plain texts, since there may be 100,000."""
         module, colon, name = pattern.rpartition(":")
-        tail = rb"(?:\t\[" + _glob_regex(_module_name(module)) + rb"\])" if colon else rb"(?:\t\[\S+\])?"
-        wanted = re.compile(rb"^([0-9a-f]+ [tTwW] " + _glob_regex(name) + tail + rb")[ \t]*$", re.MULTILINE)
+        tail = rb"\t\[(" + _glob_regex(_module_name(module)) + rb")\]" if colon else rb"(?:\t\[(\S+)\])?"
+        left_out = rb"(?!" + b"|".join(re.escape(one.encode()) for one in but) + rb")" if but else b""
+        line = rb"^([0-9a-f]{1,16}+) ([tTwW]) " + left_out + rb"(" + _glob_regex(name) + rb")" + tail + rb"[ \t]*+$"
         head = re.split(r"[*?\[]", name, maxsplit=1)[0]
-        if not head:
-            return [parse_line(line) for line in wanted.findall(self._data)]
-        return [parse_line(line) for line in self._lines_with(b" " + head.encode()) if wanted.match(line)]
+        data = b"\n".join(self._lines_with(b" " + head.encode())) if head else self._data
+        text = data.decode("utf-8", "surrogateescape")
+        return re.findall(line.decode("utf-8", "surrogateescape"), text, re.MULTILINE | re.ASCII)
 
     def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Return names of functions that resemble *name*."""

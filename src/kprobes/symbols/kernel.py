@@ -10,6 +10,7 @@ instruction boundaries.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from functools import cached_property
 
@@ -66,11 +67,30 @@ class Resolution:
 
     def notes(self, text: str) -> list[str]:
         """Return a line that tells what was left out of *text*, or none."""
-        if not self.skipped:
-            return []
-        total = sum(count for _, count in self.skipped)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped)
-        return [f"{text}: {total} left out ({reasons})"]
+        return _notes(text, self.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class Functions:
+    """What a glob means, by (name, module), and how many functions were left out, by reason.
+
+    *traceable*: ftrace reaches them all; else the kernel doesn't tell.
+    """
+
+    found: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, int], ...] = ()
+    traceable: bool = True
+
+    def notes(self, text: str) -> list[str]:
+        """Return a line that tells what was left out of *text*, or none."""
+        return _notes(text, self.skipped)
+
+
+def _notes(text: str, skipped: Sequence[tuple[str, int]]) -> list[str]:
+    if not skipped:
+        return []
+    reasons = ", ".join(f"{count} {reason}" for reason, count in skipped)
+    return [f"{text}: {sum(count for _, count in skipped)} left out ({reasons})"]
 
 
 class KernelSymbols:
@@ -133,7 +153,7 @@ class KernelSymbols:
         for prefix, reason in _PREFIXES.items():
             if symbol.name.startswith(prefix):
                 return reason
-        if self._is_blacklisted(symbol, offset):
+        if self._is_blacklisted(symbol.name, symbol.module, symbol.address + offset if symbol.address else 0):
             return "the kernel blacklists it (a probe there could recurse or hang)"
         if self.table.init_text[0] <= symbol.address < self.table.init_text[1]:
             return "it is init code, freed once the kernel has booted"
@@ -204,55 +224,74 @@ class KernelSymbols:
 
     # Globs.
 
+    def functions(self, pattern: str) -> Functions:
+        """Return the functions that a glob means, by name: there may be 50,000, and a list needs no more of them.
+
+        Raises:
+            SymbolNotFoundError: none is left.
+        """
+        found, skipped = self._passing(pattern)
+        return Functions(tuple((name, module) for name, module, _ in found), skipped, self._traceable is not None)
+
     def _resolve_glob(self, pattern: str) -> Resolution:
-        found, skipped = [], Counter[str]()
+        found, skipped = self._passing(pattern)
+        traceable = None if self._traceable is None else True
+        sites = (Site(0, name, symbol=name, address=address, module=module) for name, module, address in found)
+        return Resolution(tuple([Resolved(site, traceable) for site in sites]), skipped)
+
+    def _passing(self, pattern: str) -> tuple[list[tuple[str, str, int]], tuple[tuple[str, int], ...]]:
+        """Return (name, module, address) of the functions that a glob means, and how many it leaves out, by reason.
+
+        All of a kernel are some 100,000: what is said of each stands here in the loop.
+        """
+        found: list[tuple[str, str, int]] = []
         seen: set[tuple[str, str, int]] = set()
-        for symbol in self.table.glob(pattern):
-            reason = self._left_out(symbol, seen)
-            if reason:
-                skipped[reason] += 1
-            elif reason is not None:
-                found.append(Resolved(_site(symbol, 0), self.is_traceable(symbol)))
+        skipped = Counter[str]()
+        low, high = self.table.init_text
+        end = self.table.text_end or 1 << 64
+        traceable, is_blacklisted = self._traceable, self._is_blacklisted
+        for digits, _, name, module in self.table.matching(pattern, _NO_FUNCTIONS):
+            address = int(digits, 16)
+            is_init = low <= address < high
+            is_data = address >= end and not (module or is_init)
+            if is_data or module == "bpf" or (".cold" in name and _COLD.search(name)):
+                continue
+            one = (name, module, address)
+            if one in seen:
+                if not address:
+                    skipped["of the same name"] += 1
+            elif is_blacklisted(name, module, address):
+                skipped["blacklisted"] += 1
+            elif is_init:
+                skipped["init code"] += 1
+            elif traceable is not None and (f"{name} [{module}]" if module else name) not in traceable:
+                skipped["notrace"] += 1
+            else:
+                found.append(one)
+            seen.add(one)
         counted = tuple(skipped.most_common())
         if not found:
-            told = Resolution((), counted).notes(pattern)
+            told = _notes(pattern, counted)
             raise SymbolNotFoundError(pattern, where="the kernel", hint=told[0] if told else "no function matches")
-        return Resolution(tuple(found), counted)
-
-    def _left_out(self, symbol: KernelSymbol, seen: set[tuple[str, str, int]]) -> str | None:
-        """Return why a glob leaves *symbol* out: a reason to count, empty for none, None for what no one would miss."""
-        identity = (symbol.name, symbol.module, symbol.address)
-        if symbol.name.startswith(_NO_FUNCTIONS) or _COLD.search(symbol.name) or symbol.module == "bpf":
-            return None
-        if not self.table.is_code(symbol):
-            return None
-        if identity in seen:
-            return "of the same name" if not symbol.address else None
-        seen.add(identity)
-        if self._is_blacklisted(symbol, 0):
-            return "blacklisted"
-        if self.table.init_text[0] <= symbol.address < self.table.init_text[1]:
-            return "init code"
-        return "notrace" if self.is_traceable(symbol) is False else ""
+        return found, counted
 
     # What is known about probing, from texts of the target.
 
     @cached_property
-    def _blacklist(self) -> tuple[frozenset[str], tuple[tuple[int, int], ...]]:
+    def _blacklist(self) -> tuple[frozenset[str], list[int], list[int]]:
+        """Return the names in the kernel's list, and where its spans begin and end."""
         text = self._facts.text("blacklist") or ""
         entries = re.findall(r"^0x([0-9a-f]+)-0x([0-9a-f]+)\s+(\S+)", text, re.MULTILINE)
         spans = sorted((int(low, 16), int(high, 16)) for low, high, _ in entries if int(high, 16))
-        return frozenset(name for _, _, name in entries), tuple(spans)
+        return frozenset(name for _, _, name in entries), [low for low, _ in spans], [high for _, high in spans]
 
-    def _is_blacklisted(self, symbol: KernelSymbol, offset: int) -> bool:
-        from bisect import bisect_right
-
-        names, spans = self._blacklist
-        if not symbol.module and (symbol.name in names or symbol.name.partition(".")[0] in names):
+    def _is_blacklisted(self, name: str, module: str, address: int) -> bool:
+        """Tell whether the kernel's list has *name*, the original of the copy *name*, or *address* (0: hidden)."""
+        names, begins, ends = self._blacklist
+        if not module and (name in names or ("." in name and name.partition(".")[0] in names)):
             return True
-        address = symbol.address + offset
-        at = bisect_right(spans, (address, 1 << 64)) - 1
-        return at >= 0 and bool(symbol.address) and spans[at][0] <= address < spans[at][1]
+        at = bisect_right(begins, address) - 1
+        return at >= 0 and begins[at] <= address < ends[at]
 
     @cached_property
     def _traceable(self) -> frozenset[str] | None:

@@ -124,6 +124,13 @@ def test_glob_counts_blacklisted_functions(facts):
     assert all(one.traceable is None for one in resolution.found)
 
 
+@pytest.mark.parametrize("pattern", ["*", "vfs_*", "??s_read"])
+def test_functions_of_a_glob_are_those_it_resolves_to(symbols, pattern):
+    listed, resolved = symbols.functions(pattern), symbols.resolve(pattern)
+    assert listed.found == tuple((one.site.name, one.site.module) for one in resolved.found)
+    assert listed.notes(pattern) == resolved.notes(pattern)
+
+
 def test_glob_without_a_match_says_so(symbols):
     with pytest.raises(SymbolNotFoundError) as refused:
         symbols.resolve("no_such_*")
