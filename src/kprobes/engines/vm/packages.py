@@ -1,4 +1,4 @@
-"""Kernels from Debian, by Debian's own client: apt finds, downloads and verifies, with a state of its own.
+"""Kernels and headers from Debian, by Debian's own client: apt finds, downloads and verifies, with a state of its own.
 
 Nothing of the machine's apt is touched, and nobody needs to be root. The mirror is the machine's; only the suite is
 another. Signatures are checked by apt with the machine's keyrings and never turned off.
@@ -60,6 +60,8 @@ USERLAND = (
 MOVING = {"forky", "sid"}
 # The packages that a kernel is made of; from 7 on an image's package has no files of its own.
 PARTS = re.compile(r"linux-(image|binary|modules)-[0-9]\S*-cloud-[a-z0-9]+")
+# What modules are built with: the headers' packages, and the tools that run while building.
+HEADER_PARTS = re.compile(r"linux-(headers-[0-9]\S*|kbuild-[0-9]\S*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,43 @@ def unpacked_userland(arch: GuestArch, beside: Path, progress: Progress | None =
 def _unpacked(name: str, beside: Path, places: list[str], download: Callable[[Path], list[Path]]) -> Iterator[Path]:
     work = cache.private_directory(beside / f".download-{name}.{os.getpid()}")
     try:
-        for package in download(work):
-            _tool(["dpkg-deb", "-x", str(package), str(work / "tree")], "unpacking the packages")
+        unpack(download(work), work / "tree")
         yield work / "tree"
     finally:
         shutil.rmtree(work, ignore_errors=True)
         for place in places:  # 20 MB of lists each
             shutil.rmtree(cache.cache_directory("apt") / place, ignore_errors=True)
+
+
+@contextmanager
+def unpacked_headers(version: str, beside: Path, progress: Progress | None = None) -> Iterator[tuple[Path, Apt]]:
+    """Download what modules for the kernel *version* are built with, and give the directory with it unpacked, and apt
+    for the suite it comes from.
+
+    Raises:
+        DownloadError: apt could not, or the archive doesn't have it any more.
+    """
+    place = f"headers-{version}"
+    apt = Apt(SUITES[version][0], place=place)
+
+    def download(work: Path) -> list[Path]:
+        if progress is not None:
+            progress(f"reading the package lists of {apt.suite}", 0, 0)
+        apt.update()
+        return apt.download(apt.header_parts(), work, progress)
+
+    with _unpacked(place, beside, [place], download) as tree:
+        yield tree, apt
+
+
+def unpack(packages: list[Path], tree: Path) -> None:
+    """Unpack *packages* into the directory *tree*.
+
+    Raises:
+        DownloadError: one is broken.
+    """
+    for package in packages:
+        _tool(["dpkg-deb", "-x", str(package), str(tree)], "unpacking the packages")
 
 
 def _place(suite: str, arch: str) -> str:
@@ -175,8 +207,19 @@ class Apt:
         Raises:
             DownloadError: the suite has none.
         """
+        return self._parts(f"linux-image-cloud-{self.arch}", PARTS)
+
+    def header_parts(self) -> list[Package]:
+        """Return the packages that modules for the newest cloud kernel of the suite are built with.
+
+        Raises:
+            DownloadError: the suite has none.
+        """
+        return self._parts(f"linux-headers-cloud-{self.arch}", HEADER_PARTS)
+
+    def _parts(self, meta: str, pattern: re.Pattern[str]) -> list[Package]:
+        """Return what the package *meta* leads to, of the packages whose names fit *pattern*."""
         found: dict[str, Package] = {}
-        meta = f"linux-image-cloud-{self.arch}"
         wanted = [meta]
         while wanted:
             fields = self._show(wanted.pop())
@@ -185,7 +228,7 @@ class Apt:
                 found[name] = _package(fields)
             for dependency in re.split(r"[,|]\s*", fields.get("Depends", "")):
                 part = dependency.strip().partition(" ")[0]
-                if PARTS.fullmatch(part) and part not in found:
+                if pattern.fullmatch(part) and part not in found:
                     wanted.append(part)
         return list(found.values())
 

@@ -1,0 +1,54 @@
+"""Probes that leave kprobes: as a kernel module in C, or as a compiled bundle.
+
+examples:
+  kprobes export module 'p:opened do_sys_openat2 dfd=%di filename=+0(%si):string' -o opened
+  kprobes export module examples/vfslatency.py -o latency
+  kprobes export module --vm=6.12 --build examples/vfslatency.py -o latency     built for a kernel in a box
+A module is readable C with a Makefile and a README: `make -C latency`, insmod, dmesg, rmmod. It is made of definitions
+in the kernel's own language, and of scripts, whose handlers are translated to C; what can't be is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from kprobes.errors import UsageError
+
+if TYPE_CHECKING:
+    from kprobes.cli.parser import Namespace, Parser
+
+DEFINITION = re.compile(r"[pr][0-9]*(:\S+)?\s+\S")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Describe the options."""
+    parser.add_argument("what", choices=("module",), metavar="module", help="what is to be written")
+    parser.add_argument("items", nargs="+", metavar="SCRIPT|DEFINITION", help="a probe script, or a definition")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where it is written")
+    parser.add_argument("--vm", metavar="KERNEL", help="for a kernel in a box: its types, and with --build its headers")
+    parser.add_argument("--kernel", metavar="KERNEL", help="the same as --vm=KERNEL")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="give a setting of the script another default"
+    )
+    group = parser.add_argument_group("module")
+    group.add_argument("--name", metavar="NAME", help="what the module is called (default: as DIR)")
+    group.add_argument("--stack", action="store_true", help="definitions show the kernel's stack at each hit")
+    group.add_argument(
+        "--include", action="append", default=[], metavar="HEADER", help="include it, too: linux/blk-mq.h"
+    )
+    group.add_argument("--build", action="store_true", help="build it at once")
+
+
+def run(arguments: Namespace) -> int:
+    """Write what was asked for."""
+    if not arguments.output:
+        raise UsageError("-o says where it is written", hint=f"kprobes export {arguments.what} ... -o NAME")
+    from kprobes.cli.export_module import export_module
+
+    return export_module(arguments)
+
+
+def is_definition(item: str) -> bool:
+    """Return whether *item* is a definition in the kernel's language, not the name of a script."""
+    return DEFINITION.match(item) is not None

@@ -1,0 +1,1 @@
+"""What leaves kprobes: kernel modules in C, and compiled bundles."""
