@@ -5,6 +5,7 @@ examples:
   kprobes check --kernel 5.10 --json - <probes.txt
   kprobes check --kind uprobe probes.txt       lines of uprobe_events
   kprobes check --kallsyms /proc/kallsyms probes.txt
+  kprobes check --arch arm64 probes.txt        by the registers of another architecture
   kprobes check --vm=6.1 probes.txt            with the symbols and types of a kernel in a box
 Lines are taken as if written one by one to a fresh kprobe_events. Without symbols, every function is taken to exist.
 Exits with 1 if a line is refused. The column of the caret counts bytes from 0, as error_log shows it.
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, BinaryIO
 
+from kprobes.arch.registers import machine_name
 from kprobes.cli.options import ANY_KERNEL
 from kprobes.errors import UsageError
 from kprobes.grammar.events import Events
@@ -43,6 +45,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--kernel", metavar="V", help=f"whose rules: {', '.join(KERNELS)} or one between (default: this machine's)"
+    )
+    parser.add_argument(
+        "--arch", metavar="ARCH", help="whose registers and sizes: x86_64 (default: this machine's), aarch64, i386"
     )
     parser.add_argument("--kind", choices=("kprobe", "uprobe"), default="kprobe", help="the file they are meant for")
     parser.add_argument("--json", action="store_true", help="one object per line")
@@ -87,23 +92,27 @@ def _world(arguments: Namespace) -> Iterator[tuple[Dialect, World]]:
     files = LocalFiles() if arguments.files else None
     if arguments.vm:
         from kprobes.cli.boot import show_progress
+        from kprobes.engines.vm.arches import kernel_name
         from kprobes.engines.vm.kernels import DEFAULT_KERNEL, open_kernel
         from kprobes.engines.vm.machine import open_machine
 
-        name = DEFAULT_KERNEL if arguments.vm == ANY_KERNEL else arguments.vm
+        name = kernel_name(DEFAULT_KERNEL if arguments.vm == ANY_KERNEL else arguments.vm, arguments.arch or "")
         machine = open_machine(name, progress=show_progress)
         try:
-            yield dialect(open_kernel(name).release), world_of(machine, files)
+            kernel = open_kernel(name)
+            yield dialect(kernel.release, kernel.arch), world_of(machine, files)
         finally:
             machine.close()
         return
+    arch = machine_name(arguments.arch or os.uname().machine)
+    language = dialect(arguments.kernel or _own_version(), arch)
     symbols = None
     if arguments.kallsyms:
         from kprobes.symbols.definitions import DefinitionSymbols
         from kprobes.symbols.kallsyms import Kallsyms
 
-        symbols = DefinitionSymbols(Kallsyms.load(arguments.kallsyms, cached=False))
-    yield dialect(arguments.kernel or _own_version()), World(symbols, files, cpus=os.cpu_count() or 1)
+        symbols = DefinitionSymbols(Kallsyms.load(arguments.kallsyms, cached=False), arch=arch)
+    yield language, World(symbols, files, cpus=os.cpu_count() or 1)
 
 
 def world_of(machine: Machine, files: Files | None) -> World:
@@ -113,12 +122,13 @@ def world_of(machine: Machine, files: Files | None) -> World:
     from kprobes.symbols.definitions import DefinitionSymbols, character_ids, code_reader
     from kprobes.symbols.kallsyms import Kallsyms
 
-    facts = machine.facts()
+    facts, kernel = machine.facts(), open_kernel(machine.kernel)
     symbols = DefinitionSymbols(
         Kallsyms.load(facts.kallsyms()),
         functions=facts.text("functions"),
         blacklist=facts.text("blacklist"),
-        read=code_reader(open_kernel(machine.kernel).boot),
+        read=code_reader(kernel.boot),
+        arch=kernel.arch,
     )
     path = facts.btf()
     events = (facts.text("events") or "").split()

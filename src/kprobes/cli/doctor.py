@@ -115,19 +115,21 @@ def _ways(topic: str, features: Features) -> Iterator[Finding]:
 
 
 def _guest() -> Iterator[Finding]:
-    from kprobes.engines.vm.kernels import KERNEL_NAMES, cached_kernel
+    from kprobes.engines.vm.kernels import FOREIGN_NAMES, KERNEL_NAMES, cached_kernel
 
     topic = "A kernel in a box (--vm)"
     for what, command, package in (
         ("QEMU", "qemu-system-x86_64", "qemu-system-x86"),
+        ("QEMU for arm64", "qemu-system-aarch64", "qemu-system-arm"),
         ("busybox", "busybox", "busybox-static"),
         ("apt", "apt-get", "apt"),
         ("dpkg", "dpkg-deb", "dpkg"),
     ):
         path = shutil.which(command)
         yield Finding(topic, what, path is not None, path or "missing", "" if path else f"{APT} {package}")
-    there = [name for name in KERNEL_NAMES if cached_kernel(name) is not None]
-    rest = [name for name in KERNEL_NAMES if name not in there]
+    names = KERNEL_NAMES + FOREIGN_NAMES
+    there = [name for name in names if cached_kernel(name) is not None]
+    rest = [name for name in names if name not in there]
     detail = f"in the cache: {', '.join(there) or 'none'}; downloaded when first used: {', '.join(rest) or 'none'}"
     yield Finding(topic, "kernels", True, detail)
 

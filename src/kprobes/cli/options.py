@@ -41,11 +41,26 @@ def parse(parser: Parser, words: Sequence[str]) -> Namespace:
     if command and not hasattr(arguments, "vm"):
         parser.error("this command runs no other command")
     arguments.command = command
+    if getattr(arguments, "arch", None) and hasattr(arguments, "copy"):
+        _name_by_arch(arguments)
     return arguments
 
 
+def _name_by_arch(arguments: Namespace) -> None:
+    """Let the name of the guest's kernel tell its architecture; --arch alone means the default kernel of it."""
+    from kprobes.engines.vm.arches import kernel_name
+    from kprobes.engines.vm.kernels import DEFAULT_KERNEL
+
+    if arguments.vm in (None, ANY_KERNEL) and not arguments.kernel:
+        arguments.vm = DEFAULT_KERNEL
+    for option in ("vm", "kernel"):
+        kernel = getattr(arguments, option)
+        if kernel not in (None, ANY_KERNEL):
+            setattr(arguments, option, kernel_name(kernel, arguments.arch))
+
+
 def add_target_options(parser: Parser) -> None:
-    """Add `-p`, `--vm`, `--kernel`, `--copy`; `-- CMD` is understood by `parse`."""
+    """Add `-p`, `--vm`, `--kernel`, `--arch`, `--copy`; `-- CMD` is understood by `parse`."""
     group = parser.add_argument_group("target", "default: this machine's kernel; `-- CMD ARGS` runs CMD meanwhile")
     group.add_argument("-p", "--pid", type=pid_number, metavar="PID", help="a running process")
     group.add_argument("--vm", metavar="KERNEL", help="a kernel in a box: --vm, or --vm=6.1, --vm=PATH of a bzImage")
@@ -61,6 +76,7 @@ def add_target_options(parser: Parser) -> None:
         help="let signal handlers of the process see the true address of a probed instruction that faults",
     )
     group.add_argument("--kernel", metavar="KERNEL", help="the same as --vm=KERNEL")
+    group.add_argument("--arch", metavar="ARCH", help="architecture of the kernel in a box: x86_64 (default), arm64")
     group.add_argument(
         "--copy", action="append", default=[], metavar="FILE", help="copy FILE into the guest's / before CMD runs there"
     )

@@ -6,9 +6,9 @@ examples:
   kprobes vm --kernel 5.10 -- uname -a
   kprobes vm --keep &                 no shell: stays up until it is ended (Ctrl-C, kill)
   kprobes vm --copy ./prog -- ./prog
-Kernels by name: 5.10, 6.1, 6.12, 7.2; or the path of a bzImage. The first start of a kernel downloads and boots it;
-later ones
-resume from there in under a second.
+  kprobes vm --arch arm64 -- uname -m
+Kernels by name: 5.10, 6.1, 6.12, 7.2, for arm64 6.1 and 6.12; or the path of a bzImage. The first start of a kernel
+downloads and boots it; later ones resume from there in under a second.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("--kernel", metavar="KERNEL", help="5.10, 6.1, 6.12 (default), 7.2, or the path of a bzImage")
     parser.add_argument("--vm", metavar="KERNEL", help="the same as --kernel")
+    parser.add_argument("--arch", metavar="ARCH", help="x86_64 (default) or arm64")
     parser.add_argument("--cpus", type=int, default=2, metavar="N", help="CPUs of the guest (default: 2)")
     parser.add_argument("--memory", type=int, default=512, metavar="MB", help="memory of the guest (default: 512)")
     parser.add_argument(

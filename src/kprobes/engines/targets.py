@@ -42,7 +42,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A kernel in a box: a stock Debian kernel by name (`6.12`) or any bzImage by path, booted in QEMU.
+    """A kernel in a box: a stock Debian kernel by name (`6.12`) or any bzImage by path, booted in QEMU. With *arch*
+    `arm64` it is one of that architecture.
 
     A machine of that kernel that is already up (`kprobes vm`) is used; else one is booted and goes with the engine.
     *progress* is told what takes long: (what, bytes done, bytes in all).
@@ -51,6 +52,7 @@ class Machine:
     kernel: str = ""
     cpus: int = 2
     memory_mb: int = 512
+    arch: str = ""
     progress: Callable[[str, int, int], None] | None = None
 
     def open(self) -> Engine:
@@ -76,7 +78,11 @@ class Machine:
         from kprobes.engines.vm.machine import open_machine
 
         return open_machine(
-            self.kernel or DEFAULT_KERNEL, cpus=self.cpus, memory_mb=self.memory_mb, progress=self.progress
+            self.kernel or DEFAULT_KERNEL,
+            arch=self.arch,
+            cpus=self.cpus,
+            memory_mb=self.memory_mb,
+            progress=self.progress,
         )
 
 

@@ -8,7 +8,7 @@ from errno import E2BIG, EINVAL
 from kprobes.grammar import fields
 from kprobes.grammar.facts import MAX_ARRAY, MAX_BODY, MAX_EVENT_SIZE, MAX_NAME, MAX_OPERATIONS
 from kprobes.grammar.fetch import parse_term
-from kprobes.grammar.numbers import WORD, leading, unsigned, unsigned_int
+from kprobes.grammar.numbers import leading, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.scan import COMM, DATA, IMMEDIATE, MEMORY, USER_MEMORY, VALUE, Scan
 from kprobes.model.definition import AllParameters, Argument, BitField, FetchType, Memory
@@ -37,8 +37,7 @@ TYPES = {
     "char": FetchType("char", 1),
     "symbol": FetchType("symbol", 8),
 }
-DEFAULT_TYPE = TYPES["x64"]
-ALL = Argument("$arg*", "$arg*", AllParameters(), DEFAULT_TYPE)
+ALL = "$arg*"
 LARGEST = 8 * MAX_ARRAY
 
 
@@ -48,6 +47,8 @@ class Arguments:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._types = dict(TYPES)
+        self._default = TYPES[dialect.machine.default_type]
+        self._types["symbol"] = FetchType("symbol", self._default.size)
         if not dialect.symstr:
             del self._types["symstr"]
         if not dialect.char:
@@ -77,13 +78,8 @@ class Arguments:
     def _parse_one(self, word: str, at: int, names: set[str], site: Site, size: int) -> Argument:
         key = (site, at if "=" not in word else -1, word)
         known = self._known.get(key)
-        if (
-            word == ALL.body
-            and self._dialect.all_arguments
-            and site.types is None
-            and (site.at_entry or site.at_return)
-        ):
-            return ALL
+        if word == ALL and self._dialect.all_arguments and site.types is None and (site.at_entry or site.at_return):
+            return Argument(ALL, ALL, AllParameters(), self._default)
         if known is not None and known.name not in names and size + LARGEST < MAX_EVENT_SIZE:
             return known
         name, body = self._name(word, at)
@@ -143,7 +139,7 @@ class Arguments:
                     raise scan.refuse("NEED_STRING_TYPE", type_at)
                 raise Refused("")
             return self._types["string"]
-        found = DEFAULT_TYPE if written is None else self._named(written, user=not scan.site.in_kernel)
+        found = self._default if written is None else self._named(written, user=not scan.site.in_kernel)
         if found is None:
             raise scan.refuse("BAD_TYPE", type_at)
         return found
@@ -162,7 +158,7 @@ class Arguments:
         a pointer."""
         assert scan.type is not None
         if written is None:
-            return self._types[fields.type_of(scan.type) or DEFAULT_TYPE.name], term
+            return self._types[fields.type_of(scan.type, self._default.name) or self._default.name], term
         if "string" in written and not fields.is_characters(scan.type):
             if not fields.points_at_characters(scan.type, scan.site.character_ids):
                 raise scan.refuse("BAD_TYPE4STR")
@@ -246,9 +242,9 @@ class _Finish:
         if written[:1] != "b":
             return None
         saturating = self._scan.dialect.saturating
-        width, length = leading(written[1:], saturating=saturating)
+        width, length = leading(written[1:], self._scan.bits, saturating=saturating)
         rest = written[1 + length :]
-        offset, length = leading(rest[1:], saturating=saturating)
+        offset, length = leading(rest[1:], self._scan.bits, saturating=saturating)
         self._scan.index += 1
         if (
             not width
@@ -256,7 +252,7 @@ class _Finish:
             or not length
             or rest[1 + length : 2 + length] != "/"
             or self._scan.index == MAX_OPERATIONS
-            or 8 * self._kind.size < (width + offset) % WORD
+            or 8 * self._kind.size < (width + offset) % (1 << self._scan.bits)
         ):
             raise self._scan.refuse("BAD_BITFIELD", self._type_at)
         return BitField(width, offset)

@@ -6,8 +6,10 @@ for the lower one.
 
 from __future__ import annotations
 
+from kprobes.arch.registers import registers
 from kprobes.errors import UsageError
 from kprobes.frozen import dataclass
+from kprobes.model.definition import Register
 
 KERNELS = ("5.10", "6.1", "6.12", "7.2")
 DEFAULT = "6.1"
@@ -74,11 +76,30 @@ FEATURES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What differs from architecture to architecture: *registers* by name, the *bits* of a `long`, where the kernel's
+    half of the addresses begins, and how far *behind* a function's first byte is still its entry (0: nowhere)."""
+
+    name: str
+    registers: dict[str, Register]
+    bits: int
+    kernel_half: int
+    endbr: int = 0
+
+    @property
+    def default_type(self) -> str:
+        """Return the type of an argument that names none."""
+        return f"x{self.bits}"
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
-    """The language of one known kernel: *name*, and a flag for each of `FEATURES`. *asked* is the version asked for."""
+    """The language of one known kernel: *name*, and a flag for each of `FEATURES`. *asked* is the version asked for,
+    *machine* the architecture."""
 
     name: str
     asked: str
+    machine: Machine
     symstr: bool
     dotted: bool
     hyphen: bool
@@ -118,20 +139,21 @@ class Dialect:
         return f"checked as {self.name}: {self.asked} is not among the known kernels ({', '.join(KERNELS)})"
 
 
-def dialect(kernel: str = DEFAULT) -> Dialect:
-    """Return the language of *kernel* (`6.1`, `6.6.30-generic`): that of the nearest lower known kernel.
+def dialect(kernel: str = DEFAULT, arch: str = "x86_64") -> Dialect:
+    """Return the language of *kernel* (`6.1`, `6.6.30-generic`) on *arch*: that of the nearest lower known kernel.
 
     Raises:
         UsageError: *kernel* is no version, or older than all that are known.
+        UnsupportedError: *arch* is not known.
     """
-    found = _DIALECTS.get(kernel)
+    found = _DIALECTS.get((kernel, arch))
     if found is None:
         version = _version(kernel)
         lower = [name for name in KERNELS if _version(name) <= version]
         if not lower:
             raise UsageError(f"kernel {kernel} is too old to know its rules", hint=f"known: {', '.join(KERNELS)}")
         asked = f"{version[0]}.{version[1]}"
-        found = _DIALECTS[kernel] = _made(lower[-1], asked)
+        found = _DIALECTS[kernel, arch] = _made(lower[-1], asked, arch)
     return found
 
 
@@ -142,9 +164,22 @@ def _version(kernel: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _made(name: str, asked: str) -> Dialect:
+def _made(name: str, asked: str, arch: str) -> Dialect:
     rank = KERNELS.index(name)
-    return Dialect(name, asked, *[KERNELS.index(feature.since) <= rank for feature in FEATURES])
+    return Dialect(name, asked, machine(arch), *[KERNELS.index(feature.since) <= rank for feature in FEATURES])
 
 
-_DIALECTS = {name: _made(name, name) for name in KERNELS}
+def machine(arch: str) -> Machine:
+    """Return what is to be known of *arch*.
+
+    Raises:
+        UnsupportedError: nothing is.
+    """
+    table = registers(arch)
+    half, endbr = _HALVES[table.name]
+    return Machine(table.name, {name: Register(name) for name in table.event_names}, 8 * table.word_size, half, endbr)
+
+
+# Where the kernel's addresses begin; bytes of ENDBR64, which only x86-64 has.
+_HALVES = {"x86_64": (0xFFFF800000000000, 4), "aarch64": (0xFFFF000000000000, 0), "i386": (0xC0000000, 0)}
+_DIALECTS = {(name, "x86_64"): _made(name, name, "x86_64") for name in KERNELS}

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from errno import EINVAL
 
-from kprobes.arch.x86_64.registers import PT_REGS
 from kprobes.grammar import fields
 from kprobes.grammar.facts import MAX_STACK
-from kprobes.grammar.numbers import WORD, decimal, signed, unsigned
+from kprobes.grammar.numbers import decimal, signed, unsigned
 from kprobes.grammar.scan import COMM, DATA, ENTRY_DATA, IMMEDIATE, MEMORY, STACK_POINTER, USER_MEMORY, Scan
 from kprobes.model.definition import (
     Comm,
@@ -22,7 +21,6 @@ from kprobes.model.definition import (
     FunctionArgument,
     Immediate,
     Memory,
-    Register,
     ReturnValue,
     Stack,
     StackWord,
@@ -34,8 +32,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.definition import Term
 
-REGISTERS = {name: Register(name) for name in PT_REGS}
-
 
 def parse_term(scan: Scan, text: str) -> Term:
     """Parse *text*, leaving in *scan* how far it came.
@@ -45,7 +41,7 @@ def parse_term(scan: Scan, text: str) -> Term:
     """
     head = text[:1]
     if head == "%":
-        register = REGISTERS.get(text[1:])
+        register = scan.dialect.machine.registers.get(text[1:])
         if register is None:
             raise scan.refuse("BAD_REG_NAME")
         return register
@@ -74,7 +70,7 @@ def _dereference(scan: Scan, text: str) -> Term:
     brace = rest.find("(")
     if brace < 0:
         raise scan.refuse("DEREF_NEED_BRACE")
-    distance, error = signed(rest[:brace])
+    distance, error = signed(rest[:brace], scan.bits)
     if error:
         raise scan.refuse("BAD_DEREF_OFFS", number=error)
     # the kernel's own count, which misses the `u` behind a plus
@@ -97,14 +93,14 @@ def _dereference(scan: Scan, text: str) -> Term:
 def _memory(scan: Scan, text: str) -> Term:
     head = text[:1]
     if "0" <= head <= "9":
-        address = unsigned(text)
+        address = unsigned(text, scan.bits)
         if address < 0:
             raise scan.refuse("BAD_MEM_ADDR", number=-address)
         base: Term = Immediate(address)
     elif head == "+":
         if scan.site.in_kernel:
             raise scan.refuse("FILE_ON_KPROBE")
-        offset, error = signed(text[1:])
+        offset, error = signed(text[1:], scan.bits)
         if error:
             raise scan.refuse("BAD_FILE_OFFS", number=error)
         base = FileAddress(offset)
@@ -112,16 +108,16 @@ def _memory(scan: Scan, text: str) -> Term:
         if not scan.site.in_kernel:
             raise scan.refuse("SYM_ON_UPROBE")
         scan.step()
-        base = _symbol(text)
+        base = _symbol(text, scan.bits)
     scan.step()
     scan.last = MEMORY
     return Memory(base)
 
 
-def _symbol(text: str) -> SymbolAddress:
+def _symbol(text: str, bits: int) -> SymbolAddress:
     """Return the symbol of `@SYM+off`. An offset that is no number is refused only when the probe is registered."""
     name, distance = split_offset(text)
-    offset, error = signed(distance) if distance else (0, 0)
+    offset, error = signed(distance, bits) if distance else (0, 0)
     return SymbolAddress(text) if error else SymbolAddress(name, offset)
 
 
@@ -142,16 +138,16 @@ def _immediate(scan: Scan, text: str) -> Term:
         return Text(body[:-1])
     head = text[:1]
     if "0" <= head <= "9":
-        value = unsigned(text)
+        value = unsigned(text, scan.bits)
         error = -value if value < 0 else 0
     elif head in {"-", "+"}:
-        value, error = signed(text[1:] if head == "+" else text)
+        value, error = signed(text[1:] if head == "+" else text, scan.bits)
     else:
         value, error = 0, EINVAL
     if error:
         raise scan.refuse("BAD_IMM", 1, error)
     scan.last = IMMEDIATE
-    return Immediate(value % WORD)
+    return Immediate(value % (1 << scan.bits))
 
 
 def _variable(scan: Scan, name: str) -> Term:
@@ -182,7 +178,7 @@ def _stack(scan: Scan, number: str) -> Term:
         return Stack()
     if not "0" <= number[0] <= "9":
         raise scan.refuse("BAD_VAR")
-    index = decimal(number)
+    index = decimal(number, scan.bits)
     if index < 0:
         raise scan.refuse("BAD_VAR")
     if scan.site.in_kernel and index > MAX_STACK:
@@ -191,7 +187,7 @@ def _stack(scan: Scan, number: str) -> Term:
 
 
 def _function_argument(scan: Scan, number: str) -> Term:
-    index = decimal(number)
+    index = decimal(number, scan.bits)
     if index < 0:
         raise scan.refuse("BAD_VAR")
     if not 1 <= index <= MAX_STACK:

@@ -124,12 +124,15 @@ def _member(scan: Scan, types: Types, ctype: CType, name: str) -> tuple[int, int
     return member.bit_offset, member.bit_size, member.type
 
 
-def type_of(ctype: CType) -> str:
-    """Return the fetch type that stands for *ctype*; empty where there is none (the default is taken)."""
+def type_of(ctype: CType, word: str) -> str:
+    """Return the fetch type that stands for *ctype*; empty where there is none (the default is taken).
+
+    *word* is that of an address.
+    """
     if isinstance(ctype, Enum):
         return "s64" if ctype.size == 8 else "s32"
     if isinstance(ctype, Pointer):
-        return "x64"
+        return word
     if isinstance(ctype, Int):
         if ctype.size > 8:
             return "" if ctype.signed else "u64"

@@ -10,11 +10,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kprobes.grammar.facts import Dialect
+    from kprobes.grammar.facts import Dialect, Machine
     from kprobes.grammar.refusal import Refused
 
 HINTS = {
     "FILE_NOT_FOUND": "a uprobe is written PATH:OFFSET, with the path of a file that exists",
+    "BAD_REG_NAME": "registers are ax bx cx dx si di bp sp r8 ... r15 ip flags cs ss orig_ax, without the r of rax",
+    "BAD_MEM_ADDR": "an address is a number of 64 bits: @0xffffffff81000000",
     "NO_REGULAR_FILE": "uprobes go into regular files: programs and libraries",
     "BAD_REFCNT": "a reference counter is a file offset in parentheses: PATH:OFFSET(0x1234)",
     "REFCNT_OPEN_BRACE": "a reference counter is a file offset in parentheses: PATH:OFFSET(0x1234)",
@@ -41,8 +43,6 @@ HINTS = {
     "BAD_STACK_NUM": "a kernel stack has 2048 words: $stack0 to $stack2048",
     "BAD_ARG_NUM": "arguments are counted from 1: $arg1",
     "BAD_VAR": "variables are $stack, $stackN, $retval, $comm and, where the place is a function's entry, $argN",
-    "BAD_REG_NAME": "registers are ax bx cx dx si di bp sp r8 ... r15 ip flags cs ss orig_ax, without the r of rax",
-    "BAD_MEM_ADDR": "an address is a number of 64 bits: @0xffffffff81000000",
     "BAD_IMM": 'an immediate is a number (\\123, \\-1, \\0x10) or a string (\\"text")',
     "IMMSTR_NO_CLOSE": "an immediate string ends with a quote and holds no blanks",
     "FILE_ON_KPROBE": "@+OFFSET is an offset in a file, for uprobes; in the kernel write @SYMBOL or @ADDRESS",
@@ -104,7 +104,22 @@ def hint_for(refused: Refused, words: Sequence[str], dialect: Dialect) -> str:
     if not refused.code:
         return _unsaid(refused, words)
     newer = _newer(refused, words, dialect)
-    return newer or HINTS.get(refused.code, "")
+    return newer or _by_machine(refused.code, dialect.machine) or HINTS.get(refused.code, "")
+
+
+def _by_machine(code: str, machine: Machine) -> str:
+    """Return the hint where it differs from that for x86-64."""
+    if code == "BAD_REG_NAME" and machine.name in _REGISTERS:
+        return f"registers of {machine.name} are {_REGISTERS[machine.name]}"
+    if code == "BAD_MEM_ADDR" and machine.bits != 64:
+        return f"an address is a number of {machine.bits} bits: @{machine.kernel_half | 0x1000000:#x}"
+    return ""
+
+
+_REGISTERS = {
+    "i386": "ax bx cx dx si di bp sp ip flags cs ss ds es fs gs orig_ax, without the e of eax",
+    "aarch64": "x0 ... x30 lr sp pc pstate",
+}
 
 
 def _newer(refused: Refused, words: Sequence[str], dialect: Dialect) -> str:

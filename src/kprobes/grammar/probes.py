@@ -9,7 +9,7 @@ from kprobes.grammar.arguments import LETTERS, Arguments, good_name
 from kprobes.grammar.expansion import expand
 from kprobes.grammar.facts import MAX_ACTIVE, MAX_ARGUMENTS, MAX_EVENT_NAME
 from kprobes.grammar.fetch import split_offset
-from kprobes.grammar.numbers import WORD, signed, unsigned, unsigned_int
+from kprobes.grammar.numbers import signed, unsigned, unsigned_int
 from kprobes.grammar.refusal import Refused
 from kprobes.grammar.registration import Registration
 from kprobes.grammar.scan import Site
@@ -41,6 +41,7 @@ class Reader:
     def __init__(self, dialect: Dialect, world: World) -> None:
         self._dialect = dialect
         self._world = world
+        self._bits = dialect.machine.bits
         self._arguments = Arguments(dialect)
         self._places: dict[tuple[str, bool], tuple[KernelPlace | AddressPlace, bool, bool]] = {}
         self._sites: dict[tuple[str, bool, bool], Site] = {}
@@ -76,8 +77,12 @@ class Reader:
         """Return the place, whether it is a return probe, and whether it is a function's entry."""
         known = self._places.get((where, is_return))
         if known is None:
-            address = unsigned(where)
-            known = (AddressPlace(address), is_return, False) if address >= 0 else self._symbol(where, is_return)
+            address = unsigned(where, self._bits)
+            known = (
+                (AddressPlace(address, self._bits // 4), is_return, False)
+                if address >= 0
+                else self._symbol(where, is_return)
+            )
             self._places[where, is_return] = known
         return known
 
@@ -121,7 +126,7 @@ class Reader:
                 raise Refused("BAD_ADDR_SUFFIX", 1, len(symbol))
             is_return = True
         name, distance = split_offset(symbol)
-        offset, error = signed(distance) if distance else (0, 0)
+        offset, error = signed(distance, self._bits) if distance else (0, 0)
         if error or not 0 <= offset < 1 << 32:
             raise Refused("BAD_PROBE_ADDR", 1)
         place = KernelPlace(name, offset)
@@ -193,14 +198,14 @@ class Reader:
             raise Refused("FILE_NOT_FOUND", 1, 0, error)
         if not regular:
             raise Refused("NO_REGULAR_FILE", 1)
-        text, counter = _counter(text, start)
+        text, counter = _counter(text, start, self._bits)
         offset_text, percent, _ = text.partition("%")
         if percent and text[len(offset_text) :] != RETURN:
             raise Refused("BAD_ADDR_SUFFIX", 1, start + len(offset_text))
-        offset = unsigned(offset_text)
+        offset = unsigned(offset_text, self._bits)
         if offset < 0:
             raise Refused("BAD_UPROBE_OFFS", 1, start, -offset)
-        return FilePlace(path, offset, counter), bool(percent)
+        return FilePlace(path, offset, counter, self._bits // 4), bool(percent)
 
     def _look(self, path: str) -> tuple[int, bool]:
         files = self._world.files
@@ -231,7 +236,7 @@ def _check_count(count: int, index: int, missing: int, ambiguous: int) -> None:
         raise Refused("NON_UNIQ_SYMBOL", index, 0, ambiguous)
 
 
-def _counter(text: str, start: int) -> tuple[str, int]:
+def _counter(text: str, start: int, bits: int) -> tuple[str, int]:
     """Return *text* without the reference counter's offset `(N)` at its end, and that offset."""
     offset, brace, number = text.partition("(")
     if not brace:
@@ -242,10 +247,10 @@ def _counter(text: str, start: int) -> tuple[str, int]:
         raise Refused("REFCNT_OPEN_BRACE", 1, number_at + len(number))
     if rest:
         raise Refused("BAD_REFCNT_SUFFIX", 1, number_at + len(number) + 1)
-    value = unsigned(number)
+    value = unsigned(number, bits)
     if value < 0:
         raise Refused("BAD_REFCNT", 1, number_at, -value)
-    return offset, value % WORD
+    return offset, value
 
 
 def _cleaned(name: str, dialect: Dialect) -> str:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from kprobes.grammar.world import World
     from kprobes.model.definition import Definition, Term
 
-KERNEL_HALF = 0xFFFF800000000000
-ENDBR = 4  # bytes of ENDBR64
-
 
 class Registration:
     """Answers what the kernel finds out about places, by a world's symbols or by what can be known without."""
@@ -46,9 +43,13 @@ class Registration:
         """Return 0 if *place* is a function's entry, EINVAL if it is not, ENOENT if there is no such place."""
         symbols = self._symbols
         if symbols is None:
-            return 0 if place.offset == 0 or (place.offset == ENDBR and self._dialect.btf) else EINVAL
+            return (
+                0
+                if place.offset == 0 or (place.offset == self._dialect.machine.endbr and self._dialect.btf)
+                else EINVAL
+            )
         address = symbols.address(place.symbol)
-        return self._entry_at((address + place.offset) % (1 << 64)) if address else ENOENT
+        return self._entry_at((address + place.offset) % (1 << self._dialect.machine.bits)) if address else ENOENT
 
     def _entry_at(self, address: int) -> int:
         if self._symbols is None:
@@ -56,8 +57,8 @@ class Registration:
         offset = self._symbols.offset_at(address)
         if offset < 0:
             return ENOENT
-        folded = offset == ENDBR and self._dialect.folded and self._symbols.begins_with_endbr(address - offset)
-        return 0 if offset == 0 or folded else EINVAL
+        behind = offset == self._dialect.machine.endbr and self._dialect.folded
+        return 0 if offset == 0 or (behind and self._symbols.begins_with_endbr(address - offset)) else EINVAL
 
     def register(self, definition: Definition) -> int:
         """Return the maxactive that the kernel will list: its own choice where *definition* names none.
@@ -95,7 +96,7 @@ class Registration:
             address = place.address
             if not address:
                 return EINVAL
-            if symbols is None and address < KERNEL_HALF:
+            if symbols is None and address < self._dialect.machine.kernel_half:
                 return ENOENT if definition.is_return or self._dialect.deferred_address else EINVAL
         else:
             assert isinstance(place, KernelPlace)
@@ -119,8 +120,9 @@ class Registration:
                 return entry
         if offset < 0:
             return ENOENT if self._dialect.deferred_address else EINVAL
-        if self._dialect.folded and offset == 0 and self._symbols.begins_with_endbr(address):
-            address += ENDBR
+        endbr = self._dialect.machine.endbr
+        if endbr and self._dialect.folded and offset == 0 and self._symbols.begins_with_endbr(address):
+            address += endbr
         return self._symbols.refusal(address)
 
     def _module_exists(self, place: object) -> bool:
@@ -146,7 +148,7 @@ class Registration:
             return 0
         name, distance = split_offset(term.name)
         if distance:
-            return signed(distance)[1]
+            return signed(distance, self._dialect.machine.bits)[1]
         if self._symbols is None:
             return 0 if name else ENOENT
         return 0 if self._symbols.address(name) else ENOENT

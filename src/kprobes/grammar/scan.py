@@ -53,6 +53,11 @@ class Scan:
         self.bit_offset = 0
         self.bit_size = 0
 
+    @property
+    def bits(self) -> int:
+        """Return how many bits a `long` has."""
+        return self.dialect.machine.bits
+
     def refuse(self, code: str, ahead: int = 0, number: int = EINVAL) -> Refused:
         """Return the refusal *code* with its caret *ahead* bytes from here."""
         return Refused(code, 0, self.offset + ahead, number)

@@ -181,29 +181,33 @@ class KernelPlace:
 
 @dataclass(frozen=True, slots=True)
 class AddressPlace:
-    """An address in the kernel. The kernel lists it hashed, unless it runs with `no_hash_pointers`."""
+    """An address in the kernel, listed in *digits*. The kernel lists it hashed, unless it runs with
+    `no_hash_pointers`."""
 
     address: int
+    digits: int = 16
 
     @property
     def text(self) -> str:
         """Return the place as the kernel lists it, with the true address."""
-        return f"0x{self.address:016x}"
+        return f"0x{self.address:0{self.digits}x}"
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlace:
-    """`/bin/cat:0x1234`: an offset in a file; *reference_counter* is the offset of a counter, 0 where there is none."""
+    """`/bin/cat:0x1234`: an offset in a file, listed in *digits*; *reference_counter* is the offset of a counter, 0
+    where there is none."""
 
     path: str
     offset: int
     reference_counter: int = 0
+    digits: int = 16
 
     @property
     def text(self) -> str:
         """Return the place as the kernel lists it."""
         counter = f"(0x{self.reference_counter:x})" if self.reference_counter else ""
-        return f"{self.path}:0x{self.offset:016x}{counter}"
+        return f"{self.path}:0x{self.offset:0{self.digits}x}{counter}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,20 @@ class DefinitionSymbols:
     """The symbols of *table* as `grammar.world.Symbols` asks for them.
 
     *functions* is the text of available_filter_functions, *blacklist* that of kprobes/blacklist; *read* returns the
-    bytes of the kernel's code at an address. What isn't given isn't held against a probe, but that data is no code.
+    bytes of the kernel's code of *arch* at an address. What isn't given isn't held against a probe, but that data is
+    no code.
     """
 
     def __init__(
-        self, table: Kallsyms, *, functions: str | None = None, blacklist: str | None = None, read: Read | None = None
+        self,
+        table: Kallsyms,
+        *,
+        functions: str | None = None,
+        blacklist: str | None = None,
+        read: Read | None = None,
+        arch: str = "x86_64",
     ) -> None:
+        self._arch = arch
         self._table = table
         self._functions = functions
         self._blacklist_text = blacklist
@@ -84,7 +92,19 @@ class DefinitionSymbols:
         here = self._by_address.get(start, [])
         if not here or not self._table.is_code(here[0]) or self._is_blacklisted(address, here):
             return EINVAL
+        if self._arch == "aarch64":
+            return self._refused_by_arm64(offset, here)
         return self._boundary(start, offset)
+
+    def _refused_by_arm64(self, offset: int, here: list[KernelSymbol]) -> int:
+        """Instructions are words, and the second of a function that ftrace can trace is ftrace's, of which kprobes keep
+        off there.
+
+        Source: arch_prepare_kprobe() of arch/arm64/kernel/probes/kprobes.c; check_ftrace_location() of
+        kernel/kprobes.c, without CONFIG_KPROBES_ON_FTRACE.
+        """
+        traced = self._traceable is not None and any(one.name in self._traceable for one in here)
+        return EINVAL if offset % 4 or (offset == 4 and traced) else 0
 
     def _boundary(self, start: int, offset: int) -> int:
         if not offset or self._read is None:

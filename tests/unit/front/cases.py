@@ -2,7 +2,7 @@
 
 A file holds cases one after the other:
 
-    === name: kind place [unsafe]
+    === name: kind place [unsafe] [ARCHITECTURE]
     def handler(...):
         ...
     ---
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from front import helpers
 from front.universe import NAMES, SCHED_SWITCH, Universe
+from kprobes.arch.registers import TABLES
 from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.compiler.ir.nodes import Handler
 from kprobes.compiler.ir.show import show_handler
@@ -66,6 +67,7 @@ def surroundings(around: str) -> Surroundings:
         shards=4,
         unsafe="unsafe" in rest,
         on_fault="fault" in rest,
+        arch=next((word for word in rest if word in TABLES), "x86_64"),
     )
 
 

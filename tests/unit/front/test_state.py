@@ -54,7 +54,11 @@ def test_each_sort_becomes_its_node():
     where.add(by=comm)
     late.pop()
 """
-    nodes = [type(node) for node in nodes_of(compile_text(text, **MAPS)) if type(node).__module__.endswith("nodes")]
+    nodes = [
+        type(node)
+        for node in nodes_of(compile_text(text, **MAPS))
+        if type(node).__module__.startswith("kprobes.compiler.ir")
+    ]
     wanted = [MapAdd, MapFold, MapFold, QueuePush, MapAdd, QueuePop]
     assert [kind for kind in nodes if kind in wanted] == wanted
 
