@@ -7,7 +7,9 @@ examples:
   kprobes list 't:sched:*'          tracepoints
   kprobes list -p PID 'libc:str*'   functions of a process
   kprobes list -p PID               the probes in a process: where, how each is armed, and why so
-  kprobes list --armed              the probes in all processes (those of the process engine)
+  kprobes list --armed              the kprobes of the kernel, and the probes in all processes
+  kprobes list --armed --vm=6.12    those of a kernel in a box (one that runs already: `kprobes vm`)
+  kprobes list --blacklist 'do_*'   the code that the kernel keeps probes out of
 Functions that can't be probed are left out; the last line says how many, and why.
 """
 
@@ -18,6 +20,7 @@ import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from kprobes.cli.listed import as_fields, format_listed, is_meant, write_armed, write_blacklist
 from kprobes.cli.options import add_target_options, target_of
 from kprobes.errors import SymbolNotFoundError, UnsupportedError, UsageError
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.port import Facts
     from kprobes.engines.process.listing import Probed
+    from kprobes.engines.targets import Known
     from kprobes.model.listed import Listed
 
 TRACEPOINT = ("t:", "tracepoint:")
@@ -36,17 +40,20 @@ def add_arguments(parser: Parser) -> None:
     """Describe the options."""
     parser.add_argument("glob", nargs="?", default="", metavar="GLOB", help="a function or a glob (default: all)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
-    parser.add_argument("--armed", action="store_true", help="the probes that are in place in processes")
+    parser.add_argument("--armed", action="store_true", help="the probes that are in place, of whoever they are")
+    parser.add_argument("--blacklist", action="store_true", help="where the kernel lets no kprobe go")
     add_target_options(parser)
 
 
 def run(arguments: Namespace) -> int:
     """List what matches."""
     target = target_of(arguments)
-    if arguments.armed and (arguments.vm or arguments.kernel):
-        raise UsageError("--armed lists probes in processes of this machine", hint="leave --vm out")
+    if arguments.blacklist and (arguments.armed or arguments.pid is not None):
+        raise UsageError(
+            "the blacklist is a kernel's", hint="leave --armed and -p out; `kprobes info FUNC` says why not"
+        )
     if arguments.armed or (arguments.pid is not None and not arguments.glob):
-        return _run_armed(arguments)
+        return _run_armed(arguments, target)
     glob: str = arguments.glob or "*"
     if arguments.pid is not None:
         _write(_functions_of_process(glob, arguments.pid), arguments.format)
@@ -54,8 +61,12 @@ def run(arguments: Namespace) -> int:
     engine = target.look()
     try:
         facts = engine.facts()
-        rows = _tracepoints(glob.partition(":")[2], facts) if glob.startswith(TRACEPOINT) else _functions(glob, facts)
-        _write(rows, arguments.format)
+        if arguments.blacklist:
+            write_blacklist(facts, glob, arguments.format)
+        elif glob.startswith(TRACEPOINT):
+            _write(_tracepoints(glob.partition(":")[2], facts), arguments.format)
+        else:
+            _write(_functions(glob, facts), arguments.format)
     finally:
         engine.close()
     return 0
@@ -67,7 +78,20 @@ def _write(rows: Iterable[dict[str, object]], form: str) -> None:
         write(f"{told(row)}\n")
 
 
-def _run_armed(arguments: Namespace) -> int:
+def _run_armed(arguments: Namespace, target: Known) -> int:
+    guest = bool(arguments.vm or arguments.kernel)
+    if arguments.pid is None:
+        engine = target.open()
+        try:
+            write_armed(engine.facts(), arguments.glob or "*", arguments.format, must=guest)
+        finally:
+            engine.close()
+    if not guest:
+        _write_processes(arguments)
+    return 0
+
+
+def _write_processes(arguments: Namespace) -> None:
     from kprobes.engines.process.listing import list_process, list_processes
 
     one = arguments.pid is not None
@@ -76,7 +100,7 @@ def _run_armed(arguments: Namespace) -> int:
         where = f"process {arguments.pid}" if one else "any process"
         sys.stderr.write(f"no probes are in {where}\n")
     for found in probed:
-        rows = [row for row in found.sites if not arguments.glob or _is_meant(row, arguments.glob)]
+        rows = [row for row in found.sites if not arguments.glob or is_meant(row, arguments.glob)]
         if arguments.format == "json":
             for row in rows:
                 sys.stdout.write(f"{json.dumps(_as_json(found, row))}\n")
@@ -86,28 +110,10 @@ def _run_armed(arguments: Namespace) -> int:
         sys.stdout.flush()
         more = "; there are more than the list has room for" if found.is_cut else ""
         sys.stderr.write(f"{_owner(found)}{more}\n")
-    return 0
-
-
-def _is_meant(row: Listed, glob: str) -> bool:
-    name = row.name.removesuffix("+0x0")
-    return any(fnmatchcase(text, glob) for text in (name, row.name, f"{row.object}:{name}"))
 
 
 def _as_json(found: Probed, row: Listed) -> dict[str, object]:
-    fields = ("address", "kind", "name", "object", "way", "why", "state")
-    told = {name: getattr(row, name) for name in fields}
-    return {"pid": found.pid, "owner": found.owner.pid, "owner_alive": found.lives, **told, "flags": list(row.flags)}
-
-
-def format_listed(row: Listed) -> str:
-    """Return one line as the kernel's kprobes/list has it, with the way and the reason behind."""
-    from kprobes.render.escape import escape
-
-    flags = "".join(f" [{flag}]" for flag in row.flags)
-    where = f" [{row.object}]" if row.object else ""
-    how = ": ".join(text for text in (row.way, row.why) if text)
-    return escape(f"{row.address:016x}  {row.kind}  {row.name}{where}{flags}  {how}")
+    return {"pid": found.pid, "owner": found.owner.pid, "owner_alive": found.lives, **as_fields(row)}
 
 
 def _owner(found: Probed) -> str:

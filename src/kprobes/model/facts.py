@@ -31,8 +31,9 @@ class Facts(Protocol):
 
     def text(self, what: str) -> str | None:
         """Return a text of the target: `blacklist` (kprobes), `functions` (available_filter_functions), `events`
-        (the names of all tracepoints), `version` (/proc/version), `cgroups` (id and path a line), or
-        `format:CATEGORY/NAME` (a tracepoint's format file).
+        (the names of all tracepoints), `version` (/proc/version), `cgroups` (id and path a line), `kprobes` (what is
+        armed now: kprobes/list), `kprobes_enabled` (0 where all are disarmed), or `format:CATEGORY/NAME` (a
+        tracepoint's format file).
 
         None where there is none.
         """

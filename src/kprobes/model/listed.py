@@ -45,9 +45,9 @@ class Listed:
     @property
     def flags(self) -> tuple[str, ...]:
         """Return the words that the kernel's list has in brackets."""
+        jumps = self.way.startswith("jump") and not self.state
         by_ftrace = _BY_FTRACE & set(self.way.split("+"))
-        how = OPTIMIZED if self.way.startswith("jump") else FTRACE if by_ftrace else ""
-        return tuple(word for word in (self.state, "" if self.state else how) if word)
+        return tuple(word for word in (self.state, OPTIMIZED if jumps else FTRACE if by_ftrace else "") if word)
 
 
 def list_plan(plan: Plan, disabled: Set[int]) -> list[Listed]:
@@ -64,4 +64,4 @@ def list_plan(plan: Plan, disabled: Set[int]) -> list[Listed]:
     return rows
 
 
-_BY_FTRACE = frozenset({"fentry", "fexit", "kprobe.multi", "kretprobe.multi"})
+_BY_FTRACE = frozenset({"ftrace", "fentry", "fexit", "kprobe.multi", "kretprobe.multi"})

@@ -22,6 +22,7 @@ from kprobes.errors import (
 from kprobes.frozen import dataclass, replace
 from kprobes.model.plan import Site
 from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
+from kprobes.symbols.kprobes_list import parse_blacklist
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -280,10 +281,9 @@ class KernelSymbols:
     @cached_property
     def _blacklist(self) -> tuple[frozenset[str], list[int], list[int]]:
         """Return the names in the kernel's list, and where its spans begin and end."""
-        text = self._facts.text("blacklist") or ""
-        entries = re.findall(r"^0x([0-9a-f]+)-0x([0-9a-f]+)\s+(\S+)", text, re.MULTILINE)
-        spans = sorted((int(low, 16), int(high, 16)) for low, high, _ in entries if int(high, 16))
-        return frozenset(name for _, _, name in entries), [low for low, _ in spans], [high for _, high in spans]
+        entries = list(parse_blacklist(self._facts.text("blacklist") or ""))
+        spans = sorted((one.begin, one.end) for one in entries if one.end)
+        return frozenset(one.name for one in entries), [low for low, _ in spans], [high for _, high in spans]
 
     def _is_blacklisted(self, name: str, module: str, address: int) -> bool:
         """Tell whether the kernel's list has *name*, the original of the copy *name*, or *address* (0: hidden)."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _BTF = "/sys/kernel/btf"
 _CGROUPS = "/sys/fs/cgroup"
+_OF_KPROBES = {"blacklist": "kprobes/blacklist", "kprobes": "kprobes/list", "kprobes_enabled": "kprobes/enabled"}
 
 
 class KernelFacts:
@@ -65,8 +66,8 @@ class KernelFacts:
         if what == "version":
             with open("/proc/version", encoding="utf-8") as file:  # noqa: PTH123
                 return file.read()
-        if what == "blacklist":
-            return self._files.text("debugfs", "kprobes/blacklist")
+        if what in _OF_KPROBES:
+            return self._files.text("debugfs", _OF_KPROBES[what])
         if what == "functions":
             return self._files.text("tracefs", "available_filter_functions")
         if what == "events":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _ASKED = ("events", "version")  # texts that few ask for: they are not in the image
+_FLEETING = ("cgroups", "kprobes", "kprobes_enabled")  # they are others each time
 
 
 class ImageFacts:
@@ -53,8 +54,9 @@ class ImageFacts:
         """Return `blacklist`, `functions` or `format:CATEGORY/NAME`; None where there is none."""
         if ".." in what:
             return None
-        if what == "cgroups":  # they come and go
-            return (self._ask("text:cgroups") or b"").decode("utf-8", "surrogateescape")
+        if what in _FLEETING:
+            fleeting = self._ask(f"text:{what}")
+            return None if fleeting is None else fleeting.decode("utf-8", "surrogateescape")
         path = self._directory / ("text-" + what.replace("/", ","))
         try:
             return path.read_text("utf-8", "surrogateescape")
