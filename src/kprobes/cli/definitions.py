@@ -8,10 +8,11 @@ from kprobes.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
     from kprobes.cli.parser import Namespace, Parser
+    from kprobes.events.record import Event
     from kprobes.model.probe import Probe
 
 HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret")
@@ -52,10 +53,10 @@ def definition_of(text: str, arguments: Namespace) -> Probe:
     return definition(text, filter=arguments.filter, strings=arguments.strings)
 
 
-def values_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(event: Event) -> dict[str, Any]:
     """Return what the arguments of an event hold, those of an array as a list."""
     found: dict[str, Any] = {}
-    for name, value in fields.items():
+    for name, value in event.fields.items():
         if name in HEAD:
             continue
         array, bracket, _ = name.partition("[")
@@ -66,20 +67,21 @@ def values_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def show_arguments(fields: Mapping[str, Any], known: Callable[[Any], Any]) -> str:
+def show_arguments(event: Event, known: Callable[[Any], Any]) -> str:
     """Return the arguments of an event as the kernel shows them: `dfd=-100 name="/etc/passwd" mode={0x1,0x2}`."""
+    quoted = {field.name for field in event.layout.fields if field.kind == "symstr"}
 
-    def show(value: object) -> str:
+    def show(value: object, name: str) -> str:
         if isinstance(value, list):
-            return "{" + ",".join(map(show, value)) + "}"
+            return "{" + ",".join([show(one, name) for one in value]) + "}"
         if isinstance(value, str):
             return FAULT if value == FAULT else f'"{value}"'
-        return str(known(value))
+        return f'"{known(value)}"' if name in quoted else str(known(value))
 
-    return " ".join(f"{name}={show(value)}" for name, value in values_of(fields).items())
+    return " ".join([f"{name}={show(value, name)}" for name, value in values_of(event).items()])
 
 
-def json_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
+def json_arguments(event: Event) -> dict[str, Any]:
     """Return the arguments of an event for JSON: characters as text, and none where a string could not be read."""
     from kprobes.events.value import Character
 
@@ -88,4 +90,4 @@ def json_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
             return [plain(one) for one in value]
         return chr(value) if isinstance(value, Character) else None if value == FAULT else value
 
-    return {name: plain(value) for name, value in values_of(fields).items()}
+    return {name: plain(value) for name, value in values_of(event).items()}

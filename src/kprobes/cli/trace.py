@@ -132,11 +132,11 @@ class JsonTrace:
     def _defined(self, row: dict[str, object], event: Event) -> dict[str, object]:
         """Return the rest of the row of a definition's event."""
         fields = event.fields
-        row["event"] = event.name
+        row["event"] = event.layout.name
         row |= {name[1:]: fields[name] for name in HEAD[1:5]}
         where = {name[1:]: fields[name] for name in ("_ip", "_func", "_ret") if name in fields}
         row |= self._with_names(where, self._session.known)
-        row["args"] = self._with_names(json_arguments(fields), self._session.known)
+        row["args"] = self._with_names(json_arguments(event), self._session.known)
         return row
 
 
@@ -180,14 +180,14 @@ class LineTrace:
         self._stream.flush()
 
     def _row(self, event: Event) -> list[object]:
-        fields, site = event.fields, event.name if event.layout.definition else event.site
+        fields, site = event.fields, event.layout.name if event.layout.definition else event.site
         row: list[object] = [self._shown_time(fields["_time"]), fields["_cpu"], fields["_pid"], fields["_comm"], site]
         if self._timed:
             took = fields.get("_duration")
             row.append(None if took is None else f"{took / 1000:9.1f}")
         known = self._session.known
         if event.layout.definition:
-            row.append(show_arguments(fields, known))
+            row.append(show_arguments(event, known))
             return row
         row.append(" ".join(f"{name}={show(known(value))}" for name, value in fields.items() if name not in HEAD))
         return row
