@@ -41,6 +41,11 @@ class Naming:
         """Return what lies at *address*: `symbol`, `symbol+0x10`, or the address where nothing tells."""
         return self._named().symbol(address)
 
+    def printed(self, address: int) -> str:
+        """Return *address* of a kernel as the kernel prints it: `symbol+0x4/0x370`; of a process as it is."""
+        printed = getattr(self._named(), "printed", None)
+        return f"{address:#x}" if printed is None else str(printed(address))
+
     def cgroup(self, number: int) -> str:
         """Return the path of the cgroup with the id *number*, below the root of cgroups; empty where it is gone."""
         if number not in self._cgroups:

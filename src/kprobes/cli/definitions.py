@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from kprobes.decorators import definition
 from kprobes.errors import UsageError
+from kprobes.model.fetched import HEAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from kprobes.events.record import Event
     from kprobes.model.probe import Probe
 
-HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret")
 FAULT = "(fault)"
 
 

@@ -8,7 +8,8 @@ import time
 
 from kprobes.cli.options import Limits, limits_of, probes_natively, process_of, target_of
 from kprobes.cli.workload import start_workload
-from kprobes.frozen import dataclass
+from kprobes.frozen import dataclass, replace
+from kprobes.model.plan import Way
 from kprobes.session import POLL_S, Session, attach_to
 
 TYPE_CHECKING = False
@@ -69,6 +70,8 @@ def follow(
     """Carry *probes* out as the options say; return the exit code: the workload's, or 1 where `--strict` found a
     miss. What the handlers see goes to *recorder*."""
     limits = limits_of(arguments)
+    if arguments.engine == "tracefs":
+        probes = [replace(probe, way=probe.way or Way.TRACEFS) for probe in probes]
     with Output(arguments) as stream, _TerminatedAsInterrupt():
         native = probes_natively(arguments, probes)
         engine = (process_of(arguments) if native else target_of(arguments)).open()

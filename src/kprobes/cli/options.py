@@ -66,9 +66,10 @@ def add_target_options(parser: Parser) -> None:
     group.add_argument("--vm", metavar="KERNEL", help="a kernel in a box: --vm, or --vm=6.1, --vm=PATH of a bzImage")
     group.add_argument(
         "--engine",
-        choices=("auto", "process", "uprobe"),
+        choices=("auto", "process", "uprobe", "tracefs"),
         default="auto",
-        help="for processes: our own engine (nanoseconds a hit, needs ptrace) or the kernel's uprobes",
+        help="for processes: our own engine (nanoseconds a hit, needs ptrace) or the kernel's uprobes; "
+        "tracefs: the kernel's own probe events, without BPF",
     )
     group.add_argument(
         "--exact-faults",
@@ -82,10 +83,14 @@ def add_target_options(parser: Parser) -> None:
     )
 
 
-def add_output_options(parser: Parser) -> None:
-    """Add `--format`, `-o`."""
+def add_output_options(parser: Parser, *, ftrace: bool = False) -> None:
+    """Add `--format`, `-o`; *ftrace*: the lines may be the kernel's own."""
     group = parser.add_argument_group("output")
-    group.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
+    choices, text = ["table", "json"], "json: one object per line"
+    if ftrace:
+        choices.append("ftrace")
+        text += "; ftrace: the lines of the kernel's own trace file"
+    group.add_argument("--format", choices=choices, default="table", help=text)
     group.add_argument("-o", "--output", metavar="FILE", help="write there instead of standard output")
 
 

@@ -7,7 +7,7 @@ from errno import EBUSY, ENOENT
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from kprobes.errors import DefinitionError, SyscallError, UnsupportedError, UsageError
+from kprobes.errors import SyscallError, UnsupportedError, UsageError
 from kprobes.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 FILES = ("kprobe_events", "uprobe_events")
 _NAMED = re.compile(r"(?P<kind>[pr]\d*):(?P<name>[^\s/]+/\S+) (?P<rest>.*)")
-_LOGGED = re.compile(
-    r"^\[ *[0-9.]+\] (?P<from>\w+): error: (?P<message>.*)\n  Command: (?P<command>.*)\n(?P<gap> *)\^", re.MULTILINE
-)
-_GAP = len("  Command: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +123,10 @@ class ProbeEvents:
         return found
 
     def _refusal(self, definition: str, code: int) -> Exception:
-        if code in (13, 1):
-            return UnsupportedError("tracefs can't be written", hint="run as root, or add --vm")
-        logged = list(_LOGGED.finditer((self._tracefs.read("error_log") or b"").decode("utf-8", "surrogateescape")))
-        if not logged or definition.split()[-1] not in logged[-1]["command"]:
-            return DefinitionError("", code, place=(definition, None))
-        last = logged[-1]
-        return DefinitionError(last["message"], code, place=(last["command"], len(last["gap"]) - _GAP))
+        from kprobes.engines.kernel.refusals import definition_refusal
+
+        log = (self._tracefs.read("error_log") or b"").decode("utf-8", "surrogateescape")
+        return definition_refusal(definition, code, log)
 
 
 def one_of(events: list[ProbeEvent], pattern: str) -> list[ProbeEvent]:

@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_run_options(parser, count=True)
     add_target_options(parser)
-    add_output_options(parser)
+    add_output_options(parser, ftrace=True)
     add_definition_options(parser)
     parser.epilog = f"{SPELLINGS}\n{parser.epilog or ''}"
 
@@ -64,6 +64,10 @@ def run(arguments: Namespace) -> int:
     probes = traced(arguments, handler)
 
     def make_job(session: Session, stream: TextIO) -> Job:
+        if arguments.format == "ftrace":
+            from kprobes.cli.ftrace_lines import FtraceTrace
+
+            return Job(FtraceTrace(session, stream).write)
         as_json = arguments.format == "json"
         writer = JsonTrace(session, stream) if as_json else LineTrace(session, stream, arguments.time)
         return Job(writer.write)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_RECORD = 1 << 20
 # Names that stay the event's own, since code that handles any event relies on them; event["site"] reads such a field.
-RESERVED = frozenset({"layout", "fields", "site"})
+RESERVED = frozenset({"layout", "fields", "site", "site_number"})
 
 
 class Event:
@@ -53,6 +53,12 @@ class Event:
     def site(self) -> str:
         """Return the name of the place that was hit."""
         return site_name(self._sites, self._values[1])
+
+    @property
+    def site_number(self) -> int:
+        """Return the number of that place in the plan."""
+        number: int = self._values[1]
+        return number
 
     @property
     def text(self) -> str:

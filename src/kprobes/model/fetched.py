@@ -14,12 +14,13 @@ symbols in the kernel, plain addresses in a process. `EventLayout.definition` is
 
 A string has a NUL at its end and is cut to the room that it has. One that can't be read is `(fault)`, which is what
 newer kernels put into their records. A number that can't be read is 0: in a kernel's own record anything may stand
-there.
+there. A record made from the kernel's own has the fields of `MOMENT` at its end, u8 each, and the text of a `symstr`.
 """
 
 from __future__ import annotations
 
 from kprobes.errors import UsageError
+from kprobes.frozen import replace
 from kprobes.model.definition import Comm, Text
 from kprobes.model.layout import RECORD_HEADER, EventLayout, pack_fields
 
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from kprobes.model.layout import Field
 
 FAULT = b"(fault)"
-HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret")
+# What the kernel's own record tells of the moment of the hit, and nobody else: its `common_flags` and its
+# `common_preempt_count`.
+MOMENT = ("_flags", "_preempt")
+HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret", *MOMENT)
 COMM_SIZE = 16
 # Room for a string unless the user says otherwise: longer paths are rare, and each hit takes that much of the ring.
 STRING_SIZE = 256
@@ -63,6 +67,16 @@ def event_layout(definition: Definition, number: int = 0, strings: int = 0) -> E
             hint="give its strings less room, or fetch less",
         )
     return EventLayout(number, definition.event, size, fields, definition=definition.text)
+
+
+def kernels_layout(layout: EventLayout, strings: int = 0) -> EventLayout:
+    """Return how a record is laid out that is made from the kernel's own of the event of *layout*."""
+    shapes = [
+        (one.name, "str", strings or STRING_SIZE) if one.kind == "symstr" else (one.name, one.kind, one.size)
+        for one in layout.fields
+    ]
+    fields, size = pack_fields([*shapes, *[(name, "uint", 1) for name in MOMENT]], RECORD_HEADER)
+    return replace(layout, fields=fields, size=size)
 
 
 def kind_of(kind: FetchType) -> str:

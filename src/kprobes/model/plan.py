@@ -25,6 +25,7 @@ class Way:
     KRETPROBE_MULTI = "kretprobe.multi"
     UPROBE = "uprobe"
     URETPROBE = "uretprobe"
+    TRACEFS = "tracefs"
     TRACEPOINT = "tracepoint"
     RAW_TRACEPOINT = "raw_tracepoint"
     JUMP = "jump"
@@ -236,6 +237,23 @@ class PlannedProbe:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """A probe event to be defined in tracefs for the site number *site*.
+
+    *definition* is as the kernel lists it; with *private* its group is only the kernel's default, and is replaced by
+    one of ours. *event* is the number of the `EventLayout` that its records become, COUNT_ONLY where only its hits
+    count. *filter* is an event filter, empty for none; *pid* limits uprobes to a process (-1: all).
+    """
+
+    site: int
+    definition: str
+    event: int = COUNT_ONLY
+    private: bool = True
+    filter: str = ""
+    pid: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Maps, programs, attachments, sites and event layouts.
 
@@ -243,7 +261,7 @@ class Plan:
     entry is
     recorded whose return can't be seen. *key* says for which target the plan holds (kernel build-id); *notes* are
     remarks about the places for the user, *cautions* warnings about the handlers. *sources* are the files that it
-    depends on besides those of its sites.
+    depends on besides those of its sites. *traced* are the events of a plan that goes by tracefs; it has no programs.
     """
 
     probes: tuple[PlannedProbe, ...]
@@ -261,6 +279,7 @@ class Plan:
     cautions: tuple[Caution, ...] = ()
     sources: tuple[str, ...] = ()
     asserts: tuple[Assertion, ...] = ()
+    traced: tuple[TraceEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

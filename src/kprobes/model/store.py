@@ -44,6 +44,7 @@ KINDS: tuple[type, ...] = (
     plan.Unwinding,
     caution.Caution,
     plan.Assertion,
+    plan.TraceEvent,
 )
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 

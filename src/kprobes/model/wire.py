@@ -53,6 +53,7 @@ TYPES: dict[str, type] = {
         plan.Program,
         plan.Attachment,
         plan.PlannedProbe,
+        plan.TraceEvent,
         plan.Plan,
         plan.SiteStats,
         plan.LinkStats,

@@ -103,17 +103,17 @@ def _parameter(number: int, parameter: Parameter) -> tuple[str, str]:
         return (f"{name}_" if name else f"arg{number}", f"arg({number})")
     if name in WORDS:  # as a parameter it would hide the word, which the head needs
         return (name, f"arg({number})")
-    return (name, f"{name}.string()" if _is_text(parameter.type) else name)
+    return (name, f"{name}.string()" if is_text(parameter.type) else name)
 
 
 def _field(field: RecordField) -> tuple[str, str]:
     """Return (name, expression) of a tracepoint's field; one that would hide a word is reached through the record."""
     name = field.name
     plain = f"_record.{name}" if name in WORDS or keyword.iskeyword(name) else name
-    return (name, f"{plain}.string()" if _is_text(field.type) else plain)
+    return (name, f"{plain}.string()" if is_text(field.type) else plain)
 
 
-def _is_text(ctype: CType) -> bool:
+def is_text(ctype: CType) -> bool:
     """Return whether *ctype* is a string: `const char *`."""
     return isinstance(ctype, Pointer) and ctype.const and isinstance(ctype.target, Int) and ctype.target.kind == "char"
 

@@ -13,6 +13,7 @@ from types import FunctionType
 
 from kprobes.errors import FormatError, UsageError
 from kprobes.frozen import replace
+from kprobes.model.plan import Way
 from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
 from kprobes.model.store import digest_of, plan_from_store, plan_to_store
 from kprobes.model.within import ANYWHERE, Within
@@ -52,13 +53,21 @@ def cached_plan(
     name = _name(probes, (facts.stamp(), *_features(probes, facts), f"{sorted(avoid)}"), within)
     found = _load(name) if name else None
     if found is None:
-        from kprobes.planner.build import plan_probes
-
-        plan = plan_probes(probes, facts, avoid=avoid, within=within)
+        plan = _planned(probes, facts, avoid, within)
         found = replace(plan, key=f"{plan.key} {file_stamps(plan)}".strip())
         if name:
             write_cached(name, [plan_to_store(found)])
     return limited_to(found, within.pid)
+
+
+def _planned(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], within: Within) -> Plan:
+    if any(probe.way == Way.TRACEFS for probe in probes):
+        from kprobes.planner.tracefs import plan_tracefs
+
+        return plan_tracefs(probes, facts, within=within)
+    from kprobes.planner.build import plan_probes
+
+    return plan_probes(probes, facts, avoid=avoid, within=within)
 
 
 def cached_process_plan(probes: Sequence[Probe], within: Within) -> Plan:
@@ -84,7 +93,11 @@ def limited_to(plan: Plan, pid: int) -> Plan:
     """Return *plan* with its probes of files limited to the process *pid*; no plan on disk names a process."""
     if pid < 0:
         return plan
-    return replace(plan, attachments=tuple(replace(one, pid=pid) for one in plan.attachments))
+    return replace(
+        plan,
+        attachments=tuple(replace(one, pid=pid) for one in plan.attachments),
+        traced=tuple(replace(one, pid=pid if plan.sites[one.site].path else -1) for one in plan.traced),
+    )
 
 
 def file_stamps(plan: Plan) -> str:

@@ -29,7 +29,7 @@ class Definitions:
     """Reads definitions in the language of one kernel, by what *make_world* knows of it."""
 
     def __init__(self, language: Dialect, make_world: Callable[[bool], World], *, native: bool = False) -> None:
-        self._language = language
+        self.language = language
         self._make_world = make_world
         self._native = native
         self._world: World | None = None
@@ -47,7 +47,7 @@ class Definitions:
             raise UnsupportedError("definitions can't be recorded", hint="record a handler in Python")
         user = probe.kind in ("uprobe", "uretprobe")
         kind = "uprobe" if user else "kprobe"
-        found = parse(given.text, self._language, kind, world=self._world_of(user))
+        found = parse(given.text, self.language, kind, world=self._world_of(user))
         if not isinstance(found, Definition):
             raise UsageError(f"{given.text!r} defines no probe", hint="write `p:NAME PLACE ARGUMENT...`")
         maxactive = probe.maxactive or (found.maxactive if given.text[1:2].isdigit() else 0)
@@ -64,7 +64,7 @@ class Definitions:
         assert isinstance(given, FetchHandler)
         definition = given.definition
         assert isinstance(definition, Definition)
-        condition = parse_filter(given.filter, fields_of(definition), self._language) if given.filter else None
+        condition = parse_filter(given.filter, fields_of(definition), self.language) if given.filter else None
         symbols = self._world.symbols if self._world else None
         around = Surroundings(
             definition,

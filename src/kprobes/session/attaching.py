@@ -6,6 +6,7 @@ from kprobes.engines.targets import Kernel
 from kprobes.errors import (
     HandlerWarning,
     KprobesError,
+    PrivilegeError,
     SyscallError,
     UnprobeableError,
     UnsupportedError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from kprobes.symbols.frames import KernelFrames, UserFrames
 
 # Ways that a kernel may refuse for one function while the next still works.
+NO_BPF = "there is no BPF here: the probes go by tracefs"
 FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Way.KRETPROBE_MULTI}))
 
 
@@ -144,7 +146,29 @@ def _attach(
             frames = UserFrames(within.pid)
             frames.remember()  # a short program has ended when the first stack is read
         return plan, engine.attach(plan), frames
-    return *_attach_in_kernel(engine, probes, within), None
+    return *_attach_to_kernel(engine, probes, within), None
+
+
+def _attach_to_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:
+    """Plan and attach by BPF; where a kernel has none, or refuses it, by tracefs what that can carry out."""
+    try:
+        return _attach_in_kernel(engine, probes, within)
+    except (UnsupportedError, PrivilegeError, SyscallError):
+        if engine.facts().features.ring_buffer or any(probe.way for probe in probes):
+            raise
+        from kprobes.planner.tracefs import goes_by_tracefs
+
+        if not all(map(goes_by_tracefs, probes)):
+            raise
+        try:
+            plan, attached = _attach_in_kernel(
+                engine, tuple(replace(probe, way=Way.TRACEFS) for probe in probes), within
+            )
+        except (UnsupportedError, PrivilegeError, SyscallError):
+            plan = None
+        if plan is None:
+            raise
+        return replace(plan, notes=(*plan.notes, NO_BPF)), attached
 
 
 def _attach_in_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:

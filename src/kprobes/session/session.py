@@ -306,6 +306,19 @@ class Session:
         """Return what lies at *address* of the target: `symbol`, `symbol+0x10`, or the address where nothing tells."""
         return self._naming.symbol(address)
 
+    def printed(self, address: int) -> str:
+        """Return *address* as the target's kernel prints it, `symbol+0x4/0x370`; of a process as a number."""
+        return self._naming.printed(address)
+
+    @property
+    def release(self) -> str:
+        """Return the release of the kernel that the target runs on (`uname -r`)."""
+        if getattr(self._engine, "is_native", False):
+            import os
+
+            return os.uname().release
+        return self._engine.facts().features.release
+
     def detach(self) -> None:
         """Stop probing; maps, events under way and counts stay readable."""
         self._attached.detach()

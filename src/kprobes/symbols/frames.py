@@ -24,6 +24,7 @@ class KernelFrames:
         self._table: Kallsyms | None = None
         self._fresh = False
         self._known: dict[int, str] = {}
+        self._printed: dict[int, str] = {}
 
     def name(self, address: int) -> str:
         """Return `symbol+0x10`, `symbol+0x10 [module]`, or the address itself where it is in no function."""
@@ -44,11 +45,23 @@ class KernelFrames:
             name = f"{found[0].name}+{found[1]:#x}" + (f" [{found[0].module}]" if found[0].module else "")
         return name.replace("+0x0", "", 1) if name.partition(" ")[0].endswith("+0x0") else name
 
-    def _look_up(self, address: int) -> str:
+    def printed(self, address: int) -> str:
+        """Return *address* as the kernel prints it: `symbol+0x4/0x370`, `symbol+0x4/0x370 [module]`, or itself."""
+        if address not in self._printed:
+            self._printed[address] = self._loaded().printed(address)
+        return self._printed[address]
+
+    def _loaded(self) -> Kallsyms:
         from kprobes.symbols.kallsyms import Kallsyms
 
         if self._table is None:
             self._table = Kallsyms.load(self._path)
+        return self._table
+
+    def _look_up(self, address: int) -> str:
+        from kprobes.symbols.kallsyms import Kallsyms
+
+        self._table = self._loaded()
         found = self._table.symbol_at(address)
         if found is None and not self._fresh:
             # Programs and trampolines come and go while the copy on disk stays.

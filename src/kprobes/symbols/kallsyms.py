@@ -215,6 +215,25 @@ class Kallsyms:
         offset = address - symbol.address
         return (symbol, offset) if offset < self.size_of(symbol) else None
 
+    def printed(self, address: int) -> str:
+        """Return *address* as the kernel prints one (`%pS`): `symbol+0x4/0x370 [module]`, or the address where it has
+        no name. Of symbols at one address the first counts, whatever it is.
+        """
+        start = self._position_of(address) if address >= self._first else None
+        if start is None:
+            return f"{address:#x}"
+        symbol = parse_line(self._line_at(start))
+        size, offset = self.size_of(symbol), address - symbol.address
+        if offset >= size:
+            return f"{address:#x}"
+        return f"{symbol.name}+{offset:#x}/{size:#x}" + (f" [{symbol.module}]" if symbol.module else "")
+
+    @cached_property
+    def _first(self) -> int:
+        """Where the kernel itself begins: what the table has before are offsets of per-CPU variables."""
+        found = self._last_named("_stext") or self._last_named("_text")
+        return found.address if found else 0
+
     def aliases(self, symbol: KernelSymbol) -> list[KernelSymbol]:
         """Return the other code symbols at the address of *symbol*, which is one of the kernel's own; else none."""
         if symbol.module or self.hidden:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kprobes.engines.kernel import cache, features, kretprobe_events, privilege, refusals
+from kprobes.engines.kernel import cache, features, kretprobe_events, owners, privilege, refusals
 from kprobes.errors import KprobesError, PrivilegeError, SymbolNotFoundError, SyscallError, UnprobeableError
 from kprobes.model.plan import Site, Way
 
@@ -135,8 +135,8 @@ def test_every_errno_has_an_error_of_ours(number, way):
 
 
 def test_only_what_a_dead_owner_left_in_our_namespace_is_cleaned():
-    ours = kretprobe_events._namespace()
-    mine = kretprobe_events.group_of(kretprobe_events.os.getpid())
+    ours = owners.namespace()
+    mine = owners.group_of(kretprobe_events.os.getpid())
     events = f"""\
 r100:{mine}/r0_1 vfs_read
 r100:kprobes_py_{ours}_4194303_77/r0_4194303 vfs_read
@@ -149,8 +149,8 @@ r:other_py_{ours}_4194303_77/x vfs_read
 
 
 def test_the_start_time_is_found_behind_any_name():
-    assert kretprobe_events.start_time("7 (a) b (c) S 1 " + " ".join(str(n) for n in range(5, 30))) == "22"
-    assert kretprobe_events.start_time("") == ""
+    assert owners.start_time("7 (a) b (c) S 1 " + " ".join(str(n) for n in range(5, 30))) == "22"
+    assert owners.start_time("") == ""
 
 
 def test_the_misses_of_events_are_read_from_the_profile():

@@ -10,6 +10,7 @@ from kprobes.engines.kernel.files import KernelFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kprobes.engines.kernel.traced import TracedAttached
     from kprobes.engines.kernel.tracefs import Tracefs
     from kprobes.model.plan import Plan
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class KernelEngine:
     """Probes the running kernel, and files through its uprobes; a context manager.
 
-    After a SIGKILL nothing remains: everything is held by descriptors of this process.
+    After a SIGKILL nothing remains: everything is held by descriptors of this process, and what a plan has in tracefs
+    is taken away by a shell that outlives it.
     """
 
     def __init__(self) -> None:
@@ -46,12 +48,16 @@ class KernelEngine:
 
         return Tracefs(self._kernel.files)
 
-    def attach(self, plan: Plan) -> KernelAttached:
+    def attach(self, plan: Plan) -> KernelAttached | TracedAttached:
         """Carry out *plan*, all or nothing.
 
         Raises:
             PrivilegeError, UnsupportedError, UnprobeableError, VerifierError, SyscallError: with what was being done.
         """
+        if plan.traced:
+            from kprobes.engines.kernel.traced import TracedAttached
+
+            return TracedAttached(plan, self._kernel.files)
         return KernelAttached(plan, self._kernel)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kprobes.engines.kernel.files import read_bytes, read_text
+from kprobes.engines.kernel.owners import group_of, is_abandoned, namespace
 from kprobes.engines.kernel.refusals import kernel_refusal
 from kprobes.errors import UnsupportedError, UsageError
 from kprobes.model.plan import Way
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Site
 
 _MOST = 4096  # KRETPROBE_MAXACTIVE_MAX
-_PREFIX = "kprobes_py"
 
 # Waits for a line (we have cleaned up) or the end of its input (we are dead), then removes the events of its group.
 # A dead process's own hold on the events goes a moment after its pipe.
@@ -44,33 +44,12 @@ done
 """
 
 
-def start_time(stat: str) -> str:
-    """Return the start time in the text of a /proc/PID/stat (field 22), empty where there is none."""
-    fields = stat.rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
-
-
-def group_of(pid: int) -> str:
-    """Return the group that the events of process *pid* stand in; empty if there is no such process."""
-    started = start_time(read_text(f"/proc/{pid}/stat"))
-    return f"{_PREFIX}_{_namespace()}_{pid}_{started}" if started else ""
-
-
-def _namespace() -> str:
-    return str(os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116  (no pathlib in the engine)
-
-
-def leftovers(events: str, namespace: str) -> list[str]:
-    """Return the `GROUP/EVENT` names in the text of kprobe_events that are ours and of *namespace*, and whose owner is
-    gone."""
+def leftovers(events: str, ours: str) -> list[str]:
+    """Return the `GROUP/EVENT` names in the text of kprobe_events whose owner is gone, one of the namespace *ours*."""
     found = []
     for line in events.splitlines():
         name = line.split(maxsplit=1)[0].partition(":")[2] if line.strip() else ""
-        group = name.partition("/")[0]
-        parts = group.rsplit("_", 3)
-        if len(parts) != 4 or parts[:2] != [_PREFIX, namespace] or not parts[2].isdigit():
-            continue
-        if group_of(int(parts[2])) != group:
+        if is_abandoned(name.partition("/")[0], ours):
             found.append(name)
     return found
 
@@ -91,7 +70,7 @@ class KretprobeEvents:
         self._group = group_of(os.getpid())
         self._names: list[str] = []
         self._guard: tuple[int, int] | None = None
-        for name in leftovers(read_text(f"{root}/kprobe_events"), _namespace()):
+        for name in leftovers(read_text(f"{root}/kprobe_events"), namespace()):
             self._write(f"-:{name}")
 
     def define(self, site: Site, maxactive: int) -> tuple[str, int]:

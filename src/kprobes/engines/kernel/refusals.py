@@ -9,6 +9,7 @@ import errno
 
 from kprobes.engines.kernel.syscall import ENOTSUPP, failure
 from kprobes.errors import (
+    DefinitionError,
     PrivilegeError,
     SymbolNotFoundError,
     SyscallError,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kprobes.errors import KprobesError
     from kprobes.model.plan import Site
 
+_LOGGED = r"^\[ *[0-9.]+\] \w+: error: (?P<message>.*)\n  Command: (?P<command>.*)\n(?P<gap> *)\^"
+_LOG_GAP = len("  Command: ")
 _LIST_HINT = "`kprobes info {name}` says more"
 
 _KERNEL_REASONS = {
@@ -98,6 +101,20 @@ def tracepoint_refusal(site: Site, way: str, number: int) -> KprobesError:
     if number in (errno.EPERM, errno.EACCES):
         return _no_right(f"attaching to the tracepoint {place_of(site)}", number)
     return SyscallError(f"attaching a {way} to {place_of(site)}", number)
+
+
+def definition_refusal(definition: str, number: int, log: str) -> KprobesError:
+    """Return the error for *number*, got when *definition* was written to tracefs whose error log is *log*: with the
+    kernel's message and caret, if the last entry there is about it."""
+    if number in (errno.EPERM, errno.EACCES):
+        return UnsupportedError("tracefs can't be written", hint="run as root, or add --vm")
+    import re  # only for a refusal
+
+    logged = list(re.finditer(_LOGGED, log, re.MULTILINE))
+    if not logged or definition.split()[-1] not in logged[-1]["command"]:
+        return DefinitionError("", number, place=(definition, None))
+    last = logged[-1]
+    return DefinitionError(last["message"], number, place=(last["command"], len(last["gap"]) - _LOG_GAP))
 
 
 def no_cookies(site: Site, way: str) -> UnsupportedError:

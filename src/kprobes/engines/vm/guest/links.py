@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kprobes.engines.kernel.attached import KernelAttached
     from kprobes.engines.kernel.engine import KernelEngine
+    from kprobes.engines.kernel.traced import TracedAttached
     from kprobes.engines.vm.frames import Head
     from kprobes.engines.vm.guest.streams import Stream
 
@@ -31,7 +32,7 @@ MOST_MEMORY = 1 << 24  # bytes that are read at once
 class Link:
     """An attached plan, whose records go into *stream* as they come."""
 
-    def __init__(self, attached: KernelAttached, stream: Stream) -> None:
+    def __init__(self, attached: KernelAttached | TracedAttached, stream: Stream) -> None:
         self.attached = attached
         self._stream = stream
         self._reading = Lock()

@@ -1,0 +1,219 @@
+"""Plans that go by tracefs: probe events of the kernel's own, without BPF and without a compiler.
+
+Definitions are carried out as they are. A place without a handler, or with the one that shows the arguments, becomes a
+definition that fetches them by the prototype; all else needs a program at the hit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from kprobes.errors import UnsupportedError, UsageError
+from kprobes.grammar.events import parse
+from kprobes.grammar.filter import fields_of, parse_filter
+from kprobes.model.ctype import Array, Enum, Float, Int, Struct, Void
+from kprobes.model.definition import Definition
+from kprobes.model.fetched import event_layout, kernels_layout
+from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
+from kprobes.model.plan import COUNT_ONLY, Plan, PlannedProbe, TraceEvent, Way
+from kprobes.model.probe import RETURN_KINDS, AutoHandler, FetchHandler, Probe
+from kprobes.model.within import ANYWHERE, Within
+from kprobes.planner.auto import is_text
+from kprobes.planner.fetching import kernel_definitions
+from kprobes.planner.places import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kprobes.model.ctype import CType, Function
+    from kprobes.model.facts import Facts
+    from kprobes.model.layout import EventLayout
+    from kprobes.model.plan import Site
+    from kprobes.planner.group import Group
+
+# Each event takes a moment to be defined, and longer to be taken away.
+MOST_EVENTS = 500
+ARGUMENTS = ("di", "si", "dx", "cx", "r8", "r9")
+_MOST_NAME = 31
+# So few return probes are worth more room than the kernel gives them.
+_FEW, _LEAST_ROOM, _ROOM_PER_CPU = 8, 64, 10
+_HINT = "leave --engine tracefs out, or fetch with a definition: 'p:NAME PLACE ARGUMENT...' --filter ..."
+
+
+def goes_by_tracefs(probe: Probe) -> bool:
+    """Return whether tracefs alone can carry *probe* out: it is a definition, or no more than a place."""
+    given = probe.handler
+    if probe.kind == "tracepoint" or probe.on_fault or probe.record:
+        return False
+    if given is None or isinstance(given, FetchHandler):
+        return True
+    return isinstance(given, AutoHandler) and given.action == "trace" and not _asks_more(given)
+
+
+def plan_tracefs(probes: Sequence[Probe], facts: Facts, *, within: Within = ANYWHERE) -> Plan:
+    """Return the plan for *probes* by tracefs of the target that *facts* describe.
+
+    Raises:
+        UnsupportedError: a probe needs a program.
+        SymbolNotFoundError, AmbiguousSymbolError, UnprobeableError, UsageError, DefinitionError
+    """
+    builder = _Builder(facts, within)
+    for number, probe in enumerate(probes):
+        _check(probe)
+        builder.add(number, probe)
+    return builder.plan()
+
+
+def _asks_more(handler: AutoHandler) -> bool:
+    return bool(handler.condition or handler.prints or handler.stack)
+
+
+def _check(probe: Probe) -> None:
+    if probe.way not in ("", Way.TRACEFS):
+        raise UsageError("probes that go by tracefs and others are two sessions", hint="give all the same way")
+    if goes_by_tracefs(probe):
+        return
+    what = "expressions and stacks" if isinstance(probe.handler, AutoHandler) else "handlers"
+    if probe.kind == "tracepoint":
+        what = "tracepoints"
+    raise UnsupportedError(f"{what} need BPF: tracefs fetches arguments, and no more", hint=_HINT)
+
+
+class _Builder:
+    """Gathers what the plan is made of."""
+
+    def __init__(self, facts: Facts, within: Within) -> None:
+        self._facts = facts
+        self._places = Places(facts, within)
+        self._definitions = kernel_definitions(self._places)
+        self._sites: list[Site] = []
+        self._probes: list[PlannedProbe] = []
+        self._events: list[EventLayout] = []
+        self._traced: list[TraceEvent] = []
+        self._notes: list[str] = []
+
+    def add(self, number: int, probe: Probe) -> None:
+        """Add the events of *probe*, which is the one asked for as *number*."""
+        given = probe.handler
+        if isinstance(given, FetchHandler):
+            probe = self._definitions.placed(probe)
+        groups, notes = self._places.groups(probe)
+        self._notes += notes
+        for group in groups:
+            if len(self._sites) + len(group.sites) > MOST_EVENTS:
+                raise UsageError(
+                    f"more than {MOST_EVENTS} places are too many for tracefs", hint="name fewer: each becomes an event"
+                )
+            text = group.sites[0].name if len(group.sites) == 1 else " ".join(probe.places)
+            for site in group.sites:
+                self._event(group, site, probe.handler)
+            self._probes.append(PlannedProbe(probe.kind, text, (Way.TRACEFS,), asked=number))
+
+    def _event(self, group: Group, site: Site, given: object) -> None:
+        strings, condition, private = 0, "", True
+        if isinstance(given, FetchHandler):
+            definition, strings, condition = given.definition, given.strings, given.filter
+            assert isinstance(definition, Definition)
+            private = not _names_group(given.text)
+            if condition:
+                parse_filter(condition, fields_of(definition), self._definitions.language)
+        else:
+            shows = given is not None
+            user = bool(site.path)
+            room = max(_LEAST_ROOM, _ROOM_PER_CPU * self._facts.features.cpus) if len(group.sites) <= _FEW else 0
+            text = written(group, site, shows=shows, room=room)
+            found = parse(text, self._definitions.language, "uprobe" if user else "kprobe")
+            assert isinstance(found, Definition)
+            definition = found
+        event = COUNT_ONLY
+        if given is not None:
+            event = len(self._events)
+            self._events.append(kernels_layout(event_layout(definition, event, strings), strings))
+        self._traced.append(TraceEvent(len(self._sites), definition.text, event, private, condition))
+        self._sites.append(site)
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        counters = MapLayout("stats", "stats", 4, SITE_COUNTER_BYTES * len(self._sites), 1, shards=1)
+        return Plan(
+            probes=tuple(self._probes),
+            sites=tuple(self._sites),
+            maps=(counters,),
+            programs=(),
+            attachments=(),
+            events=tuple(self._events),
+            key=self._facts.features.key,
+            notes=tuple(self._notes),
+            sources=self._places.prototypes.sources,
+            traced=tuple(self._traced),
+        )
+
+
+def written(group: Group, site: Site, *, shows: bool, room: int = 0) -> str:
+    """Return the definition of an event at *site*, with what the prototype of *group* knows where it *shows* that.
+
+    *room* is for how many calls at once a return probe in the kernel has room, unless the user says (0: as the kernel
+    chooses).
+    """
+    returns = group.probe.kind in RETURN_KINDS
+    most = group.probe.maxactive or (0 if site.path else room)
+    kind = f"r{most or ''}" if returns else "p"
+    words = [f"{kind}:{_event_name(site)}", _place(site)]
+    if shows and returns:
+        words += _result(group.prototype)
+    elif shows and group.prototype is not None:
+        words += _parameters(group.prototype)
+    return " ".join(words)
+
+
+def _event_name(site: Site) -> str:
+    name = site.symbol or re.sub(r".*/", "", site.name)
+    if site.offset and site.symbol:
+        name = f"{name}+{site.offset:#x}"
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return (name if not name[:1].isdigit() else f"_{name}")[:60]
+
+
+def _place(site: Site) -> str:
+    if site.path:
+        return f"{site.path}:{site.address + site.offset:#x}"
+    if not site.symbol:
+        return f"{site.address + site.offset:#x}"
+    symbol = f"{site.module}:{site.symbol}" if site.module else site.symbol
+    return f"{symbol}+{site.offset:#x}" if site.offset else symbol
+
+
+def _parameters(prototype: Function) -> list[str]:
+    """Return an argument for each parameter that can be fetched; those behind one that is passed elsewhere can't."""
+    found: list[str] = []
+    for register, parameter in zip(ARGUMENTS, prototype.parameters, strict=False):
+        if isinstance(parameter.type, Struct | Array | Float | Void):
+            break
+        name = re.sub(r"\W", "_", parameter.name or f"arg{len(found) + 1}", flags=re.ASCII)[:_MOST_NAME]
+        term = f"+0(%{register})" if is_text(parameter.type) else f"%{register}"
+        found.append(f"{name}={term}:{_type(parameter.type)}")
+    return found
+
+
+def _result(prototype: Function | None) -> list[str]:
+    if prototype is None:
+        return ["retval=$retval"]
+    if isinstance(prototype.returns, Void):
+        return []
+    return [f"retval=$retval:{_type(prototype.returns) if not is_text(prototype.returns) else 'x64'}"]
+
+
+def _type(ctype: CType) -> str:
+    if is_text(ctype):
+        return "string"
+    if isinstance(ctype, Int):
+        return f"{'s' if ctype.signed else 'u'}{8 * min(ctype.size, 8)}"
+    if isinstance(ctype, Enum):
+        return f"u{8 * ctype.size}"
+    return "x64"
+
+
+def _names_group(text: str) -> bool:
+    """Return whether the definition *text* names a group of its own."""
+    return bool(re.match(r"\S*[/.]", text))
