@@ -30,7 +30,19 @@ HOMES = {
     "kprobes.decorators": "definition kprobe kretprobe tracepoint uprobe uretprobe",
     "kprobes.engines.process.target": "Process",
     "kprobes.engines.targets": "Kernel Machine",
-    "kprobes.errors": "CompileError HandlerWarning KprobesError",
+    "kprobes.errors": "CompileError HandlerWarning KprobesError RegistrationError",
+    "kprobes.kapi.functions": (
+        "arm_all_kprobes disarm_all_kprobes get_kretprobe kmsg "
+        "disable_jprobe disable_kprobe disable_kretprobe enable_jprobe enable_kprobe enable_kretprobe "
+        "register_jprobe register_jprobes register_kprobe register_kprobes register_kretprobe register_kretprobes "
+        "unregister_jprobe unregister_jprobes unregister_kprobe unregister_kprobes unregister_kretprobe "
+        "unregister_kretprobes"
+    ),
+    "kprobes.kapi.module": "Module",
+    "kprobes.kapi.objects": (
+        "KPROBE_FLAG_DISABLED KPROBE_FLAG_FTRACE KPROBE_FLAG_GONE KPROBE_FLAG_ON_FUNC_ENTRY KPROBE_FLAG_OPTIMIZED "
+        "Jprobe Kprobe Kretprobe"
+    ),
     "kprobes.model.aggregates": "Avg Max Min Stacks Sum",
     "kprobes.model.containers": "Array Queue",
     "kprobes.model.cwords": "bits char cstr i8 i16 i32 i64 ptr s8 s16 s32 s64 size_t ssize_t u8 u16 u32 u64",

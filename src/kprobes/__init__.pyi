@@ -15,6 +15,38 @@ from kprobes.engines.targets import Machine as Machine
 from kprobes.errors import CompileError as CompileError
 from kprobes.errors import HandlerWarning as HandlerWarning
 from kprobes.errors import KprobesError as KprobesError
+from kprobes.errors import RegistrationError as RegistrationError
+from kprobes.kapi.functions import arm_all_kprobes as arm_all_kprobes
+from kprobes.kapi.functions import disable_jprobe as disable_jprobe
+from kprobes.kapi.functions import disable_kprobe as disable_kprobe
+from kprobes.kapi.functions import disable_kretprobe as disable_kretprobe
+from kprobes.kapi.functions import disarm_all_kprobes as disarm_all_kprobes
+from kprobes.kapi.functions import enable_jprobe as enable_jprobe
+from kprobes.kapi.functions import enable_kprobe as enable_kprobe
+from kprobes.kapi.functions import enable_kretprobe as enable_kretprobe
+from kprobes.kapi.functions import get_kretprobe as get_kretprobe
+from kprobes.kapi.functions import kmsg as kmsg
+from kprobes.kapi.functions import register_jprobe as register_jprobe
+from kprobes.kapi.functions import register_jprobes as register_jprobes
+from kprobes.kapi.functions import register_kprobe as register_kprobe
+from kprobes.kapi.functions import register_kprobes as register_kprobes
+from kprobes.kapi.functions import register_kretprobe as register_kretprobe
+from kprobes.kapi.functions import register_kretprobes as register_kretprobes
+from kprobes.kapi.functions import unregister_jprobe as unregister_jprobe
+from kprobes.kapi.functions import unregister_jprobes as unregister_jprobes
+from kprobes.kapi.functions import unregister_kprobe as unregister_kprobe
+from kprobes.kapi.functions import unregister_kprobes as unregister_kprobes
+from kprobes.kapi.functions import unregister_kretprobe as unregister_kretprobe
+from kprobes.kapi.functions import unregister_kretprobes as unregister_kretprobes
+from kprobes.kapi.module import Module as Module
+from kprobes.kapi.objects import KPROBE_FLAG_DISABLED as KPROBE_FLAG_DISABLED
+from kprobes.kapi.objects import KPROBE_FLAG_FTRACE as KPROBE_FLAG_FTRACE
+from kprobes.kapi.objects import KPROBE_FLAG_GONE as KPROBE_FLAG_GONE
+from kprobes.kapi.objects import KPROBE_FLAG_ON_FUNC_ENTRY as KPROBE_FLAG_ON_FUNC_ENTRY
+from kprobes.kapi.objects import KPROBE_FLAG_OPTIMIZED as KPROBE_FLAG_OPTIMIZED
+from kprobes.kapi.objects import Jprobe as Jprobe
+from kprobes.kapi.objects import Kprobe as Kprobe
+from kprobes.kapi.objects import Kretprobe as Kretprobe
 from kprobes.model.aggregates import Avg as Avg
 from kprobes.model.aggregates import Max as Max
 from kprobes.model.aggregates import Min as Min
@@ -192,6 +224,9 @@ def container_of(address: object, ctype: object, member: str) -> Any:
 def deref(address: object, ctype: object = "u64") -> int:
     """What lies at *address*, read as *ctype*."""
 
+def dump_stack() -> None:
+    """Sends an event with the stack, the CPU and the thread."""
+
 def emit(*values: object, **named: object) -> None:
     """Sends one event; positional values are named after their text."""
 
@@ -207,8 +242,17 @@ def htonl(value: object) -> int:
 def htons(value: object) -> int:
     """*value* with its 2 bytes swapped."""
 
+def instruction_pointer(regs: Registers) -> int:
+    """`regs.ip`."""
+
 def ipv4(address: object) -> int:
     """An IPv4 address as the network has it, shown as `192.0.2.1`."""
+
+def jprobe_return() -> None:
+    """Nothing: it ends the entry of a Jprobe, for those who are used to it."""
+
+def kernel_stack_pointer(regs: Registers) -> int:
+    """`regs.sp`."""
 
 def log(text: str) -> None:
     """Sends one line of text, an f-string."""
@@ -224,6 +268,18 @@ def offsetof(ctype: object, member: str) -> int:
 
 def percpu(name: str, ctype: object = None, cpu: int | None = None) -> Any:
     """A per-CPU variable, of this CPU or of *cpu*: `percpu("runqueues").nr_running`. Only in a kernel."""
+
+def pr_info(text: str) -> None:
+    """The same as `log`."""
+
+def printk(text: str) -> None:
+    """The same as `log`."""
+
+def regs_get_kernel_argument(regs: Registers, number: int) -> int:
+    """The integer argument *number*, from 0: one of six registers. Only at functions."""
+
+def regs_return_value(regs: Registers) -> int:
+    """What the probed function returned, as an `unsigned long`. Only at returns."""
 
 def return_from_function(value: object = 0) -> None:
     """Leaves the probed function at its entry, with *value*. Only with `unsafe=True` or `--unsafe`."""

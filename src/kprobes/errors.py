@@ -14,6 +14,7 @@
     ├── TargetError                  the target can't be opened, is gone, or died
     │   ├── PrivilegeError           (PermissionError) a right is missing
     │   └── UnsupportedError         the target lacks a feature
+    ├── RegistrationError            (OSError) a probe can't be registered, enabled or disabled: the kernel's errno
     ├── SyscallError                 (OSError) a system call failed: what was being done, errno
     ├── DownloadError                a kernel package could not be had or is broken
     └── InternalError                an invariant of ours is broken; asks for a report
@@ -205,12 +206,16 @@ class TypeNotFoundError(KprobesError, LookupError):
 
 
 class UnprobeableError(KprobesError, ValueError):
-    """The place exists but no probe can go there; *reason* says why in a few words."""
+    """The place exists but no probe can go there; *reason* says why in a few words.
 
-    def __init__(self, place: str, reason: str, *, hint: str = "") -> None:
+    *number* is the kernel's errno for that, 0 where it has none of its own.
+    """
+
+    def __init__(self, place: str, reason: str, *, hint: str = "", number: int = 0) -> None:
         super().__init__(f"{place} can't be probed: {reason}", hint=hint)
         self.place = place
         self.reason = reason
+        self.number = number
 
 
 class UnsafeSiteError(UnprobeableError):
@@ -240,6 +245,23 @@ class SyscallError(KprobesError, OSError):
         KprobesError.__init__(self, f"{doing}: {os.strerror(number)}", hint=hint)
         self.errno = number
         self.doing = doing
+
+
+class RegistrationError(KprobesError, OSError):
+    """A probe can't be registered, enabled or disabled.
+
+    `errno` is what the kernel's own call returns, *name* its name.
+    """
+
+    def __init__(self, what: str, name: str, *, hint: str = "") -> None:
+        import errno
+
+        KprobesError.__init__(self, what, hint=hint)
+        self.errno = int(getattr(errno, name))
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.name})"
 
 
 class DownloadError(KprobesError):

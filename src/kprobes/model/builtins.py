@@ -112,6 +112,7 @@ class Builtin:
 _ADDRESS = Parameter("address")
 _VALUE = Parameter("value")
 _SIZE = Parameter("size", "int", "64")
+_REGS = Parameter("regs", "Registers")
 _FUNCTIONS = "kprobe kretprobe uprobe uretprobe"
 _FAULTS = "with `on_fault=True`, in a process"
 _UNSAFE = "with `unsafe=True` or `--unsafe`"
@@ -156,6 +157,14 @@ TABLE = (
         "regs", "Registers", "the registers: `regs.di` or `regs.rdi`, all those of `struct pt_regs`",
         only="not in tracepoints", kinds=_FUNCTIONS, is_object=True,
     ),
+    Builtin("instruction_pointer", "u64", "`regs.ip`", (_REGS,), shown="hex", only="not in tracepoints",
+            kinds=_FUNCTIONS),
+    Builtin("kernel_stack_pointer", "u64", "`regs.sp`", (_REGS,), shown="hex", only="not in tracepoints",
+            kinds=_FUNCTIONS),
+    Builtin("regs_return_value", "u64", "what the probed function returned, as an `unsigned long`", (_REGS,),
+            only="at returns", kinds=_FUNCTIONS),
+    Builtin("regs_get_kernel_argument", "u64", "the integer argument *number*, from 0: one of six registers",
+            (_REGS, Parameter("number", "int")), only="at functions", kinds=_FUNCTIONS),
     Builtin("function", "u64", "the address of the probe, shown as a symbol", shown="symbol", only="not in tracepoints",
             kinds=_FUNCTIONS),
     Builtin("fault_signal", "u32", "the number of the signal of the fault", only=_FAULTS, engines="process",
@@ -211,6 +220,11 @@ TABLE = (
     Builtin("emit", "None", "sends one event; positional values are named after their text",
             (Parameter("*values"), Parameter("**named")), effect=True),
     Builtin("log", "None", "sends one line of text, an f-string", (Parameter("text", "str"),), effect=True),
+    Builtin("printk", "None", "the same as `log`", (Parameter("text", "str"),), effect=True),
+    Builtin("pr_info", "None", "the same as `log`", (Parameter("text", "str"),), effect=True),
+    Builtin("dump_stack", "None", "sends an event with the stack, the CPU and the thread", effect=True),
+    Builtin("jprobe_return", "None", "nothing: it ends the entry of a Jprobe, for those who are used to it",
+            kinds=_FUNCTIONS, effect=True),
     Builtin("skip", "None", "doesn't run the probed instruction", only=_UNSAFE, kinds=_FUNCTIONS, needs="unsafe",
             effect=True),
     Builtin(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kprobes.model.definition import Definition
+    from kprobes.model.registered import Calling
     from kprobes.model.setting import SettingValue
 
 ENTRY_KINDS = frozenset({"kprobe", "uprobe", "tracepoint"})
@@ -25,7 +26,7 @@ class HandlerSource:
 
     *line* is the line in *file* on which *text* begins; *text* is dedented by *indent* columns. *names* are the
     globals and
-    closure variables, looked up only for names that the handler uses.
+    closure variables, looked up only for names that the handler uses. *calling*: it was written to call others.
     """
 
     name: str
@@ -34,6 +35,7 @@ class HandlerSource:
     line: int = 1
     indent: int = 0
     names: Mapping[str, object] = NO_NAMES
+    calling: Calling | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 from types import FunctionType
 
-from kprobes.errors import FormatError, UsageError
+from kprobes.errors import CompileError, FormatError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.plan import Way
 from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
+from kprobes.model.registered import Instance, Registered
 from kprobes.model.store import digest_of, plan_from_store, plan_to_store
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.symbols.cache import read_cached, write_cached
@@ -174,7 +175,7 @@ def _handler(handler: HandlerSource | AutoHandler | FetchHandler | None) -> Iter
 
 def _source(source: HandlerSource, seen: set[str]) -> Iterator[str]:
     """Yield the text of a handler and of everything it names, each once."""
-    yield f"{source.file}:{source.line}:{source.indent}\n{source.text}"
+    yield f"{source.file}:{source.line}:{source.indent}:{source.calling!r}\n{source.text}"
     for word in sorted(_words(source.text) & source.names.keys()):
         if word in seen:
             continue
@@ -192,10 +193,19 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
         yield word
     elif _is_plain(value):
         yield f"{word}={type(value)!r} {value!r} {_layout(value)}"
+    elif isinstance(value, Registered):
+        yield f"{word}={value!r}"
+    elif isinstance(value, Instance):
+        data = _type(value.data) if isinstance(value.data, type) else value.data
+        yield f"{word}={value.rp!r} {value.returns_to} {data}"
     elif isinstance(value, FunctionType):
         from kprobes.compiler.front.source import source_of
 
-        yield from _source(source_of(value), seen)
+        try:
+            text = source_of(value)
+        except CompileError:  # it may only be a word in the text: whether it is meant, the compiler says
+            raise _UncacheableError from None
+        yield from _source(text, seen)
     elif isinstance(value, type) or type(value).__module__ == "kprobes.model.cwords":
         yield f"{word}={_type(value)}"
     else:

@@ -90,6 +90,11 @@ class Session:
         """Return the engine; that of a guest can also `run` commands there."""
         return self._engine
 
+    @property
+    def asked(self) -> tuple[Probe, ...]:
+        """Return the probes as they were asked for."""
+        return self._probes
+
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
         self._naming.remember()

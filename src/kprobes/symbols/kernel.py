@@ -9,6 +9,7 @@ instruction boundaries.
 
 from __future__ import annotations
 
+import errno
 import re
 from bisect import bisect_right
 from collections import Counter
@@ -43,6 +44,7 @@ _PREFIXES = {
     "__SCT__": "it is the trampoline of a static call, which the kernel rewrites",
 }
 _NO_FUNCTIONS = tuple(_PREFIXES)
+_INIT = "it is init code, freed once the kernel has booted"
 # Names of copies: `vfs_read.isra.0` is a function of its own, `.cold` the unlikely half of one.
 _COLD = re.compile(r"\.cold(\.\d+)?$")
 
@@ -157,7 +159,7 @@ class KernelSymbols:
         if self._is_blacklisted(symbol.name, symbol.module, symbol.address + offset if symbol.address else 0):
             return "the kernel blacklists it (a probe there could recurse or hang)"
         if self.table.init_text[0] <= symbol.address < self.table.init_text[1]:
-            return "it is init code, freed once the kernel has booted"
+            return _INIT
         return ""
 
     def is_traceable(self, symbol: KernelSymbol) -> bool | None:
@@ -194,6 +196,7 @@ class KernelSymbols:
                 name,
                 "the compiler left only changed copies of it",
                 hint=f"probe {', '.join(dict.fromkeys(copies))} (arguments may have moved: name registers)",
+                number=errno.ENOENT,
             )
         if colon and self.table.lookup(plain, ""):
             return SymbolNotFoundError(
@@ -213,7 +216,7 @@ class KernelSymbols:
         name = f"{symbol.name}+{offset:#x}" if offset else symbol.name
         reason = self.refusal(symbol, offset)
         if reason:
-            raise UnprobeableError(name, reason)
+            raise UnprobeableError(name, reason, number=errno.ENOENT if reason == _INIT else errno.EINVAL)
         size = 0 if self.table.hidden else self.table.size_of(symbol)
         if size and offset >= size:
             raise UnprobeableError(name, f"{symbol.name} has only {size:#x} bytes")

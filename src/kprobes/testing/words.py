@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kprobes.arch.x86_64.registers import ALIASES, REGISTERS
+from kprobes.arch.x86_64.registers import ALIASES, ARGUMENTS, REGISTERS
 from kprobes.errors import UsageError
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.ctype import Pointer as CPointer
@@ -137,6 +137,11 @@ def _log(world: World, line: str) -> None:
     world.events.append(Sent(world.name, {}, str(line)))
 
 
+def _dump_stack(world: World) -> None:
+    fields = {name: as_value(word_of(world, name)()) for name in ("cpu", "tid", "comm", "stack")}
+    world.events.append(Sent("dump_stack", fields, ""))
+
+
 _WORDS: dict[str, Word] = {
     "args": Everything,
     "var": _variable("var"),
@@ -173,6 +178,14 @@ _WORDS: dict[str, Word] = {
     "htons": _swapped(2),
     "ntohl": _swapped(4),
     "htonl": _swapped(4),
+    "instruction_pointer": lambda _, regs: regs.ip,
+    "kernel_stack_pointer": lambda _, regs: regs.sp,
+    "regs_return_value": lambda _, regs: u64(regs.ax),
+    "regs_get_kernel_argument": lambda _, regs, number: u64(getattr(regs, ARGUMENTS[number])),
+    "printk": _log,
+    "pr_info": _log,
+    "dump_stack": _dump_stack,
+    "jprobe_return": lambda _: None,
     "skip": _skip,
     "return_from_function": _return_from_function,
     "emit": _emit,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from errno import errorcode
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import casts, globalvars, integers, pointers, strings, texts
+from kprobes.arch.x86_64.registers import ARGUMENTS
+from kprobes.compiler.front import casts, events, globalvars, integers, pointers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
     Constant,
@@ -17,6 +18,7 @@ from kprobes.compiler.front.terms import (
     Pointer,
     Term,
     Text,
+    Word,
     describe,
     integer,
     limits,
@@ -345,6 +347,37 @@ def _picked(
     return Number(chosen.value, chosen.kind, low, high, chosen.store)
 
 
+def _register(name: str, shown: str = "hex") -> Maker:
+    """Return the maker of what is in one register: `instruction_pointer(regs)` and its like."""
+
+    def make_register(ctx: Context, node: ast.AST, given: Given) -> Term:
+        _require_registers(ctx, given)
+        return integer(ctx.build.context(ctx.place(node), "register", name=name), shown)
+
+    return make_register
+
+
+def _require_registers(ctx: Context, given: Given) -> None:
+    term, where = given["regs"]
+    if term != Word("regs"):
+        raise ctx.error(where, f"the registers are wanted here, this is {describe(term)}", "write regs")
+    if ctx.around.kind == "tracepoint":
+        raise ctx.error(where, "a tracepoint has no registers", "take the fields of its record as parameters")
+
+
+def _register_argument(ctx: Context, node: ast.AST, given: Given) -> Term:
+    _require_registers(ctx, given)
+    term, where = given["number"]
+    if not isinstance(term, Constant) or not 0 <= term.value < len(ARGUMENTS):
+        raise ctx.error(where, "the number of a register argument is 0 to 5", "arg(7) reads those on the stack")
+    return integer(ctx.build.context(ctx.place(node), "register", name=ARGUMENTS[term.value]), "uint")
+
+
+def _dump_stack(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
+    fields = [(name, make(ctx, node, name, {})) for name in ("cpu", "tid", "comm", "stack")]
+    return events.send(ctx, node, fields, "dump_stack")
+
+
 def _skip(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001
     ctx.build.add(WriteContext(ctx.place(node), "skip"))
     return Nothing()
@@ -406,11 +439,17 @@ MAKERS: dict[str, Maker] = {
     "htonl": _swapped(32),
     "min": _least,
     "max": _most,
+    "instruction_pointer": _register("ip"),
+    "kernel_stack_pointer": _register("sp"),
+    "regs_return_value": _register("ax", "uint"),
+    "regs_get_kernel_argument": _register_argument,
+    "dump_stack": _dump_stack,
+    "jprobe_return": lambda ctx, node, given: Nothing(),  # noqa: ARG005
     "skip": _skip,
     "return_from_function": _return_from_function,
 }
 
 # Words that `expressions`, `loops` and `calls` carry out themselves, since they look at the text of their arguments.
-SPECIAL = frozenset({"emit", "log", "range", "regs"})
+SPECIAL = frozenset({"emit", "log", "printk", "pr_info", "range", "regs"})
 # Words of Python's own that a handler may use; the others of its builtins are refused.
 PYTHON = frozenset(row.name for row in TABLE if row.python)

@@ -60,8 +60,8 @@ def _call_term(ctx: Context, node: ast.Call, term: Term, shown: str) -> Term:
 
 
 def _call_word(ctx: Context, node: ast.Call, name: str) -> Term:
-    if name in ("emit", "log"):
-        return events.emit(ctx, node, log=name == "log")
+    if name in ("emit", *events.LINES):
+        return events.emit(ctx, node, log=name in events.LINES)
     if name == "range":
         raise ctx.error(node, "range() stands in a for loop only", "for i in range(8): ...")
     if name in SPECIAL:

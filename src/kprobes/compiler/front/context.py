@@ -150,7 +150,11 @@ class Context:
     def calls(self) -> tuple[Call, ...]:
         """Return the calls that lead to the function under compilation, the innermost first."""
         pairs = zip(self.frames[1:], self.frames, strict=False)
-        found = [outer.text.call_at(inner.call, inner.text.source.name) for inner, outer in pairs if inner.call]
+        found = [
+            outer.text.call_at(inner.call, inner.text.source.name)
+            for inner, outer in pairs
+            if inner.call and outer.text.source.calling is None
+        ]
         return tuple(reversed(found))
 
     def enter_lost_loop(self, statement: ast.stmt) -> None:
@@ -172,10 +176,11 @@ class Context:
             CompileError: *name* holds something of another sort.
         """
         key = self.frame.scope + name
-        self._write(node, key, name, term)
+        self.keep(node, key, name, term)
         self.assigned.add(key)
 
-    def _write(self, node: ast.AST, key: str, name: str, term: Term) -> None:
+    def keep(self, node: ast.AST, key: str, name: str, term: Term) -> None:
+        """Make *term* the value of the variable *key*, called *name*; as `assign`."""
         found = variables.variable_for(term)
         if found is None:
             raise self.error(node, f"{describe(term)} can't be kept in a variable", "name it where it is used")

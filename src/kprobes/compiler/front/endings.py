@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import integers, texts
+from kprobes.compiler.front import integers, registered, texts
 from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import Final, TypeUnknownError
 from kprobes.compiler.front.terms import Constant, Literal, Map, Text
@@ -78,11 +78,14 @@ def returned(ctx: Context, node: ast.Return) -> None:
     value = node.value
     is_none = value is None or (isinstance(value, ast.Constant) and value.value is None)
     if len(ctx.frames) == 1:
-        if not is_none:
+        if not is_none and not (ctx.text.source.calling and isinstance(value, ast.Constant)):
             raise ctx.error(value or node, "a handler returns nothing", "emit(...) what you want to see")
         leave(ctx, node)
         return
     term = None if value is None or is_none else ctx.lower(value)
+    if len(ctx.frames) == 2 and ctx.text.source.calling:
+        term = Constant(0) if term is None else term
+        registered.returned(ctx, node, term)
     if term is not None and ctx.frame.finals:
         term = texts.snapshot(ctx, node, term)
     elif isinstance(term, Text) and term.slot is None:

@@ -26,6 +26,8 @@ from kprobes.model.ctype import Function, Struct
 from kprobes.model.layout import RECORD_HEADER, EventLayout, Field, pack_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kprobes.compiler.front.context import Context
     from kprobes.compiler.front.text import SourceText
 
@@ -33,6 +35,8 @@ Names = tuple[tuple[tuple[int, str], ...], bool]
 U8 = IntType(8, signed=False)
 # A record larger than this is refused: it is built on a stack of 512 bytes or in a scratch map.
 LARGEST_RECORD = 8192
+# Words that send a line of text.
+LINES = frozenset({"log", "printk", "pr_info"})
 
 
 class Record:
@@ -161,6 +165,14 @@ def _log_plain(ctx: Context, node: ast.Call) -> Term:
     raise ctx.error(node, "log() takes one string", 'write log(f"... {value} ...")')
 
 
+def send(ctx: Context, node: ast.AST, fields: Sequence[tuple[str, Term]], name: str) -> Term:
+    """Send an event called *name*, with these *fields*."""
+    record = Record()
+    for field_name, term in fields:
+        record.add(ctx, node, field_name, term)
+    return _send(ctx, node, record, "", name)
+
+
 def _add_all(ctx: Context, node: ast.expr, record: Record) -> None:
     """Append what `*args`, `**arguments`, `**header` stand for: all parameters, or all members of a struct."""
     term = ctx.lower(node)
@@ -178,14 +190,15 @@ def _add_all(ctx: Context, node: ast.expr, record: Record) -> None:
         record.add(ctx, node, name, one)
 
 
-def _send(ctx: Context, node: ast.Call, record: Record, template: str) -> Term:
+def _send(ctx: Context, node: ast.AST, record: Record, template: str, name: str = "") -> Term:
     fields, size = record.layout()
     if size > LARGEST_RECORD:
         raise ctx.error(
             node, f"this event takes {size} bytes, at most {LARGEST_RECORD} can be sent", "send shorter strings"
         )
-    name = ctx.text.source.name
-    same = (event.id for event in ctx.events if (event.fields, event.template) == (fields, template))
+    name = name or ctx.text.source.name
+    sent = (name, fields, template)
+    same = (event.id for event in ctx.events if (event.name, event.fields, event.template) == sent)
     number = next(same, None)
     if number is None:
         number = ctx.around.first_event_id + len(ctx.events)

@@ -6,7 +6,19 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.arch.registers import registers
-from kprobes.compiler.front import builtins, casts, conditions, integers, maps, names, pointers, strings, structs, texts
+from kprobes.compiler.front import (
+    builtins,
+    casts,
+    conditions,
+    integers,
+    maps,
+    names,
+    pointers,
+    registered,
+    strings,
+    structs,
+    texts,
+)
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.calls import call
 from kprobes.compiler.front.comparisons import comparison
@@ -122,6 +134,8 @@ def _attribute(ctx: Context, node: ast.Attribute) -> Term:
     if isinstance(owner, Made):
         return structs.member(ctx, node, owner, node.attr)
     if isinstance(owner, Outside):
+        if isinstance(owner.thing, registered.THINGS):
+            return registered.attribute(ctx, node, owner, node.attr)
         return _called_if_bare(ctx, node, names.attribute(ctx, node, owner, node.attr))
     if owner == Word("regs"):
         return register(ctx, node)

@@ -144,6 +144,8 @@ def _result(ctx: Context, frame: Frame, shown: str) -> Term:
     # Where the call itself is never reached, all that it might return says what it would give.
     results = [result for result in frame.results if result[0].reached] or frame.results
     fell = build.current.reached or not results
+    if fell and len(ctx.frames) == 2 and ctx.text.source.calling:  # to C's int the end of a handler is `return 0`
+        results, fell = [*results, (build.current, Constant(0), end)], False
     ways = [(block, term, node) for block, term, node in results if term is not None]
     bare = [(block, node) for block, term, node in results if term is None]
     if ways and (fell or bare):

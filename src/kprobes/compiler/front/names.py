@@ -13,6 +13,7 @@ from kprobes.model.builtins import BUILTINS
 from kprobes.model.cwords import ArrayOf, CWord, PointerTo
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import Probe
+from kprobes.model.registered import Instance, Registered
 from kprobes.model.setting import Setting
 from kprobes.model.words import Word as ImportedWord
 
@@ -116,7 +117,7 @@ def of_object(ctx: Context, node: ast.AST, thing: object, path: str) -> Term:
     word = word_of(thing)
     if word:
         return Word(word)
-    if isinstance(thing, FunctionType | ModuleType | type | CWord | ArrayOf | PointerTo):
+    if isinstance(thing, FunctionType | ModuleType | type | CWord | ArrayOf | PointerTo | Registered | Instance):
         return Outside(thing, path)
     raise _unusable(ctx, node, thing, path)
 

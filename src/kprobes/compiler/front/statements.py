@@ -6,7 +6,7 @@ import ast
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front import endings, integers, loops, maps, texts
+from kprobes.compiler.front import endings, integers, loops, maps, registered, texts
 from kprobes.compiler.front.calls import has_effect
 from kprobes.compiler.front.conditions import branch_on
 from kprobes.compiler.front.context import TypeUnknownError
@@ -17,6 +17,7 @@ from kprobes.compiler.front.terms import (
     Items,
     Map,
     Number,
+    Outside,
     Pointer,
     Term,
     Text,
@@ -148,6 +149,9 @@ def assign_to(ctx: Context, target: ast.expr, term: Term, value: ast.AST) -> Non
         maps.write(ctx, target, owner, ctx.lower(target.slice), target.slice, (term, value))
     elif isinstance(target, ast.Attribute):
         owner = ctx.lower(target.value)
+        if isinstance(owner, Outside) and isinstance(owner.thing, registered.THINGS):
+            registered.store(ctx, target, owner, term, value)
+            return
         if owner != Word("regs"):
             raise _no_target(ctx, target, owner)
         _write_register(ctx, target, term, value)

@@ -61,7 +61,15 @@ def _item(ctx: Context, node: ast.expr, one: StructMember) -> Term:
     Raises:
         CompileError: it is of another sort.
     """
-    term = texts.snapshot(ctx, node, ctx.lower(node))
+    return as_member(ctx, node, one, texts.snapshot(ctx, node, ctx.lower(node)))
+
+
+def as_member(ctx: Context, node: ast.AST, one: StructMember, term: Term) -> Term:
+    """Return *term* as the member *one* holds it.
+
+    Raises:
+        CompileError: it is of another sort.
+    """
     ctype = casts.own_type(ctx, node, one.type)
     if texts.is_text(term) and isinstance(ctype, Array | CPointer):
         return term

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 
 from kprobes.engines.kernel import counts, links, uprobes
+from kprobes.engines.kernel.holds import Loaded
 from kprobes.engines.kernel.links import Events, Place
+from kprobes.engines.kernel.maps import wait_for_programs
 from kprobes.engines.kernel.program import Binding, Loader
 from kprobes.errors import InternalError, SymbolNotFoundError, UnsupportedError, UsageError
-from kprobes.frozen import dataclass
+from kprobes.frozen import dataclass, replace
 from kprobes.model.plan import BTF_WAYS, MULTI_WAYS, LinkStats, Way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kprobes.engines.kernel.btf import KernelBtf
     from kprobes.engines.kernel.files import KernelFiles
@@ -26,32 +28,6 @@ _UNBOUND = Binding()
 _FEW = 8
 _LEAST_ROOM, _ROOM_PER_CPU = 64, 10
 _UPROBES = frozenset({Way.UPROBE, Way.URETPROBE})
-
-
-class Loaded:
-    """One loaded program: its number in the plan, its descriptor, its sites, and what attaches it: descriptors, and the
-    names of its events in tracefs, if it has any."""
-
-    __slots__ = ("events", "fd", "held", "program", "sites", "way")
-
-    def __init__(self, program: int, way: str, fd: int) -> None:
-        self.program = program
-        self.way = way
-        self.fd = fd
-        self.sites: list[int] = []
-        self.held: list[int] = []
-        self.events: list[str] = []
-
-    def detach(self) -> None:
-        """Take the program off its sites; it stays loaded."""
-        uprobes.close_all(self.held)
-
-    def close(self) -> None:
-        """Detach and unload; idempotent."""
-        self.detach()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +55,7 @@ class Programs:
         self._uprobe_multi: bool | None = None
         self._tells_missed: bool | None = None
         self._known: dict[tuple[int, Binding], Loaded] = {}
+        self._maps = maps
         self._loader = Loader(maps)
         try:
             for attachment in plan.attachments:
@@ -94,10 +71,34 @@ class Programs:
         return [LinkStats(one.program, one.way, tuple(one.sites), self._missed(one)) for one in self.loaded]
 
     def _missed(self, loaded: Loaded) -> int:
-        told = counts.missed(loaded.fd, loaded.way, loaded.held)
+        told = loaded.missed()
         if told < 0 and self._kretprobes is not None and len(loaded.events) == len(loaded.sites):
             return max(counts.recursion_misses(loaded.fd), 0) + self._kretprobes.missed(loaded.events)
         return told
+
+    def set_enabled(self, sites: frozenset[int], *, enabled: bool) -> None:
+        """Take the programs off *sites*, or put them there again. What is entered last is taken away first.
+
+        Raises:
+            UnsupportedError: one link holds a program there and at other sites.
+        """
+        found = [(one, [hold for hold in one.holds if hold.sites & sites]) for one in self.loaded]
+        for hold in (hold for _, holds in found for hold in holds):
+            if not hold.sites <= sites:
+                other = self._plan.sites[min(hold.sites - sites)].name
+                hint = 'enable or disable both together, or attach them with way="kprobe"'
+                raise UnsupportedError(f"one link serves it and {other}", hint=hint)
+        if not enabled:
+            for loaded, holds in reversed(found):
+                loaded.let_go(holds)
+            wait_for_programs()
+            return
+        try:
+            for hold in (hold for _, holds in found for hold in holds):
+                hold.resume()
+        except BaseException:
+            self.set_enabled(sites, enabled=False)
+            raise
 
     def detach(self) -> None:
         """Take the programs off their sites, the last ones first; they stay loaded. Idempotent."""
@@ -117,8 +118,8 @@ class Programs:
         way = self._plan.programs[attachment.program].way
         if way in MULTI_WAYS:
             loaded = self._load(attachment.program, Binding())
-            link = links.attach_kprobe_multi(loaded.fd, way, self._plan.sites, attachment.sites)
-            self._hold(loaded, attachment.sites, [link])
+            sites, numbers = self._plan.sites, attachment.sites
+            loaded.hold(numbers, lambda: links.attach_kprobe_multi(loaded.fd, way, sites, numbers))
         elif way in _UPROBES:
             self._attach_uprobes(attachment)
         else:
@@ -133,8 +134,7 @@ class Programs:
             if own or not turn:
                 loaded = self._load(attachment.program, self._binding(attachment.program, number))
             (place,) = self._places(loaded, attachment, (number,))
-            loaded.sites.append(number)
-            loaded.held.append(self._attach_place(place, maxactive, loaded))
+            loaded.hold((number,), self._attacher(place, maxactive, loaded))
 
     def _room(self, way: str, sites: int) -> int:
         """Return the maxactive of return probes for which none was asked for, 0 for the kernel's own.
@@ -149,10 +149,6 @@ class Programs:
 
             self._tells_missed = tells_missed()
         return 0 if self._tells_missed else max(_LEAST_ROOM, _ROOM_PER_CPU * (os.cpu_count() or 1))
-
-    def _hold(self, loaded: Loaded, sites: Sequence[int], held: list[int]) -> None:
-        loaded.sites += sites
-        loaded.held += held
 
     def _load(self, number: int, binding: Binding) -> Loaded:
         """Load program *number* for *binding*, unless that has been done."""
@@ -181,20 +177,34 @@ class Programs:
             Place(number, self._plan.sites[number], loaded.way, loaded.fd, cookie, attachment.pid) for number in numbers
         ]
 
-    def _attach_place(self, place: Place, maxactive: int, loaded: Loaded) -> int:
+    def _attacher(self, place: Place, maxactive: int, loaded: Loaded) -> Callable[[], int]:
+        """Return what attaches the program of *place*, each time it is called."""
         if place.way in BTF_WAYS:
-            return links.attach_tracing(place)
+            return lambda: self._attach_tracing(place, loaded)
+        if place.way in _UPROBES:
+            return lambda: uprobes.attach_singly(self._events, place)
         if place.way == Way.RAW_TRACEPOINT:
-            return links.attach_raw_tracepoint(place)
+            return lambda: links.attach_raw_tracepoint(place)
         if place.way == Way.TRACEPOINT:
-            event = self._events.open_tracepoint(place.site, self._tracepoint_id(place.site.symbol))
-        elif place.way == Way.KRETPROBE and maxactive > 0:
-            event = self._events.open_tracepoint(place.site, self._define_kretprobe(place, maxactive, loaded))
-        elif place.way in (Way.KPROBE, Way.KRETPROBE):
-            event = self._events.open_kprobe(place.site, place.way)
-        else:
-            raise InternalError(f"the kernel engine knows no way {place.way!r}")
-        return self._events.attach(event, place)
+            number = self._tracepoint_id(place.site.symbol)
+            return lambda: self._events.attach(self._events.open_tracepoint(place.site, number), place)
+        if place.way == Way.KRETPROBE and maxactive > 0:
+            defined = self._define_kretprobe(place, maxactive, loaded)
+            return lambda: self._events.attach(self._events.open_tracepoint(place.site, defined), place)
+        if place.way in (Way.KPROBE, Way.KRETPROBE):
+            return lambda: self._events.attach(self._events.open_kprobe(place.site, place.way), place)
+        raise InternalError(f"the kernel engine knows no way {place.way!r}")
+
+    def _attach_tracing(self, place: Place, loaded: Loaded) -> int:
+        if not loaded.holds:
+            return links.attach_tracing(place)
+        # Old kernels attach such a program once only (until 5.13): it is loaded anew.
+        program = self._plan.programs[loaded.program]
+        with Loader(self._maps) as loader:
+            fresh = loader.load(program, self._binding(loaded.program, place.number))
+        os.close(loaded.fd)
+        loaded.fd = fresh
+        return links.attach_tracing(replace(place, program=fresh))
 
     def _define_kretprobe(self, place: Place, maxactive: int, loaded: Loaded) -> int:
         if self._kretprobes is None:
@@ -224,7 +234,7 @@ class Programs:
             if len(numbers) > 1 and self._plan.programs[attachment.program].cookie != "site" and self._has_multi():
                 loaded = self._load(attachment.program, Binding(multi=True))
                 places = self._places(loaded, attachment, numbers)
-                self._hold(loaded, numbers, [uprobes.attach_together(places)])
+                loaded.hold(numbers, _together(places))
             else:
                 self._attach_singly(attachment, numbers)
 
@@ -239,4 +249,8 @@ class Programs:
         for number in numbers:
             loaded = self._load(attachment.program, self._binding(attachment.program, number))
             (place,) = self._places(loaded, attachment, [number])
-            self._hold(loaded, [number], [uprobes.attach_singly(self._events, place)])
+            loaded.hold((number,), self._attacher(place, 0, loaded))
+
+
+def _together(places: Sequence[Place]) -> Callable[[], int]:
+    return lambda: uprobes.attach_together(places)

@@ -115,6 +115,15 @@ class KernelAttached:
                     found[made.layout.name] = (attachment.sites[0], made)
         return {site: _calls_in(made) for site, made in found.values()}
 
+    def set_enabled(self, sites: frozenset[int], enabled: bool) -> None:
+        """Let the probes at *sites* rest, or go on; no handler runs there after they were told to rest.
+
+        Raises:
+            UnsupportedError: one link serves another site besides.
+        """
+        if self._programs is not None and self._last_stats is None:
+            self._programs.set_enabled(sites, enabled=enabled)
+
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and link counts stay readable."""
         if self._programs is not None and self._last_stats is None:

@@ -77,6 +77,12 @@ class Loader:
         self._maps = maps
         self._btf: dict[bytes, int] = {}
 
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def load(self, program: Program, binding: Binding) -> int:
         """Return the descriptor of *program* for *binding*.
 

@@ -68,13 +68,15 @@ def kernel_refusal(site: Site, way: str, number: int) -> KprobesError:
     if number == errno.ENOENT:
         if site.symbol:
             return SymbolNotFoundError(site.symbol, where=f"module {site.module}" if site.module else "this kernel")
-        return UnprobeableError(place, "the code there is gone (initialisation code, or a module that was unloaded)")
+        gone = "the code there is gone (initialisation code, or a module that was unloaded)"
+        return UnprobeableError(place, gone, number=number)
     if number == errno.EINVAL and way in RETURN_WAYS and site.offset:
         return UnprobeableError(place, "a return probe must be at the beginning of a function")
     if number == errno.EADDRNOTAVAIL:
-        return UnprobeableError(place, _KERNEL_REASONS[number], hint="give the address, or MODULE:NAME")
+        return UnprobeableError(place, _KERNEL_REASONS[number], hint="give the address, or MODULE:NAME", number=number)
     if number in _KERNEL_REASONS:
-        return UnprobeableError(place, _KERNEL_REASONS[number], hint=_LIST_HINT.format(name=site.symbol or place))
+        hint = _LIST_HINT.format(name=site.symbol or place)
+        return UnprobeableError(place, _KERNEL_REASONS[number], hint=hint, number=number)
     return SyscallError(f"attaching a {way} to {place}", number)
 
 

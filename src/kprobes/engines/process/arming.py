@@ -5,6 +5,7 @@ Sites come as file offsets. An object that is mapped several times (two linker n
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -232,11 +233,11 @@ def _arrange_mapping(
         refused = next((plans[hook.address] for hook in hooks if plans[hook.address].patch is None), None)
         if refused is not None:
             where = "" if refused.address == located.address else f"its exit at {refused.address:#x}: "
-            _leave_out(plan, located, where + refused.reason, result)
+            _leave_out(plan, located, where + refused.reason, result, refused.error)
             continue
         refusal = _refusal_behind(hooks, plans)
         if refusal:
-            _leave_out(plan, located, refusal, result)
+            _leave_out(plan, located, refusal, result, "EOPNOTSUPP")
             continue
         for hook in hooks:
             found = plans[hook.address]
@@ -258,9 +259,9 @@ def _without_faults(plan: Plan, group: Sequence[Located], image: Image, result: 
         from kprobes.arch.x86_64.tactics import instruction_at
 
         address = behind_endbr(image, located.address)
-        refusal, _ = misplaced(image, address)
+        refusal, error = misplaced(image, address)
         if refusal:
-            _leave_out(plan, located, refusal, result)
+            _leave_out(plan, located, refusal, result, error)
             continue
         known = result.faults.get(address, Faulting(instruction_at(image, address).code, ()))
         result.faults[address] = replace(known, sites=(*known.sites, located.number))
@@ -307,11 +308,11 @@ def _make_way(
             plans[hook.address] = plan_site(image, hook.address, room=rooms, exclude=frozenset(IN_PROCESS))
 
 
-def _leave_out(plan: Plan, located: Located, reason: str, result: Arrangement) -> None:
-    """Leave a site of a glob out; one that was asked for by name is an error."""
+def _leave_out(plan: Plan, located: Located, reason: str, result: Arrangement, error: str = "") -> None:
+    """Leave a site of a glob out; one that was asked for by name is an error, *error* the kernel's name of it."""
     site = plan.sites[located.number]
     if not plan.probes[site.probe].is_glob:
-        raise UnprobeableError(site.name, reason)
+        raise UnprobeableError(site.name, reason, number=getattr(errno, error, 0))
     result.armed.append(Armed(located.number, located.address, "", reason))
 
 

@@ -79,6 +79,10 @@ class GuestAttached:
             raise FormatError("the guest sent no pairs of site and count")
         return {int(site): int(count) for site, count in pairs}
 
+    def set_enabled(self, sites: frozenset[int], enabled: bool) -> None:
+        """Let the probes at *sites* rest, or go on; raises as the kernel engine does."""
+        self._channel.call("set_enabled", link=self._number, sites=sorted(sites), enabled=enabled)
+
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and counts stay readable."""
         self._channel.call("detach", link=self._number)

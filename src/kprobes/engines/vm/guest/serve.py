@@ -75,6 +75,7 @@ class Session:
             "read_stack": self._links.read_stack,
             "link_stats": self._links.link_stats,
             "unmatched": self._links.unmatched,
+            "set_enabled": self._links.set_enabled,
             "detach": self._links.detach,
             "close_link": self._links.close_link,
             "run": self._run,

@@ -1,0 +1,282 @@
+"""How registered probes are carried out: in a kernel a session each, in a process one session for all of them.
+
+A process has one plan at a time. Where probes come to it, or one goes that shares its jump with another, all are taken
+away for some milliseconds and put there again; what was counted is kept.
+"""
+
+from __future__ import annotations
+
+from kprobes.errors import RegistrationError, TargetError, UnsupportedError
+from kprobes.frozen import replace
+from kprobes.kapi.places import KernelPlaces, ProcessPlaces
+from kprobes.model.listed import State
+from kprobes.session import attach_to, within_of
+from kprobes.session.selection import sites_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from kprobes.engines.port import Engine
+    from kprobes.kapi.registration import Registration
+    from kprobes.model.listed import Listed
+    from kprobes.model.probe import Probe
+    from kprobes.session import ProbeStats, Session
+
+    Ended = Callable[[Session], None]
+
+
+class Shared:
+    """An engine that several sessions use: closing one of them leaves it open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def close(self) -> None:
+        """Leave the engine open."""
+
+
+class InKernel:
+    """The registered probes of one kernel, each with a session of its own. *ended* is told of a session that ends."""
+
+    def __init__(self, engine: Engine, ended: Ended) -> None:
+        self.places = KernelPlaces(engine)
+        self._engine = engine
+        self._ended = ended
+        self._sessions: dict[Registration, Session] = {}
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Return the sessions that are there."""
+        return list(self._sessions.values())
+
+    def add(self, ones: Sequence[Registration]) -> None:
+        """Put *ones* in place, in order; those that are not to run are only tried.
+
+        Raises:
+            KprobesError: one can't be; those before it are taken away again.
+        """
+        done: list[Registration] = []
+        try:
+            for one in ones:
+                if one.wants_to_run:
+                    self._attach(one)
+                else:
+                    self._try(one)
+                done.append(one)
+        except BaseException:
+            self.remove(reversed(done))
+            raise
+
+    def _attach(self, one: Registration) -> None:
+        self._sessions[one] = attach_to(Shared(self._engine), *one.probes)  # type: ignore[arg-type]
+        one.is_in_place = True
+
+    def _try(self, one: Registration) -> None:
+        """Compile the handlers of *one*, and see whether the kernel takes a probe there that does nothing."""
+        from kprobes.planner.cache import cached_plan
+
+        cached_plan(one.probes, self._engine.facts())
+        places = tuple(replace(probe, handler=None) for probe in one.probes)
+        attach_to(Shared(self._engine), *places).close()  # type: ignore[arg-type]
+
+    def remove(self, ones: Iterable[Registration]) -> None:
+        """Take *ones* away; no handler of theirs runs afterwards."""
+        for one in ones:
+            session = self._sessions.pop(one, None)
+            if session is not None:
+                one.is_in_place = False
+                session.detach()
+                one.note(session.stats)
+                self._ended(session)
+
+    def set_running(self, ones: Iterable[Registration]) -> None:
+        """Have each of *ones* run, or rest, as it wants to."""
+        for one in ones:
+            session = self._sessions.get(one)
+            if session is None:
+                if one.wants_to_run:
+                    self._attach(one)
+            elif one.wants_to_run:
+                session.enable()
+            else:
+                session.disable()
+
+    def session_of(self, one: Registration) -> Session | None:
+        """Return the session that carries *one* out."""
+        return self._sessions.get(one)
+
+    def stats_of(self, one: Registration) -> list[ProbeStats]:
+        """Return what is counted at the places of *one* now."""
+        session = self._sessions.get(one)
+        return session.stats if session is not None else []
+
+    def address_of(self, one: Registration) -> int:
+        """Return the address of *one*."""
+        return self.places.address(one.probes[0].places[0])
+
+    def is_entry(self, one: Registration) -> bool:
+        """Tell whether *one* sits where a function is entered."""
+        return self.places.is_entry(one.probes[0].places[0])
+
+    def state_of(self, one: Registration) -> frozenset[str]:
+        """Return the words about *one* in the kernel's list."""
+        return self.places.state(self.address_of(one))
+
+
+class InProcess:
+    """The registered probes of one process, in one session. *ended* is told of a session that ends."""
+
+    def __init__(self, engine: Engine, ended: Ended) -> None:
+        self._engine = engine
+        self._ended = ended
+        self._within = within_of(engine)
+        self.places = ProcessPlaces(self._within.pid)
+        self._ones: list[Registration] = []
+        self._session: Session | None = None
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Return the session, if there is one."""
+        return [self._session] if self._session is not None else []
+
+    def add(self, ones: Sequence[Registration]) -> None:
+        """Put *ones* in place, behind those that are there; those that are not to run are only looked at.
+
+        Raises:
+            KprobesError: one can't be; nothing has changed then.
+        """
+        for one in ones:
+            if not one.wants_to_run:
+                self._try(one)
+        before = list(self._ones)
+        self._ones = [*before, *ones]
+        if any(one.wants_to_run for one in ones):
+            self._renew(before)
+
+    def _try(self, one: Registration) -> None:
+        from kprobes.engines.process.preview import preview
+        from kprobes.planner.cache import cached_process_plan
+
+        preview(self._within.pid, cached_process_plan(one.probes, self._within))
+
+    def _renew(self, before: list[Registration]) -> None:
+        """Attach all that want to run, in place of what is attached. If that can't be, have it as *before*."""
+        if self._session is not None:
+            self._refuse_loss(self._session)
+        self._end()
+        try:
+            self._begin()
+        except BaseException:
+            self._ones = before
+            self._begin()
+            raise
+
+    def _begin(self) -> None:
+        probes = [probe for one in self._ones if one.wants_to_run for probe in one.probes]
+        if probes:
+            self._session = attach_to(Shared(self._engine), *probes, within=self._within)  # type: ignore[arg-type]
+        for one in self._ones:
+            one.is_in_place = one.wants_to_run
+
+    def _end(self) -> None:
+        session, self._session = self._session, None
+        if session is None:
+            return
+        session.detach()
+        for one in self._ones:
+            if one.is_in_place:
+                one.note(self._counted(session, one))
+                one.is_in_place = False
+        self._ended(session)
+
+    @staticmethod
+    def _refuse_loss(session: Session) -> None:
+        """Refuse to begin anew where maps hold what handlers have gathered."""
+        own = [one.name for one in session.plan.maps if one.kind in _GATHERED and not one.name.startswith(".")]
+        if own:
+            what = f"handlers in this process keep {', '.join(own)}, which would begin anew"
+            raise RegistrationError(what, "EBUSY", hint="register what belongs together by one call")
+
+    def remove(self, ones: Iterable[Registration]) -> None:
+        """Take *ones* away; no handler of theirs runs afterwards."""
+        going = list(ones)
+        for one in going:
+            one.is_disabled = True
+        try:
+            self.set_running(going)
+        except RegistrationError:  # what maps hold is lost then: they can't stay
+            self._end()
+            self._begin()
+        except TargetError:
+            if getattr(self._engine, "is_alive", False):
+                raise
+        for one in going:
+            if one.is_in_place and self._session is not None:
+                one.note(self._counted(self._session, one))
+                one.is_in_place = False
+        self._ones = [one for one in self._ones if one not in going]
+        if not self._ones:
+            self._end()
+
+    def set_running(self, ones: Iterable[Registration]) -> None:
+        """Have each of *ones* run, or rest, as it wants to."""
+        changing = [one for one in ones if one in self._ones]
+        there = [one for one in changing if one.is_in_place]
+        try:
+            for wanted in (False, True):
+                probes = [probe for one in there if one.wants_to_run == wanted for probe in one.probes]
+                if probes and self._session is not None:
+                    (self._session.enable if wanted else self._session.disable)(*probes)
+        except UnsupportedError:  # they share a jump with others
+            self._renew(self._ones)
+            return
+        if any(one.wants_to_run and not one.is_in_place for one in changing):
+            self._renew(self._ones)
+
+    def session_of(self, one: Registration) -> Session | None:
+        """Return the session that carries *one* out."""
+        return self._session if one.is_in_place else None
+
+    def stats_of(self, one: Registration) -> list[ProbeStats]:
+        """Return what is counted at the places of *one* now."""
+        return self._counted(self._session, one) if self._session is not None and one.is_in_place else []
+
+    @staticmethod
+    def _counted(session: Session, one: Registration) -> list[ProbeStats]:
+        stats = session.stats
+        return [stats[number] for number in sorted(_numbers(session, one.probes))]
+
+    def address_of(self, one: Registration) -> int:
+        """Return the address of *one*."""
+        return next((row.address for row in self._rows(one)), 0) or one.thing.kp.asked_addr
+
+    def is_entry(self, one: Registration) -> bool:
+        """Tell whether *one* sits where a function is entered."""
+        session = self.session_of(one)
+        if session is None:
+            return not one.thing.kp.offset and bool(one.thing.kp.symbol_name)
+        site = session.plan.sites[min(_numbers(session, one.probes))]
+        return not site.offset and bool(site.symbol)
+
+    def state_of(self, one: Registration) -> frozenset[str]:
+        """Return the words about *one* in the list of the process."""
+        return frozenset(word for row in self._rows(one) for word in row.flags if word != State.DISABLED)
+
+    def _rows(self, one: Registration) -> list[Listed]:
+        session = self.session_of(one)
+        if session is None:
+            return []
+        sites = [session.plan.sites[number] for number in _numbers(session, one.probes)]
+        names = {f"{site.symbol}+{site.offset:#x}" if site.symbol else site.name for site in sites}
+        return [row for row in session.listing if row.name in names]
+
+
+def _numbers(session: Session, probes: Sequence[Probe]) -> frozenset[int]:
+    return sites_of(session.plan, session.asked, probes)
+
+
+_GATHERED = frozenset({"count", "sum", "min", "max", "avg", "histogram", "hash", "lru", "array", "queue"})

@@ -1,0 +1,72 @@
+"""What went wrong as the kernel's calls would say it: an errno with its name, and the words of the error behind it.
+
+Source: kernel/kprobes.c, kernel/trace/trace_kprobe.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+
+from kprobes.errors import (
+    AmbiguousSymbolError,
+    KprobesError,
+    PrivilegeError,
+    RegistrationError,
+    SymbolNotFoundError,
+    SyscallError,
+    TargetError,
+    UnprobeableError,
+    UnsafeSiteError,
+    UnsupportedError,
+    UsageError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The first that fits: leaves of the tree of errors before what they derive from.
+_NAMES: tuple[tuple[type[KprobesError], str], ...] = (
+    (SymbolNotFoundError, "ENOENT"),
+    (AmbiguousSymbolError, "EADDRNOTAVAIL"),
+    (UnsafeSiteError, "EOPNOTSUPP"),
+    (UnprobeableError, "EINVAL"),
+    (UsageError, "EINVAL"),
+    (PrivilegeError, "EPERM"),
+    (UnsupportedError, "EOPNOTSUPP"),
+    (TargetError, "ESRCH"),
+    (SyscallError, "EIO"),
+)
+_OTHER_NAMES = {"ENOTSUP": "EOPNOTSUPP"}  # two names of one number
+_HINTS = {
+    "ENOENT": "the kernel's names stand in /proc/kallsyms, a program's in `kprobes list -p PID`",
+    "EINVAL": "`kprobes explain` says what a probe can do there",
+    "EILSEQ": "`kprobes explain FUNCTION` shows where its instructions begin",
+    "EOPNOTSUPP": "put the probe on another instruction: `kprobes explain FUNCTION` shows them",
+    "ESRCH": "the target is there no more",
+}
+
+
+@contextmanager
+def told_as_errno(doing: str) -> Iterator[None]:
+    """Turn what fails inside into a `RegistrationError`. Mistakes in handlers stay what they are: they have a place."""
+    try:
+        yield
+    except RegistrationError:
+        raise
+    except KprobesError as error:
+        name = name_of(error)
+        if not name:
+            raise
+        hint = error.hint or _HINTS.get(name, "")
+        raise RegistrationError(f"{doing}: {error.what}", name, hint=hint) from error
+
+
+def name_of(error: KprobesError) -> str:
+    """Return the name of the errno that *error* is to the kernel's own interface; empty for a mistake in a handler."""
+    number = error.number if isinstance(error, UnprobeableError) else getattr(error, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        name = errno.errorcode[number]
+        return _OTHER_NAMES.get(name, name)
+    return next((name for kind, name in _NAMES if isinstance(error, kind)), "")
