@@ -40,6 +40,7 @@ class RegisterTable:
     flags: str
     stack_arguments_offset: int
     trap_length: int
+    link: str = ""
 
     def canonical(self, name: str) -> str:
         """Return the kernel's name of the register that *name* spells in any way."""
@@ -122,6 +123,7 @@ AARCH64 = RegisterTable(
     flags="pstate",
     stack_arguments_offset=0,
     trap_length=0,
+    link="x30",
 )
 
 TABLES: dict[str, RegisterTable] = {table.name: table for table in (X86_64, I386, AARCH64)}

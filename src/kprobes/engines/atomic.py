@@ -16,13 +16,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# u64 exchange(u64 *place, u64 value): mov rax, rsi; xchg [rdi], rax; ret
-_EXCHANGE = bytes.fromhex("4889f0 488707 c3".replace(" ", ""))
-# u64 compare_exchange(u64 *place, u64 old, u64 new), returns what was there: mov rax, rsi; lock cmpxchg [rdi], rdx; ret
-_COMPARE_EXCHANGE = bytes.fromhex("4889f0f0480fb117c3")
-# u64 add(u64 *place, u64 amount), returns what was there: mov rax, rsi; lock xadd [rdi], rax; ret
-_ADD = bytes.fromhex("4889f0f0480fc107c3")
-_EACH = 16
+# u64 exchange(u64 *place, u64 value); u64 compare_exchange(u64 *place, u64 old, u64 new); u64 add(u64 *place, u64
+# amount): each returns what was there.
+_CODE = {
+    "x86_64": (
+        "4889f0 488707 c3",  # mov rax, rsi; xchg [rdi], rax; ret
+        "4889f0 f0480fb117 c3",  # mov rax, rsi; lock cmpxchg [rdi], rdx; ret
+        "4889f0 f0480fc107 c3",  # mov rax, rsi; lock xadd [rdi], rax; ret
+    ),
+    # A load that watches the word, and a store that fails where another came between: then once more.
+    "aarch64": (
+        # mov x8, x0; 1: ldaxr x0, [x8]; stlxr w9, x1, [x8]; cbnz w9, 1b; ret
+        "e80300aa 00fd5fc8 01fd09c8 c9ffff35 c0035fd6",
+        # mov x8, x0; 1: ldaxr x0, [x8]; cmp x0, x1; b.ne 2f; stlxr w9, x2, [x8]; cbnz w9, 1b; ret; 2: clrex; ret
+        "e80300aa 00fd5fc8 1f0001eb 81000054 02fd09c8 89ffff35 c0035fd6 5f3f03d5 c0035fd6",
+        # mov x8, x0; 1: ldaxr x0, [x8]; add x9, x0, x1; stlxr w10, x9, [x8]; cbnz w10, 1b; ret
+        "e80300aa 00fd5fc8 0900018b 09fd0ac8 aaffff35 c0035fd6",
+    ),
+}
+_EACH = 64
 
 
 class Words:
@@ -33,15 +45,18 @@ class Words:
     """
 
     def __init__(self, memory: mmap.mmap) -> None:
-        if os.uname().machine != "x86_64":
-            raise UnsupportedError("taking what a map holds while handlers run is known for x86-64 only")
-        try:
-            self._code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        except OSError as error:
-            raise UnsupportedError("no memory of this process may be executable, which taking a map needs") from error
-        for number, code in enumerate((_EXCHANGE, _COMPARE_EXCHANGE, _ADD)):
-            self._code[number * _EACH : number * _EACH + len(code)] = code
+        codes = _CODE.get(os.uname().machine)
+        if codes is None:
+            raise UnsupportedError("taking what a map holds while handlers run is known for x86-64 and arm64 only")
+        self._code = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for number, code in enumerate(codes):
+            content = bytes.fromhex(code)
+            self._code[number * _EACH : number * _EACH + len(content)] = content
         self._own = ctypes.c_char.from_buffer(self._code)
+        # Executable only once it is written: then the kernel sees to it that arm64 fetches what was stored.
+        where = ctypes.c_void_p(ctypes.addressof(self._own))
+        if ctypes.CDLL(None).mprotect(where, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC):
+            raise UnsupportedError("no memory of this process may be executable, which taking a map needs")
         self._held = ctypes.c_char.from_buffer(memory)
         start, word = ctypes.addressof(self._own), ctypes.c_uint64
         self._base, self._size = ctypes.addressof(self._held), len(memory)

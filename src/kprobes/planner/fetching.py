@@ -74,6 +74,7 @@ class Definitions:
             given.strings,
             returns_tell=returns_tell,
             native=self._native,
+            arch=self._language.machine.name,
         )
         return lower_definition(around, condition)
 
@@ -90,11 +91,9 @@ def kernel_definitions(places: Places) -> Definitions:
         UnsupportedError: the language of its architecture isn't known.
     """
     facts = places.facts
-    if facts.features.machine != "x86_64":
-        raise UnsupportedError(
-            f"definitions for {facts.features.machine} are not known here", hint="write a handler in Python"
-        )
-    language = dialect(facts.features.release)
+    language = dialect(facts.features.release, facts.features.machine)
+    if language.machine.bits != 64:
+        raise UnsupportedError("definitions are not run on 32-bit kernels", hint="write a handler in Python")
 
     def make_world(user: bool) -> World:
         return UNKNOWN if user else _world_of(facts, places, language)
@@ -115,6 +114,7 @@ def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
         functions=facts.text("functions"),
         blacklist=facts.text("blacklist"),
         read=lambda address, size: facts.memory(address, size) or b"",
+        arch=facts.features.machine,
     )
     path = facts.btf() if language.btf else None
     return World(

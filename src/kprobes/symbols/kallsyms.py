@@ -287,17 +287,19 @@ class Kallsyms:
         return self._tail
 
     def _position_of(self, address: int) -> int | None:
-        """Return where the last line at or below *address* begins, the first of them for that address."""
+        """Return where the last line at or below *address* begins, the first of them for that address.
+
+        Modules lie above the kernel proper on x86-64, below it on arm64.
+        """
         from bisect import bisect_left, bisect_right
 
         addresses, positions = self._module_index()
-        if addresses and addresses[0] <= address:
-            at = bisect_right(addresses, address) - 1
-            return positions[bisect_left(addresses, addresses[at])]
+        at = bisect_right(addresses, address) - 1
         after = self._bisect(address)
-        if after == 0:
-            return None
-        return self._bisect(self._address_at(self._data.rfind(b"\n", 0, after - 1) + 1) - 1)
+        own = self._address_at(self._data.rfind(b"\n", 0, after - 1) + 1) if after else -1
+        if at >= 0 and addresses[at] > own:
+            return positions[bisect_left(addresses, addresses[at])]
+        return self._bisect(own - 1) if after else None
 
     def _following(self, symbol: KernelSymbol) -> KernelSymbol | None:
         """Return the symbol that comes next in memory, at another address."""

@@ -23,6 +23,17 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_dump\t[bpf]
 """
 
 
+# arm64 has its modules below the kernel proper.
+BELOW = """\
+ffff800008010000 T _stext
+ffff800008010000 T vfs_read
+ffff800008010080 T ksys_read
+ffff800008020000 D _etext
+ffff800001002000 t read_pipe\t[virtio_console]
+ffff800001001000 t init_port\t[virtio_console]
+"""
+
+
 @pytest.fixture(scope="module")
 def real(golden):
     return Kallsyms.load(str(golden / "kallsyms-6.18.txt"))
@@ -185,3 +196,19 @@ def test_scribbled_tables_never_break_anything(junk, at, name):
         table.one("twice")
     except KprobesError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (0xFFFF800008010084, ("ksys_read", 4)),
+        (0xFFFF800008010004, ("_stext", 4)),
+        (0xFFFF800001001010, ("init_port", 0x10)),
+        (0xFFFF800001002010, ("read_pipe", 0x10)),
+        (0xFFFF800001000000, None),
+    ],
+)
+def test_modules_may_lie_below_the_kernel(address, found):
+    symbol = Kallsyms(BELOW).symbol_at(address)
+    known = symbol and (symbol[0].name, symbol[1])
+    assert known == found

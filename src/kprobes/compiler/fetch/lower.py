@@ -63,10 +63,10 @@ class _Lowering:
             self._main.prologue_block.nodes.append(RestoreCall(end, tuple(slots)))
             entry = self._entry.finish(end)
         main = self._main.finish(end)
-        lines = {1: self._around.text}
+        lines, arch = {1: self._around.text}, self._around.arch
         if not self._around.returns:
-            return Handler(self._name, main, None, (), (self._layout,), (), _FILE, lines)
-        return Handler(self._name, entry, main, (), (self._layout,), fields, _FILE, lines)
+            return Handler(self._name, main, None, (), (self._layout,), (), _FILE, lines, arch=arch)
+        return Handler(self._name, entry, main, (), (self._layout,), fields, _FILE, lines, arch=arch)
 
     def _keep(self, name: str, make: Callable[[Terms], Value]) -> Value:
         """Return what *make* makes at the entry, kept for the return."""

@@ -17,7 +17,7 @@ class Surroundings:
 
     *address_of* finds kernel symbols, 0 where there is none. *returns_tell*: at a return the hit knows the probed
     function and where it returns to; else that is kept from the entry. *native*: it runs inside of the process, at a
-    return before the instruction that returns.
+    return before the instruction that returns. *arch* is the architecture of the probed code.
     """
 
     definition: Definition
@@ -27,6 +27,7 @@ class Surroundings:
     strings: int = 0
     returns_tell: bool = True
     native: bool = False
+    arch: str = "x86_64"
 
     @property
     def user(self) -> bool:

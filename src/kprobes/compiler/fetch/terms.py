@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.arch.x86_64 import registers as x86_64
+from kprobes.arch.registers import registers
 from kprobes.compiler.ir.nodes import BOOL, U64, Convert, IntType, Load, Place, Value
 from kprobes.errors import InternalError, UnsupportedError
 from kprobes.model.definition import (
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from kprobes.model.definition import Term
 
 _WORD = (1 << 64) - 1
-_STACK_BITS = 14  # a kernel stack of x86-64 has 16 KiB, and lies at a multiple of that
-_BEHIND_RETURN = frozenset({x86_64.INSTRUCTION_POINTER, x86_64.STACK_POINTER})
-_REGISTERS = len(x86_64.KERNEL_ARGUMENTS)
+_STACK_BITS = 14  # a kernel stack of 64-bit machines has 16 KiB, and lies at a multiple of that
 
 
 class Terms:
@@ -54,6 +52,7 @@ class Terms:
         self.around = around
         self._keep = keep
         self.place = Place(1, 0)
+        self._table = registers(around.arch)
         self._registers: dict[str, Value] = {}
 
     def value(self, term: Term) -> tuple[Value, Value | None]:
@@ -105,21 +104,23 @@ class Terms:
         return "any"
 
     def register(self, name: str) -> Value:
-        """Return a register of the hit."""
+        """Return a register of the hit, by the kernel's name or another spelling of it."""
+        name = self._table.canonical(name)
         if name not in self._registers:
             found = self.build.context(self.place, "register", name=name)
-            if self.around.native and self.build.part == "exit" and name in _BEHIND_RETURN:
-                found = self._behind_return(name)
+            if self.around.native and self.build.part == "exit":
+                found = self._behind_return(name, found)
             self._registers[name] = found
         return self._registers[name]
 
-    def _behind_return(self, name: str) -> Value:
+    def _behind_return(self, name: str, found: Value) -> Value:
         """Return a register as the instruction that returns will leave it."""
-        build, place = self.build, self.place
-        pointer = build.context(place, "register", name=x86_64.STACK_POINTER)
-        if name == x86_64.INSTRUCTION_POINTER:
-            return self._word(pointer, 0)
-        return build.binary(place, "add", pointer, build.const(place, x86_64.WORD_SIZE, U64))
+        build, place, table = self.build, self.place, self._table
+        if name == table.instruction_pointer:
+            return self._word(build.context(place, "register", name=table.stack_pointer), 0)
+        if name == table.stack_pointer:
+            return build.binary(place, "add", found, build.const(place, table.word_size, U64))
+        return found
 
     def ip(self) -> Value:
         """Return the probed address: at an entry, or kept from there."""
@@ -130,15 +131,21 @@ class Terms:
     def returns_to(self) -> Value:
         """Return where the function returns to."""
         if self.around.user or self.around.returns_tell:
-            return self.register(x86_64.INSTRUCTION_POINTER)
-        return self._keep("ret", lambda entry: entry._word(entry.register(x86_64.STACK_POINTER), 0))
+            return self.register(self._table.instruction_pointer)
+        return self._keep("ret", lambda entry: entry._return_address())
+
+    def _return_address(self) -> Value:
+        """Return where the function returns to, at its entry."""
+        if self._table.link:
+            return self.register(self._table.link)
+        return self._word(self.register(self._table.stack_pointer), 0)
 
     def _plain(self, term: Term) -> Value:
         place, build = self.place, self.build
         if isinstance(term, Register):
             return self.register(term.name)
         if isinstance(term, Stack):
-            return self.register(x86_64.STACK_POINTER)
+            return self.register(self._table.stack_pointer)
         if isinstance(term, StackWord):
             return self._stack_word(term.index)
         if isinstance(term, ReturnValue):
@@ -162,14 +169,17 @@ class Terms:
         return self._keep(f"arg{index + 1}", lambda entry: entry._entry_argument(index))
 
     def _entry_argument(self, index: int) -> Value:
-        if index < _REGISTERS:
-            return self.register(x86_64.KERNEL_ARGUMENTS[index])
-        return self._stack_word(index - _REGISTERS + 1)
+        inside = self._table.kernel_arguments
+        if index < len(inside):
+            return self.register(inside[index])
+        if self._table.link:  # arm64's kernel looks no further than the registers
+            return self.build.const(self.place, 0, U64)
+        return self._stack_word(index - len(inside) + 1)
 
     def _stack_word(self, index: int) -> Value:
         """Return a word of the stack; 0 where the kernel's stack has no such word."""
         build, place = self.build, self.place
-        pointer = self.register(x86_64.STACK_POINTER)
+        pointer = self.register(self._table.stack_pointer)
         word = self._word(pointer, 8 * index)
         if self.around.user:
             return word

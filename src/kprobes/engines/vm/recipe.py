@@ -27,6 +27,7 @@ SOURCES = (
     "frozen.py",
     "model/*.py",
     "engines/__init__.py",
+    "engines/atomic.py",
     "engines/port.py",
     "engines/kernel/*.py",
     "engines/vm/__init__.py",
