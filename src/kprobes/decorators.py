@@ -53,12 +53,19 @@ def tracepoint(*places: str) -> Callable[[Callable[..., object]], Probe]:
     return _decorator("tracepoint", places)
 
 
-def definition(text: str, *, filter: str = "", strings: int = 0) -> Probe:  # noqa: A002 - what the kernel calls it
+def definition(
+    text: str,
+    *,
+    filter: str = "",  # noqa: A002 - what the kernel calls it
+    strings: int = 0,
+    way: str = "",
+) -> Probe:
     """Return the probe that *text* defines in the kernel's own language: `definition("p:mine vfs_read size=%dx")`.
 
     Each hit is an event with the definition's name and arguments, if it passes *filter*, which is written as for the
     kernel's `filter` files: `size > 100 && comm ~ "cat*"`. *strings* is the room for each string in bytes, 0 for the
-    usual. What the text means is looked into when it is attached, by the rules of the target's kernel.
+    usual. *way* forces a way in; `tracefs` is that of the kernel's own probe events, without BPF. What the text means
+    is looked into when it is attached, by the rules of the target's kernel.
 
     Raises:
         UsageError: it is no definition of a probe, or *strings* is no size for a string.
@@ -78,7 +85,7 @@ def definition(text: str, *, filter: str = "", strings: int = 0) -> Probe:  # no
     place = words[1].removesuffix(_RETURN)
     in_file = "/" in place and ":" in place
     kind = ("uretprobe" if returns else "uprobe") if in_file else ("kretprobe" if returns else "kprobe")
-    return Probe(kind, (place,), FetchHandler(text.strip(), filter.strip(), strings))
+    return Probe(kind, (place,), FetchHandler(text.strip(), filter.strip(), strings), way=way)
 
 
 def _decorator(

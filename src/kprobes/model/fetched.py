@@ -72,7 +72,10 @@ def event_layout(definition: Definition, number: int = 0, strings: int = 0) -> E
 def kernels_layout(layout: EventLayout, strings: int = 0) -> EventLayout:
     """Return how a record is laid out that is made from the kernel's own of the event of *layout*."""
     shapes = [
-        (one.name, "str", strings or STRING_SIZE) if one.kind == "symstr" else (one.name, one.kind, one.size)
+        (one.name, "str", strings or STRING_SIZE)
+        if one.kind == "symstr"
+        # a kernel may fail to read any of its strings
+        else (one.name, one.kind, max(one.size, len(FAULT) + 1) if one.kind == "str" else one.size)
         for one in layout.fields
     ]
     fields, size = pack_fields([*shapes, *[(name, "uint", 1) for name in MOMENT]], RECORD_HEADER)

@@ -157,6 +157,15 @@ def remove_leftovers(root: str) -> list[str]:
     return removed
 
 
+def remove_all_leftovers(root: str) -> list[str]:
+    """Take away all that dead processes of ours have left in the tracefs at *root*; return the names of the events."""
+    from kprobes.engines.kernel.kretprobe_events import leftovers
+
+    found = leftovers(read_text(f"{root}/kprobe_events"), namespace())
+    removed = [name for name in found if not _write(f"{root}/dynamic_events", f"-:{name}\n", append=True)]
+    return removed + remove_leftovers(root)
+
+
 def _names_of(own: str, wanted: Sequence[tuple[str, str]]) -> list[str]:
     """Return a `group/event` for each of *wanted*; two of one name become events of their own in further groups."""
     found: list[str] = []

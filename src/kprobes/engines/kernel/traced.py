@@ -58,7 +58,7 @@ class TracedAttached:
         self._is_first = namespace() == FIRST_NAMESPACE
         self._threads = TraceThreads(root)
         self._left_out: set[int] = set()
-        self._makers: dict[int, tuple[int, Converter]] = {}
+        self._makers: dict[int, tuple[int, Converter | None]] = {}
         self._seen = [0] * len(plan.traced)
         self._buffers: TraceBuffers | None = None
         self._final: list[Profile] | None = None
@@ -132,6 +132,8 @@ class TracedAttached:
         if self._final is None:
             self._instance.stop()
             self._final = self._read_profiles()
+            while not self._plan.events and self._buffers is not None and self._count():
+                pass
 
     def close(self) -> None:
         """Detach, and take away the events and their buffers; idempotent."""
@@ -149,14 +151,14 @@ class TracedAttached:
         if code:
             log = read_text(f"{self._instance.root}/error_log")
             raise definition_refusal(definition, code, log)
-        if one.event == COUNT_ONLY:
+        if one.event == COUNT_ONLY and one.pid < 0:
             self._instance.filter(name, _NOTHING)
             return
         if one.filter:
             self._instance.filter(name, one.filter)
-        layout = next(layout for layout in self._plan.events if layout.id == one.event)
+        layout = next((layout for layout in self._plan.events if layout.id == one.event), None)
         shape = parse_format(self._instance.format(name))
-        self._makers[shape.number] = (number, Converter(layout, one.site, shape))
+        self._makers[shape.number] = (number, Converter(layout, one.site, shape) if layout else None)
 
     def _is_user(self, one: TraceEvent) -> bool:
         return bool(self._plan.sites[one.site].path)
@@ -196,15 +198,27 @@ class TracedAttached:
             self._left_out.add(thread)
             self._instance.set("set_event_notrace_pid", f"{thread} ", needed=False, append=True)
 
-    def _take(self) -> Span:
+    def _count(self) -> int:
+        """Count what is there of events whose records nobody asked for; return how many there were."""
+        events, threads = self._read()
+        for event, thread in zip(events, threads, strict=True):
+            self._record(event, thread)
+        return len(events)
+
+    def _read(self) -> tuple[list[Traced], list[int]]:
+        """Return the events that are there, and the thread of each."""
         if self._buffers is None:
-            return EMPTY
+            return [], []
         self._leave_out_reader()
         events = self._buffers.take(final=self._final is not None)
-        if not events:
-            return EMPTY
         threads = [int.from_bytes(data[start + 4 : start + 8], "little", signed=True) for _, _, data, start in events]
         self._threads.learn(set(threads))
+        return events, threads
+
+    def _take(self) -> Span:
+        events, threads = self._read()
+        if not events:
+            return EMPTY
         parts: list[bytes] = []
         bounds: list[tuple[int, int]] = []
         end = 0
@@ -229,6 +243,8 @@ class TracedAttached:
         if pid not in (-1, process):
             return b""
         self._seen[number] += 1
+        if maker is None:
+            return b""
         return maker.record(data, start, (moment, cpu, process, self._threads.name(thread)))
 
     def _lost(self, profiles: Sequence[Profile]) -> list[int]:
