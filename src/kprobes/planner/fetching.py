@@ -74,7 +74,7 @@ class Definitions:
             given.strings,
             returns_tell=returns_tell,
             native=self._native,
-            arch=self._language.machine.name,
+            arch=self.language.machine.name,
         )
         return lower_definition(around, condition)
 
