@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kprobes.errors import CompileError, VerifierError
+from kprobes.errors import CompileError, DefinitionError, VerifierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def row_of(error: KprobesError) -> dict[str, object]:
             {"function": one.function, "file": one.file, "line": one.line, "column": one.column + 1}
             for one in error.calls
         ]
+    if isinstance(error, DefinitionError) and error.command:
+        row |= {"column": None if error.column is None else error.column + 1, "source": error.command}
     return row
 
 
@@ -78,6 +80,7 @@ def _text_writer(stream: TextIO) -> Callable[[KprobesError], str]:
         if isinstance(error, CompileError) and error.line:
             place = SourcePlace(error.file, error.line, error.column, error.source)
             calls = tuple(map(str, error.calls))
-        return problem(error.what, terminal, place=place, calls=calls, hint=error.hint)
+        what = str(error) if isinstance(error, DefinitionError) else error.what
+        return problem(what, terminal, place=place, calls=calls, hint=error.hint)
 
     return text

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from kprobes.errors import TypeNotFoundError, UsageError
+from kprobes.errors import SymbolNotFoundError, TypeNotFoundError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.ctype import Function, Pointer, Struct, format_ctype
+from kprobes.model.definition import FilePlace
 from kprobes.model.plan import Site
 from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
 from kprobes.model.within import ANYWHERE, Within
@@ -105,7 +106,13 @@ class Places:
         if probe.kind in ("uprobe", "uretprobe"):
             from kprobes.planner.files import group_files
 
-            return group_files(probe, self._within, self.prototypes)
+            try:
+                return group_files(probe, self._within, self.prototypes)
+            except SymbolNotFoundError as missing:
+                group = _as_defined(probe)
+                if group is None or missing.thing != "program or library":
+                    raise
+                return [group], []
         found: list[Resolved] = []
         notes: list[str] = []
         for place in probe.places:
@@ -145,6 +152,18 @@ class Places:
         point = load_tracepoint(place, self.facts, self.types)
         name = f"{point.category}:{point.name}"
         return Group(probe, (Site(0, name, symbol=name),), None, record=point.fields)
+
+
+def _as_defined(probe: Probe) -> Group | None:
+    """Return the group of a definition's place in a file that isn't on this machine: the target may have it. None for
+    what is no such place."""
+    place = (
+        probe.handler.definition.place if isinstance(probe.handler, FetchHandler) and probe.handler.definition else None
+    )
+    if not isinstance(place, FilePlace) or not place.path.startswith("/"):
+        return None
+    name = f"{place.path.rpartition('/')[2]}:{place.offset:#x}"
+    return Group(probe, (Site(0, name, path=place.path, address=place.offset),), None)
 
 
 def _checked(probe: Probe, resolved: list[Resolved]) -> list[Resolved]:

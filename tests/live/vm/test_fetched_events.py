@@ -1,0 +1,123 @@
+"""Definitions by our own code, beside the kernel's own events of the same definitions: the same values, hit for hit."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from definition_writer import REGISTERS
+from fetch_truth import both
+from guest_harness import Guest
+
+from kprobes.engines.vm.kernels import KERNEL_NAMES
+from kprobes.grammar.facts import dialect
+from kprobes.symbols.elf import ElfFile
+from kprobes.symbols.elf_symbols import ElfSymbols
+
+SEED = int(os.environ.get("KPROBES_DEFINITIONS_SEED") or time.time_ns() % 1_000_000)
+OPEN = ("openat", "/etc/passwd", "3")
+WRITE = ("write", "100", "3")
+PLAIN = [
+    "p:{}/one do_sys_openat2 dfd=%di:s32 name=+0(%si):string uname=+u0(%si):ustring how=+0(%dx):x64[3] s0=$stack0 "
+    's1=$stack1:x32 st=$stack c=$comm ip=%ip:symbol b=%di:b4@4/32 i=\\5:s8 t=\\"lit" j=@linux_banner:x64 fl=%flags '
+    "a=%di:u8 m=%di:x16 f=+0(%di):string p=+0(%sp):string[2] l=%di:s8",
+    "p:{}/two do_sys_openat2 $arg1:s32 a2=+0($arg2):string c3=+1($arg2):x8[3] one=+0(%si):x8[1] arg7=$arg7 "
+    "ret=$stack0:symbol none=$stack2040 bf=+0(%dx):b7@15/64 b2=+0(%dx):b3@1/16 m=@linux_banner+6:u32",
+    "r:{}/back do_sys_openat2 ret=$retval:s32 $stack0 $stack ip=%ip:symbol e=$retval:s8",
+]
+TYPED = [
+    "p:{}/all do_sys_openat2 $arg*",
+    "p:{}/typed do_filp_open op->open_flag fd=dfd name=pathname->name:string n=pathname->name",
+    "r:{}/typedback do_sys_openat2 $retval fn=+0($arg2):string how->flags dfd",
+]
+
+
+def equal(guest: Guest, definitions: list[str], *workload: str, condition: str = "", least: int = 1) -> None:
+    theirs, ours = both(guest, definitions, *workload, condition=condition)
+    assert ours == theirs
+    assert len(ours) >= least
+
+
+@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+def test_registers_stack_memory_strings_and_arrays_are_the_kernels(
+    kernel: str, guest_of: Callable[[str], Guest]
+) -> None:
+    equal(guest_of(kernel), PLAIN, *OPEN, least=9)
+
+
+@pytest.mark.parametrize("kernel", [name for name in KERNEL_NAMES if dialect(name).btf])
+def test_parameters_fields_and_dentries_are_the_kernels(kernel: str, guest_of: Callable[[str], Guest]) -> None:
+    guest = guest_of(kernel)
+    equal(guest, TYPED, *OPEN, least=9)
+    fields = "p:{}/fields vfs_write size=count file->f_pos f2=file->f_path.dentry->d_name.name:string buf n=$arg1:%pD"
+    equal(guest, [f"{fields} fl=file->f_flags m=file->f_mode", "p:{}/in vfs_write+4 %di %dx:u32"], *WRITE, least=3)
+    bits = "a=sk->__sk_common.skc_reuse b=sk->__sk_common.skc_ipv6only y=sk->sk_type f=sk->__sk_common.skc_family"
+    equal(guest, [f"p:{{}}/bits tcp_connect {bits}"], "connect", "1", "1")
+
+
+@pytest.mark.parametrize("kernel", [name for name in KERNEL_NAMES if dialect(name).symstr])
+def test_symbols_as_strings_are_the_kernels(kernel: str, guest_of: Callable[[str], Guest]) -> None:
+    lines = ["p:{}/named do_sys_openat2 where=%ip:symstr", "r:{}/r do_sys_openat2 $stack1:symstr"]
+    equal(guest_of(kernel), lines, *OPEN)
+
+
+FILTERS = (
+    'fd == -100 && name ~ "/etc/*" && size & 100',
+    '!(fd < 0) || comm == "calls"',
+    'name == "/etc/passwd" && (fd > 5 || big >= 0x8000)',
+    'name ~ "*nothing" || size == 101',
+)
+
+
+@pytest.mark.parametrize("condition", FILTERS)
+def test_a_filter_passes_the_same_hits(condition: str, newest: Guest) -> None:
+    line = "p:{}/judged do_sys_openat2 fd=%di:s32 name=+0(%si):string size=\\100:u8 big=+0(%dx)"
+    theirs, ours = both(newest, [line], *OPEN, condition=condition)
+    assert ours == theirs
+    assert bool(ours) == ("nothing" not in condition)
+
+
+def test_programs_in_the_guest_are_probed_by_definitions_too(newest: Guest) -> None:
+    with ElfFile(str(newest.programs / "calls")) as elf:
+        (symbol,) = {one.address: one for one in ElfSymbols(elf).lookup("write")}.values()
+        at = elf.offset_of(symbol.address)
+    lines = [
+        f"p:{{}}/entry /root/calls:{at:#x} fd=%di:s32 size=%dx b=+0(%si):string[1] c=+0(%ip):x8[5] %ip $stack0 $comm "
+        f"text=+0(+8($stack)):string same=@+{at:#x}:x32",
+        f"r:{{}}/left /root/calls:{at:#x} $retval %ip %sp",
+    ]
+    equal(newest, lines, *WRITE, least=6)
+
+
+def written(dice: Random, name: str) -> str:
+    """Return a definition with arguments that can't be read only where they say so."""
+    found = []
+    for _ in range(dice.randrange(1, 8)):
+        kind = dice.choice(["u", "s", "x"]) + dice.choice(["8", "16", "32", "64"])
+        if dice.random() < 0.3:
+            kind = f"b{dice.randrange(1, 9)}@{dice.randrange(0, 24)}/{dice.choice(['32', '64'])}"
+        found.append(f"{_term(dice)}:{kind}{dice.choice(['', '', '[3]']) if dice.random() < 0.5 else ''}")
+    line = f"p:{{}}/{name} do_sys_openat2 {' '.join(found)} +0({_pointer(dice)}):string"
+    return re.sub(r" (?=[%$])([^ ]*)\[3\]", r" \1", line)
+
+
+def _term(dice: Random) -> str:
+    plain = [f"%{dice.choice(REGISTERS)}", f"$stack{dice.randrange(8)}", f"$arg{dice.randrange(1, 4)}"]
+    return dice.choice([*plain, *[f"+{dice.randrange(0, 17)}({_pointer(dice)})"] * 4])
+
+
+def _pointer(dice: Random) -> str:
+    return dice.choice(["%si", "%dx", "$stack", "%sp", "$arg2", "%ip"])
+
+
+@pytest.mark.parametrize("kernel", KERNEL_NAMES)
+def test_generated_definitions_are_the_kernels(kernel: str, guest_of: Callable[[str], Guest]) -> None:
+    dice = Random(SEED)
+    lines = [written(dice, f"e{number}") for number in range(12)]
+    theirs, ours = both(guest_of(kernel), lines, *OPEN)
+    assert ours == theirs, f"KPROBES_DEFINITIONS_SEED={SEED} writes the same again"
+    assert len(ours) == 3 * len(lines)
