@@ -32,7 +32,7 @@ class Definitions:
         self.language = language
         self._make_world = make_world
         self._native = native
-        self._world: World | None = None
+        self._worlds: dict[bool, World] = {}
 
     def placed(self, probe: Probe) -> Probe:
         """Return *probe* with its definition parsed, at the place that this names; others as they are.
@@ -65,7 +65,7 @@ class Definitions:
         definition = given.definition
         assert isinstance(definition, Definition)
         condition = parse_filter(given.filter, fields_of(definition), self.language) if given.filter else None
-        symbols = self._world.symbols if self._world else None
+        symbols = self._world_of(definition.is_user).symbols
         around = Surroundings(
             definition,
             given.text,
@@ -79,9 +79,9 @@ class Definitions:
         return lower_definition(around, condition)
 
     def _world_of(self, user: bool) -> World:
-        if self._world is None:
-            self._world = self._make_world(user)
-        return self._world
+        if user not in self._worlds:
+            self._worlds[user] = self._make_world(user)
+        return self._worlds[user]
 
 
 def kernel_definitions(places: Places) -> Definitions:
