@@ -11,25 +11,43 @@ from __future__ import annotations
 from errno import EINVAL, EPERM
 
 from kprobes.errors import DefinitionError
-from kprobes.frozen import dataclass
+from kprobes.frozen import replace
 from kprobes.grammar.arguments import LETTERS
+from kprobes.grammar.cpulist import parse_cpus
 from kprobes.grammar.facts import DEFAULT, Dialect, dialect
-from kprobes.grammar.glob import matches_pattern
 from kprobes.grammar.numbers import signed as read_signed
 from kprobes.grammar.numbers import unsigned as read_unsigned
+from kprobes.grammar.predicate import GENERIC, Both, Comparison, Either, Expression, FilterField, Not, matches
 from kprobes.grammar.refusal import as_text
+from kprobes.grammar.world import UNKNOWN, World
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from kprobes.model.definition import Definition
+
+__all__ = [
+    "GENERIC",
+    "Both",
+    "Comparison",
+    "Either",
+    "Expression",
+    "FilterField",
+    "Not",
+    "field_of",
+    "fields_of",
+    "matches",
+    "parse_filter",
+]
 
 OPERATORS = ("~", "!=", "==", "<=", "<", ">=", ">", "&")
 BLANKS = "\t\n\v\f\r \xa0"
 MAX_TEXT = 256
 MAX_NUMBER = 24
+WORD_SIZE = 8
+MOST_CPUS = 8192  # that a kernel can be built for
 # The kernel returns its own numbers for what isn't balanced as if they were errnos.
 _UNOPENED, _UNCLOSED, _UNCLOSED_QUOTE = 1, 2, 3
 
@@ -38,6 +56,8 @@ MESSAGES = {
     "TOO_MANY_OPEN": "Too many '('",
     "TOO_MANY_CLOSE": "Too few '('",
     "MISSING_QUOTE": "Missing matching quote",
+    "MISSING_BRACE_OPEN": "Missing '{'",
+    "MISSING_BRACE_CLOSE": "Missing '}'",
     "OPERAND_TOO_LONG": "Operand too long",
     "EXPECT_STRING": "Expecting string field",
     "EXPECT_DIGIT": "Expecting numeric field",
@@ -45,7 +65,9 @@ MESSAGES = {
     "FIELD_NOT_FOUND": "Field not found",
     "ILLEGAL_INTVAL": "Illegal integer value",
     "TOO_MANY_PREDS": "Too many terms in predicate expression",
+    "INVALID_CPULIST": "Invalid cpulist",
     "INVALID_VALUE": "Invalid value (did you forget quotes)?",
+    "NO_FUNCTION": "Function not found",
     "ERRNO": "Error",
 }
 HINTS = {
@@ -53,6 +75,8 @@ HINTS = {
     "TOO_MANY_OPEN": "a brace is not closed",
     "TOO_MANY_CLOSE": "a brace is closed that was not opened",
     "MISSING_QUOTE": "a quote is not closed",
+    "MISSING_BRACE_OPEN": "a list of CPUs is CPUS{0-3,7}",
+    "MISSING_BRACE_CLOSE": "a list of CPUs is CPUS{0-3,7}",
     "OPERAND_TOO_LONG": "numbers have 23 characters at most, strings 255",
     "EXPECT_STRING": "the field is a string: put the value into quotes",
     "EXPECT_DIGIT": "the field is a number: leave the quotes out",
@@ -60,62 +84,11 @@ HINTS = {
     "FIELD_NOT_FOUND": "the event's format file lists its fields",
     "ILLEGAL_INTVAL": "the value is no number that the field's sign allows",
     "TOO_MANY_PREDS": "join comparisons by && or ||",
+    "INVALID_CPULIST": "a list of CPUs is CPUS{0-3,7}, and all of them are ones that the machine can have",
+    "NO_FUNCTION": "what follows is a name or an address, up to the next blank, of the kernel or a loaded module",
     "INVALID_VALUE": "a value is a number, or a string in quotes",
     "ERRNO": "a comparison is FIELD OPERATOR VALUE",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class FilterField:
-    """A field of a record: *size* in bytes; *string* where it is text."""
-
-    name: str
-    size: int
-    signed: bool = False
-    string: bool = False
-
-
-# What every event has, without a place in its record.
-GENERIC = (
-    FilterField("cpu", 4, signed=True),
-    FilterField("CPU", 4, signed=True),
-    FilterField("comm", 16, string=True),
-    FilterField("COMM", 16, string=True),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """`FIELD OPERATOR VALUE`. A string's *operator* is `==`, `!=` or `~`; *user* tells that the text is a process's."""
-
-    field: FilterField
-    operator: str
-    value: int | str
-    user: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    """`!(...)`."""
-
-    inner: Expression
-
-
-@dataclass(frozen=True, slots=True)
-class Both:
-    """`... && ...`."""
-
-    parts: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Either:
-    """`... || ...`."""
-
-    parts: tuple[Expression, ...]
-
-
-Expression = Comparison | Not | Both | Either
 
 
 def field_of(declaration: str, name: str, size: int, signed: bool) -> FilterField:
@@ -143,11 +116,16 @@ def fields_of(definition: Definition) -> list[FilterField]:
     return fields
 
 
-def parse_filter(text: str, fields: Sequence[FilterField], kernel: str | Dialect = DEFAULT) -> Expression | None:
+def parse_filter(
+    text: str, fields: Sequence[FilterField], kernel: str | Dialect = DEFAULT, world: World = UNKNOWN
+) -> Expression | None:
     """Return what *text* means for records of *fields* (`GENERIC` ones are added); None for `0`, which clears a filter.
 
+    `FIELD.function == NAME` and `CPUS{...}` become comparisons with the bounds that the *world*'s symbols tell, and
+    with its CPUs.
+
     Raises:
-        DefinitionError: the kernel refuses it. Also where it takes what we don't know: `.function` and `CPUS{...}`.
+        DefinitionError: the kernel refuses it. Also `.function` in a world without symbols.
     """
     if not text.isascii():
         text = text.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -156,7 +134,7 @@ def parse_filter(text: str, fields: Sequence[FilterField], kernel: str | Dialect
         return None
     language = dialect(kernel) if isinstance(kernel, str) else kernel
     try:
-        return _Parser(text, {one.name: one for one in (*GENERIC, *fields)}, language).parse()
+        return _Parser(text, {one.name: one for one in (*GENERIC, *fields)}, language, world).parse()
     except _Refused as refused:
         column = refused.column if language.long_carets else refused.column % 256
         place = (as_text(text if language.long_carets else text[:243]), column)
@@ -164,50 +142,6 @@ def parse_filter(text: str, fields: Sequence[FilterField], kernel: str | Dialect
         message = MESSAGES.get(code, code)
         hint = HINTS.get(code, "")
         raise DefinitionError(message, refused.number, code=code, place=place, hint=hint) from None
-
-
-def matches(expression: Expression | None, record: Mapping[str, int | str]) -> bool:
-    """Return whether *record*, the values by field, passes; without an expression all do."""
-    if expression is None:
-        return True
-    if isinstance(expression, Not):
-        return not matches(expression.inner, record)
-    if isinstance(expression, Both):
-        return all(matches(part, record) for part in expression.parts)
-    if isinstance(expression, Either):
-        return any(matches(part, record) for part in expression.parts)
-    value = record[expression.field.name]
-    if isinstance(expression.value, str):
-        assert isinstance(value, str)
-        return _compare_text(expression.operator, value, expression.value)
-    assert isinstance(value, int)
-    field = expression.field
-    left, right = _cut(value, field), _cut(expression.value, field)
-    return _COMPARE[expression.operator](left, right)
-
-
-_COMPARE: dict[str, Callable[[int, int], bool]] = {
-    "==": lambda left, right: left == right,
-    "!=": lambda left, right: left != right,
-    "<": lambda left, right: left < right,
-    "<=": lambda left, right: left <= right,
-    ">": lambda left, right: left > right,
-    ">=": lambda left, right: left >= right,
-    "&": lambda left, right: left & right != 0,
-}
-
-
-def _compare_text(operator: str, value: str, wanted: str) -> bool:
-    if operator == "~":
-        return matches_pattern(wanted, value)
-    return (value == wanted) == (operator == "==")
-
-
-def _cut(value: int, field: FilterField) -> int:
-    """Return *value* as the field's C type holds it."""
-    bits = 8 * field.size
-    value %= 1 << bits
-    return value - (1 << bits) if field.signed and value >> (bits - 1) else value
 
 
 class _Refused(Exception):
@@ -221,10 +155,11 @@ class _Refused(Exception):
 class _Parser:
     """Goes through a filter once, as the kernel does after it has counted quotes, braces and comparisons."""
 
-    def __init__(self, text: str, fields: dict[str, FilterField], language: Dialect) -> None:
+    def __init__(self, text: str, fields: dict[str, FilterField], language: Dialect, world: World) -> None:
         self._text = text
         self._fields = fields
         self._language = language
+        self._world = world
         self._at = 0
 
     def parse(self) -> Expression:
@@ -308,15 +243,89 @@ class _Parser:
         user = self._text.startswith(".ustring", self._at)
         if user:
             self._at += len(".ustring")
-        if self._language.btf and self._text.startswith(".function", self._at):
-            raise _Refused("comparing with the bounds of a function is not known here", self._at)
+        function = self._language.btf and self._text.startswith(".function", self._at)
+        if function:
+            self._at += len(".function")
         self._skip()
         operator = next((one for one in OPERATORS if self._text.startswith(one, self._at)), "")
         if not operator:
             raise self._refuse("INVALID_OP")
         self._at += len(operator)
         self._skip()
+        if function:
+            return self._function(field, operator)
+        if self._language.btf and self._text.startswith("CPUS", self._at):
+            return self._cpus(field, operator)
         return Comparison(field, operator, self._value(field, operator), user)
+
+    def _function(self, field: FilterField, operator: str) -> Expression:
+        """Parse a name or an address; the field is in the function around it, or not."""
+        if field.size != WORD_SIZE:
+            raise self._refuse("ILLEGAL_FIELD_OP")
+        if operator not in {"==", "!="}:
+            raise self._refuse("INVALID_OP")
+        symbols = self._world.symbols
+        if symbols is None:
+            raise _Refused("the bounds of functions are not known here", self._at)
+        address = self._address() if "0" <= self._peek() <= "9" else symbols.address(self._name())
+        span = symbols.span(address) if address else None
+        if span is None:
+            raise self._refuse("NO_FUNCTION")
+        whole = replace(field, signed=False)
+        inside = Both((Comparison(whole, ">=", span[0]), Comparison(whole, "<", span[1])))
+        return inside if operator == "==" else Not(inside)
+
+    def _address(self) -> int:
+        text = _digits(self._text, self._at)
+        self._at += len(text)
+        if len(text) >= MAX_NUMBER:
+            raise self._refuse("OPERAND_TOO_LONG")
+        value = read_unsigned(text)
+        if value < 0:
+            raise self._refuse("INVALID_VALUE")
+        return value
+
+    def _name(self) -> str:
+        start = self._at
+        while self._at < len(self._text) and self._text[self._at] not in BLANKS:
+            self._at += 1
+        return self._text[start : self._at]
+
+    def _cpus(self, field: FilterField, operator: str) -> Expression:
+        """Parse a list of CPUs. With several of them `==` never holds, and `!=` always does: `&` asks for one of them.
+
+        Source: do_filter_scalar_cpumask() of kernel/trace/trace_events_filter.c.
+        """
+        if field.string or operator not in {"==", "!=", "&"}:
+            raise self._refuse("ILLEGAL_FIELD_OP")
+        cpus = self._cpu_list()
+        whole = replace(field, signed=False)
+        if len(cpus) == 1:
+            return Comparison(whole, "!=" if operator == "!=" else "==", cpus[0])
+        if operator == "!=":
+            return Comparison(whole, "<", self._most_cpus)
+        if operator == "==" or not cpus:
+            return Comparison(whole, "<", 0)
+        return Either(tuple(Comparison(whole, "==", one) for one in cpus))
+
+    @property
+    def _most_cpus(self) -> int:
+        return MOST_CPUS if self._world is UNKNOWN else self._world.cpus
+
+    def _cpu_list(self) -> tuple[int, ...]:
+        self._at += len("CPUS") + 1
+        if self._text[self._at - 1 : self._at] != "{":
+            raise self._refuse("MISSING_BRACE_OPEN")
+        end = self._text.find("}", self._at)
+        text = self._text[self._at : end if end >= 0 else len(self._text)]
+        self._at += len(text)
+        if end < 0:
+            raise self._refuse("MISSING_BRACE_CLOSE")
+        cpus = parse_cpus(text, self._most_cpus) if text else None
+        if cpus is None:
+            raise self._refuse("INVALID_CPULIST")
+        self._at += 1
+        return cpus
 
     def _value(self, field: FilterField, operator: str) -> int | str:
         head = self._peek()
@@ -324,8 +333,6 @@ class _Parser:
             return self._string(field, operator, head)
         if "0" <= head <= "9" or head == "-":
             return self._number(field, operator)
-        if self._language.btf and self._text.startswith("CPUS", self._at):
-            raise _Refused("lists of CPUs are not known here", self._at)
         raise self._refuse("INVALID_VALUE")
 
     def _string(self, field: FilterField, operator: str, quote: str) -> str:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
         def offset_at(self, address: int) -> int:
             """Return how far *address* lies in the symbol that holds it, -1 where none does."""
 
+        def span(self, address: int) -> tuple[int, int] | None:
+            """Return where the symbol that holds *address* begins and where the next one does; None where none holds
+            it."""
+
         def begins_with_endbr(self, address: int) -> bool:
             """Return whether the function at *address* begins with ENDBR64."""
 

@@ -64,8 +64,9 @@ class Definitions:
         assert isinstance(given, FetchHandler)
         definition = given.definition
         assert isinstance(definition, Definition)
-        condition = parse_filter(given.filter, fields_of(definition), self.language) if given.filter else None
-        symbols = self._world_of(definition.is_user).symbols
+        world = self._world_of(definition.is_user)
+        condition = parse_filter(given.filter, fields_of(definition), self.language, world) if given.filter else None
+        symbols = world.symbols
         around = Surroundings(
             definition,
             given.text,

@@ -72,6 +72,15 @@ class DefinitionSymbols:
             return -1
         return address - starts[at]
 
+    def span(self, address: int) -> tuple[int, int] | None:
+        """Return where the symbol that holds *address* begins and where the next one does; None where none holds it."""
+        offset = self.offset_at(address)
+        if offset < 0:
+            return None
+        following = bisect_right(self._addresses, address)
+        start = address - offset
+        return start, self._addresses[following] if following < len(self._addresses) else start + LAST_SIZE
+
     def begins_with_endbr(self, address: int) -> bool:
         """Return whether the function at *address* begins with ENDBR64; no, where its code isn't known."""
         return self._read is not None and self._read(address, 4) == ENDBR

@@ -39,7 +39,22 @@ BAD_NUMBERS = (
 )
 TEXTS = ('"cat"', "'cat'", '"c*"', '"*at"', '"*a*"', '"[a-c]?t"', '"!cat"', '""', '"a b"', '"(x)"', '"1*"')
 BAD_TEXTS = ('"cat', "cat", "'cat\"", f'"{"x" * 256}"')
-STRAY = "()!&|=~<>\"' ax0-"
+STRAY = "()!&|=~<>\"' ax0-{},"
+FUNCTIONS = (
+    "vfs_read",
+    "vfs_write",
+    "init_task",
+    "no_such_function",
+    "0xffffffff81000000",
+    "0x10",
+    "12x",
+    "0xffffffffffffffffffff",
+    "010000000000000000000000000",
+    "vfs_read)",
+    "",
+)
+CPU_LISTS = ("0", "1", "0-1", "0,1", "all", "N", "0-N", "1,1", ",", " 0 , 1 ", "0-1:1/2", "0-N:1/1", "all:1/2", "ALL")
+BAD_CPU_LISTS = ("2", "", "1-0", "x", "0-", "-1", "0-1:2/1", "0:1/2", "0-1:1/0", "0-5", "0x1", "0;1", "99999999999")
 
 
 class FilterWriter:
@@ -71,6 +86,8 @@ class FilterWriter:
         return f"{self._pick(('', '!', '! '))}({left}){self._pick(('', '', ' && ', '||')) and f' && {right}'}"
 
     def _comparison(self) -> str:
+        if self._one(5):
+            return self._place()
         name = self._pick(BAD_NAMES if self._one(14) else NAMES)
         operator = self._pick(BAD_OPERATORS if self._one(14) else OPERATORS)
         is_text = (name in {"c", "e", "comm", "COMM"}) != self._one(10)
@@ -80,6 +97,17 @@ class FilterWriter:
         value = self._pick(bad if self._one(10) else good)
         blank = self._pick((" ", " ", ""))
         return f"{name}{blank}{operator}{blank}{value}"
+
+    def _place(self) -> str:
+        """Return a comparison with a function or a list of CPUs, which kernels have from 6.12 on."""
+        name = self._pick(NAMES if self._one(3) else ("a", "__probe_ip", "cpu", "d"))
+        operator = self._pick(OPERATORS if self._one(4) else ("==", "!=", "&"))
+        if self._one(2):
+            name = self._pick(("a", "__probe_ip", "__probe_ip", name))
+            return f"{name}.function {operator} {self._pick((*FUNCTIONS, *['vfs_read', 'do_sys_openat2'] * 4))}"
+        listed = self._pick(BAD_CPU_LISTS if self._one(4) else CPU_LISTS)
+        opening, closing = self._pick(("{", "{", "{", "{", "", " {", "(")), self._pick(("}", "}", "}", "}", ""))
+        return f"{name} {operator} CPUS{opening}{listed}{closing}"
 
     def _broken(self, text: str) -> str:
         at = self._dice.randrange(len(text))

@@ -18,6 +18,7 @@ from kprobes.cli.check import world_of
 from kprobes.engines.vm.kernels import KERNEL_NAMES
 from kprobes.errors import DefinitionError
 from kprobes.grammar.filter import FilterField, field_of, parse_filter
+from kprobes.grammar.world import World
 
 # Deleting takes 5.10 a third of a second an event.
 COUNTS = {"5.10": 120}
@@ -58,15 +59,20 @@ def test_parser_and_kernel_agree_on_generated_filters(guest: Guest) -> None:
     tracefs = "/sys/kernel/tracing"
     shown = guest.shell(f"echo '{EVENT}' >> {tracefs}/kprobe_events; cat {tracefs}/events/filtered/one/format").output
     fields = [field_of(f"{kind}{array}".strip(), *rest) for kind, array, *rest in declared(shown)]
-    lines = FilterWriter(SEED).lines(300)
+    lines = FilterWriter(SEED).lines(400)
+    world = world_of(guest.machine, None)
     real = ask_file(guest.machine, guest.programs / "definitions", "events/filtered/one/filter", [lines])[0]
     guest.shell(f"echo > {tracefs}/kprobe_events")
+    ours = [judged(line, fields, guest.kernel, world) for line in lines]
     wrong = [
-        (line, theirs, ours)
-        for line, theirs in zip(lines, real, strict=True)
-        if (theirs.errno, theirs.message, theirs.column, theirs.command) != (ours := judged(line, fields, guest.kernel))
+        (line, theirs, mine)
+        for line, theirs, mine in zip(lines, real, ours, strict=True)
+        if (theirs.errno, theirs.message, theirs.column, theirs.command) != mine
     ]
     assert wrong == [], f"KPROBES_DEFINITIONS_SEED={SEED} writes the same again"
+    taken = [line for line, theirs in zip(lines, real, strict=True) if not theirs.errno]
+    knows_places = guest.kernel not in ("5.10", "6.1")
+    assert any(".function" in line for line in taken) == any("CPUS{" in line for line in taken) == knows_places
     assert {answer.errno for answer in real} >= {0, 22}
 
 
@@ -74,9 +80,9 @@ def declared(text: str) -> list[tuple[str, str, str, int, bool]]:
     return [(kind, array, name, int(size), sign == "1") for kind, name, array, size, sign in FORMAT.findall(text)]
 
 
-def judged(line: str, fields: list[FilterField], kernel: str) -> tuple[int, str, int | None, str]:
+def judged(line: str, fields: list[FilterField], kernel: str, world: World) -> tuple[int, str, int | None, str]:
     try:
-        parse_filter(line, fields, kernel)
+        parse_filter(line, fields, kernel, world)
     except DefinitionError as error:
         return error.errno, error.message, error.column, error.command
     return 0, "", None, ""

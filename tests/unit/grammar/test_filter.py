@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kprobes.errors import DefinitionError
+from kprobes.grammar.cpulist import parse_cpus
 from kprobes.grammar.filter import (
     HINTS,
     MESSAGES,
@@ -16,6 +17,7 @@ from kprobes.grammar.filter import (
     parse_filter,
 )
 from kprobes.grammar.glob import matches_pattern
+from kprobes.grammar.world import World
 
 A = FilterField("a", 8)
 B = FilterField("b", 4, signed=True)
@@ -101,10 +103,33 @@ def test_empty_filter_is_an_error_without_a_place():
         assert (caught.value.code, caught.value.column) == ("ERRNO", 0)
 
 
-def test_what_is_not_known_here_is_said():
-    for text in ("a.function == vfs_read", "cpu == CPUS{1-2}"):
-        with pytest.raises(DefinitionError, match="not known here"):
-            parse_filter(text, FIELDS, "6.12")
+def test_the_bounds_of_a_function_are_not_known_without_symbols():
+    with pytest.raises(DefinitionError, match="not known here"):
+        parse_filter("a.function == vfs_read", FIELDS, "6.12")
+
+
+def test_a_list_of_cpus_is_read_as_the_kernel_does():
+    cases = {"0": (0,), "0-2,5": (0, 1, 2, 5), "all": tuple(range(8)), "N": (7,), " , ": (), "0-N:1/4": (0, 4)}
+    assert {text: parse_cpus(text, 8) for text in cases} == cases
+    for refused in ("8", "2-1", "x", "0:1/2", "0-3:2/1", "0-3:1/0", "-1", "0x1", "0-1/2"):
+        assert parse_cpus(refused, 8) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "passing"),
+    [
+        ("cpu == CPUS{3}", {3}),
+        ("cpu != CPUS{3}", {0, 1, 2}),
+        ("cpu & CPUS{1-2}", {1, 2}),
+        ("cpu == CPUS{1-2}", set()),
+        ("cpu != CPUS{1-2}", {0, 1, 2, 3}),
+        ("cpu & CPUS{,}", set()),
+        ("!(cpu & CPUS{0,3})", {1, 2}),
+    ],
+)
+def test_a_list_of_several_cpus_is_asked_by_an_ampersand(text, passing):
+    condition = parse_filter(text, FIELDS, "6.12", World(cpus=4))
+    assert {cpu for cpu in range(4) if matches(condition, {"cpu": cpu})} == passing
 
 
 def test_field_is_read_from_its_declaration():

@@ -1,0 +1,90 @@
+"""Event filters: records of a real event pass as `matches` says."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from filter_writer import FilterWriter
+from guest_harness import Guest
+from test_definitions import SEED, declared
+
+from kprobes.cli.check import world_of
+from kprobes.engines.vm.tracefs import GuestTracefs
+from kprobes.errors import DefinitionError
+from kprobes.grammar.filter import Expression, field_of, matches, parse_filter
+from kprobes.grammar.world import World
+
+PLACE = "do_sys_openat2 a=%di b=%di:s32 c=+0(%si):ustring d=%si:u8 e=$comm"
+COUNT = {"5.10": 10}  # where an event takes a third of a second to be deleted
+TRACING = "/sys/kernel/tracing"
+OFF = f"cd {TRACING}; echo 0 > events/judged/enable"
+WORKLOAD = "cat /proc/version nosuch; ls /; for i in 1 2 3; do cat /etc/passwd; done; true"
+LINE = re.compile(
+    r"^ *(?P<comm>.+)-(?P<pid>\d+) +\[(?P<cpu>\d+)\] .*? (?P<event>\w+): \(do_sys_openat2\+\S+\) "
+    r"a=0x(?P<a>[0-9a-f]+) b=(?P<b>-?\d+) c=(?P<c>\"[^\n]*\"|\(fault\)) d=(?P<d>\d+) e=\"(?P<e>[^\n]*)\"$",
+    re.MULTILINE,
+)
+# These compare with what is another for each event, or isn't in the line.
+LEFT_OUT = ("common_type", "__probe_ip")
+
+
+@pytest.fixture
+def tracefs(guest: Guest) -> Iterator[GuestTracefs]:
+    files = guest.machine.tracefs()
+    yield files
+    guest.shell(f"{OFF}; echo > kprobe_events; echo > trace")
+
+
+def filters(kernel: str, shape: str, world: World) -> dict[str, tuple[str, Expression]]:
+    """Return filters that the kernel takes, by the names of their events."""
+    fields = [field_of(f"{kind}{array}".strip(), *rest) for kind, array, *rest in declared(shape)]
+    found: dict[str, tuple[str, Expression]] = {}
+    for line in FilterWriter(SEED).lines(2000):
+        if any(name in line for name in LEFT_OUT) and ".function" not in line:
+            continue
+        try:
+            condition = parse_filter(line, fields, kernel, world)
+        except DefinitionError:
+            continue
+        if condition is not None and len(found) < COUNT.get(kernel, 40):
+            found[f"e{len(found)}"] = (line, condition)
+    return found
+
+
+def test_records_pass_as_judged(guest: Guest, tracefs: GuestTracefs) -> None:
+    world = world_of(guest.machine, None)
+    assert world.symbols is not None
+    address = world.symbols.address("do_sys_openat2")
+    assert tracefs.write("kprobe_events", f"p:judged/all {PLACE}\n".encode()) == 0
+    wanted = filters(guest.kernel, (tracefs.read("events/judged/all/format") or b"").decode(), world)
+    for name, (line, _) in wanted.items():
+        assert tracefs.write("kprobe_events", f"p:judged/{name} {PLACE}\n".encode()) == 0
+        assert tracefs.write(f"events/judged/{name}/filter", line.encode("utf-8", "surrogateescape")) == 0
+    guest.shell(f"echo 1 > {TRACING}/events/judged/enable; {WORKLOAD}; {OFF}")
+    records: dict[str, list[dict[str, int | str]]] = {name: [] for name in ("all", *wanted)}
+    for match in LINE.finditer((tracefs.read("trace") or b"").decode()):
+        if match["c"] != "(fault)":
+            records[match["event"]].append(record_of(match, address))
+    every = [record for record in records["all"] if record["e"] in ("cat", "ls")]
+    assert len({record["c"] for record in every}) >= 3
+    passed = 0
+    for name, (line, condition) in wanted.items():
+        theirs = Counter(key(record) for record in records[name] if record["e"] in ("cat", "ls"))
+        ours = Counter(key(record) for record in every if matches(condition, record))
+        assert theirs == ours, (line, f"KPROBES_DEFINITIONS_SEED={SEED} writes the same again")
+        passed += 0 < ours.total() < len(every)
+    assert passed
+
+
+def record_of(match: re.Match[str], address: int) -> dict[str, int | str]:
+    numbers = {"a": int(match["a"], 16), "b": int(match["b"]), "d": int(match["d"]), "__probe_ip": address}
+    texts = {"c": match["c"][1:-1], "e": match["e"]}
+    task = {"comm": match["comm"], "COMM": match["comm"], "common_pid": int(match["pid"])}
+    return {**numbers, **texts, **task, "cpu": int(match["cpu"]), "CPU": int(match["cpu"])}
+
+
+def key(record: dict[str, int | str]) -> tuple[tuple[str, int | str], ...]:
+    return tuple(sorted(record.items()))
