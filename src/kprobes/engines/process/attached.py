@@ -85,7 +85,7 @@ class ProcessAttached:
         """Take the jumps of *sites* away until `enable`; their counters stay.
 
         Raises:
-            UnsupportedError: one shares its jump with a site that is not to be disabled.
+            TargetError: a thread is in the way, and doesn't go on.
         """
         self.set_enabled(frozenset(sites), False)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.engines.process.faults import FaultSite
 from kprobes.engines.process.memory import PAGE, REACH
+from kprobes.engines.process.muting import JUMP_SIZE, Body
 from kprobes.engines.process.patch import Resume
 from kprobes.engines.process.registry import Patch
 from kprobes.engines.process.stubs import Counting, Live
@@ -52,10 +53,12 @@ class CodeArea:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The *patches* of one jump, and the numbers of the *sites* whose hits come through it."""
+    """The *patches* of one jump, and the numbers of the *sites* whose hits come through it, with the *bodies* that run
+    for each."""
 
     sites: frozenset[int]
     patches: tuple[Patch, ...]
+    bodies: Mapping[int, Sequence[Body]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -131,6 +134,7 @@ class Builder:
     original: Callable[[int, int], bytes]
     programs: Sequence[int | None]
     on_fault: Mapping[int, int] = field(default_factory=dict)
+    _bodies: dict[int, list[tuple[int, Body]]] = field(default_factory=dict)
 
     def build(self, settled: Sequence[tuple[CodeArea, list[Jump]]]) -> Detours:
         """Return the detours of all areas with the patches that lead to them, in an order safe to write."""
@@ -151,7 +155,7 @@ class Builder:
                 if id(jump) not in victims:  # the jump it makes room for writes for both
                     patches = self._patches(jump, where)
                     result.patches += patches
-                    result.groups.append(Group(self._sites_of(jump), tuple(patches)))
+                    result.groups.append(Group(self._sites_of(jump), tuple(patches), self._bodies_of(jump)))
         if result.areas:
             self._add_faults(result)
         return result
@@ -187,6 +191,10 @@ class Builder:
         code = bytearray(detour.code)
         bodies.finish(code, at)
         area.content += code
+        self._bodies[id(jump)] = [
+            (number % self._count, Body(begin, end, bytes(code[begin - at : begin - at + JUMP_SIZE])))
+            for number, begin, end in bodies.spans
+        ]
         for offset in sorted(detour.resume):
             original = detour.resume[offset]
             result.moves[original] = at + offset
@@ -195,11 +203,23 @@ class Builder:
     def _sites_of(self, jump: Jump) -> frozenset[int]:
         """Return the numbers of the sites that *jump* serves, whether themselves or their functions' exits."""
         addresses = (*jump.sites, *(jump.victim.sites if jump.victim is not None else ()))
-        count = len(self.programs) // 2
         by_address = (self.arrangement.sites, self.arrangement.behind)
         return frozenset(
-            number % count for address in addresses for one in by_address for number in one.get(address, ())
+            number % self._count for address in addresses for one in by_address for number in one.get(address, ())
         )
+
+    def _bodies_of(self, jump: Jump) -> dict[int, list[Body]]:
+        """Return what runs for each of the sites that *jump* serves."""
+        found: dict[int, list[Body]] = {}
+        for one in (jump, jump.victim):
+            for number, body in self._bodies.get(id(one), ()):
+                found.setdefault(number, []).append(body)
+        return found
+
+    @property
+    def _count(self) -> int:
+        """Return how many sites there are: each has two programs."""
+        return len(self.programs) // 2
 
     def _patches(self, jump: Jump, where: dict[int, int]) -> list[Patch]:
         victim = where[id(jump.victim)] if jump.victim is not None else 0
@@ -227,6 +247,7 @@ class _Bodies:
         self._pushed = pushed
         self._counting = Counting(builder.handlers.mode, routines)
         self._slow: list[tuple[int, Slow]] = []
+        self.spans: list[tuple[int, int, int]] = []  # the number of a site or of its second program, from, to
 
     def body(self, address: int) -> Callable[[int], bytes]:
         """Return the body for all probes at *address*, in their order."""
@@ -251,7 +272,9 @@ class _Bodies:
                 raise InternalError(f"nothing can run behind {item.address:#x}")
             own = number if builder.handlers.programs[program].part == "return" else number - len(builder.programs) // 2
             call = builder.handlers.call(program, (own, ip), self._routines, KEEP_ALL, pushed=pushed, moved=moved)
-            code += call(at + len(code))
+            here = at + len(code)
+            code += call(here)
+            self.spans.append((number, here, at + len(code)))
         return bytes(code)
 
     def _code(self, address: int, numbers: Sequence[int], at: int) -> Code:
@@ -273,6 +296,7 @@ class _Bodies:
                 called = self._call(program, (number, address), here, live)
                 nexts += [len(code) + place for place in called.nexts]
                 code += called
+            self.spans.append((number, here, at + len(code)))
         return Code(bytes(code), tuple(nexts))
 
     def _call(self, program: int, site: tuple[int, int], at: int, live: Live) -> Code:

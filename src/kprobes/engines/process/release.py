@@ -130,12 +130,16 @@ def free_if_left(stops: Stops, code: Sequence[tuple[int, int]]) -> bool:
 
 
 def wait_until_left(stops: Stops, code: Sequence[tuple[int, int]]) -> bool:
-    """Wait until no thread is in *code*, (start, size) each; tell whether that came to be."""
+    """Wait until each thread, and each signal handler's way back, that is in *code*, (start, size) each, has been out
+    of it; tell whether that came to be."""
     patience = Patience()
+    left: set[tuple[int, int]] | None = None
     while True:
         with stops.stopped() as threads:
             inside = _inside(places(threads, stops.memory, stops.mappings()), code)
-            if not inside:
+            still = {(place.tid, place.stored_at) for place in inside}
+            left = still if left is None else left & still
+            if not left:
                 return True
             if patience.is_over(threads, inside):
                 return False

@@ -26,6 +26,7 @@ from kprobes.engines.process.layout import SharedLayout, layout_for
 from kprobes.engines.process.listing import format_listing, rows_of
 from kprobes.engines.process.loader import find_rendezvous
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, ProcessMemory, Room, find_room, free_rooms
+from kprobes.engines.process.muting import mute
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.pending import LOOK_BESIDES_S, Pending
@@ -124,6 +125,7 @@ class Worker:
         self._listing_is_old = False
         self._rendezvous = 0
         self._disabled: frozenset[int] = frozenset()
+        self._muted: set[int] = set()
         self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
         # Made early: the longer a clock has measured when it is asked, the better.
         self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
@@ -317,35 +319,42 @@ class Worker:
         self._pending.look_every_s = LOOK_BESIDES_S
 
     def set_enabled(self, sites: frozenset[int], enabled: bool) -> None:
-        """Put the jumps of *sites* in place, or take them away; their counters and detours stay.
+        """Put the jumps of *sites* in place, or take them away; their counters and detours stay. A jump that serves
+        others too stays, and its detour leaves *sites* out.
 
         Raises:
-            UnsupportedError: one shares its jump with a site that is not to change.
+            TargetError: a thread is in the way, and doesn't go on.
         """
-        groups = [group for group in self.detours.groups if group.sites & sites]
-        for group in groups:
-            if not group.sites <= sites:
-                other = self.plan.sites[min(group.sites - sites)].name
-                raise UnsupportedError(f"one jump serves it and {other}", hint="enable or disable both together")
         self._disabled = self._disabled - sites if enabled else self._disabled | sites
-        there = {id(patch) for patch in (*self.detours.patches, *(self._pending.dormant() if enabled else ()))}
-        patches = [patch for group in groups for patch in group.patches if (id(patch) in there) != enabled]
         if self._on_fault is not None:
             self._on_fault.disabled = self._disabled
-            self._listing_is_old = True
-        if not patches:
-            return
-        if enabled:
-            self.detours.patches += patches
-            self._write_registry()
-            self._arm(patches)
-        else:
+        groups = [group for group in self.detours.groups if group.sites & sites]
+        there = {id(patch) for patch in (*self.detours.patches, *(self._pending.dormant() if enabled else ()))}
+        changing = [group for group in groups if enabled or group.sites <= self._disabled]
+        patches = [patch for group in changing for patch in group.patches if (id(patch) in there) != enabled]
+        if not enabled and patches:
             restore(self.stops, patches, self.detours.resume, let_go=False)
-            wait_until_left(self.stops, self._area().code)
             changed = {id(patch) for patch in patches}
             self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in changed]
             self._write_registry()
+        self._mute()
+        if enabled and patches:
+            self.detours.patches += patches
+            self._write_registry()
+            self._arm(patches)
+        if not enabled and groups:
+            wait_until_left(self.stops, self._area().code)
         self._write_listing()
+
+    def _mute(self) -> None:
+        """Let the detours that serve several sites run what those want that are not disabled."""
+        shared = [group for group in self.detours.groups if len(group.sites) > 1]
+        by_site = [(number, one) for group in shared for number, bodies in group.bodies.items() for one in bodies]
+        bodies = [(number in self._disabled, one) for number, one in by_site]
+        resting = [one for rests, one in bodies if rests and one.begin not in self._muted]
+        waking = [one for rests, one in bodies if not rests and one.begin in self._muted]
+        mute(self.stops, resting, waking)
+        self._muted = {one.begin for rests, one in bodies if rests}
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
@@ -386,7 +395,7 @@ class Worker:
         for group in self.detours.groups:
             if any(id(patch) not in in_place for patch in group.patches):
                 off |= group.sites
-        off |= self._disabled & fault_programs_of(self.plan).keys()
+        off |= self._disabled
         return rows_of(self.plan, self.outcome.armed, off, self._pending.waiting)
 
     def _write_listing(self) -> None:
@@ -469,6 +478,7 @@ class Worker:
             patches = self._build(arrangement, settled)
             self.detours.patches[before:] = self._wanted(patches)
             self._write_registry()
+            self._mute()
             self._arm(self.detours.patches[before:])
         except BaseException:
             del self.detours.patches[before:]
