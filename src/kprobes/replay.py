@@ -57,6 +57,11 @@ class RecordedTypes:
             self._kernel = KernelTypes(Btf(kept), (), lambda _: None) if kept else NoTypes()
         return self._kernel
 
+    @property
+    def machine(self) -> str:
+        """Return the architecture of what was recorded."""
+        return str(self._recording.meta.get("machine") or "x86_64")
+
     def prototype(self, site: Site) -> Function | None:
         """Return the prototype of the function that begins at *site*."""
         return self.of(site).function(site.symbol) if site.symbol and not site.offset else None
@@ -252,6 +257,7 @@ class Replay:
                 raise UsageError("a probe without a handler can't be replayed", hint="decorate a function")
             surroundings = Surroundings(
                 kind=probe.kind,
+                arch=self._types.machine,
                 types=self._types.of(site),
                 prototype=prototype,
                 at_entry=not site.offset,

@@ -136,6 +136,10 @@ def _guest() -> Iterator[Finding]:
 
 def _process() -> Iterator[Finding]:
     topic = "Processes (-p, --)"
+    machine = os.uname().machine
+    native = machine == "x86_64"
+    detail = "" if native else f"knows x86-64, this machine is {machine}: the kernel's uprobes are taken"
+    yield Finding(topic, "process engine", native, detail)
     try:
         with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:  # noqa: PTH123 - one small file
             scope = int(file.read())

@@ -171,7 +171,7 @@ def _ways(known: Explanation, features: Features) -> list[str]:
 def _page(known: Explanation, ways: list[str]) -> str:
     rows = [
         ("function", f"{known.module}:{known.name}" if known.module else known.name),
-        ("prototype", known.prototype or "not known (no BTF for it): use arg(1), regs.di, retval"),
+        ("prototype", known.prototype or "not known (no BTF for it): use arg(1), regs.sp, retval"),
         ("address", f"{known.address:#x}, {known.size} bytes" if known.address else "hidden (needs CAP_SYSLOG)"),
         ("can be probed", f"no: {known.refusal}" if known.refusal else "yes" if ways else "not on this kernel"),
         ("ways in", ", ".join(ways)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from kprobes.cli.parser import Namespace, Parser
@@ -137,6 +138,8 @@ def probes_natively(arguments: Namespace, probes: Sequence[Probe]) -> bool:
         raise UsageError("--engine process probes a process", hint="add -p PID or -- CMD, and name its functions")
     if arguments.engine != "auto":
         return bool(arguments.engine == "process")
+    if os.uname().machine != "x86_64":  # where the process engine's code doesn't run
+        return False
     return in_process and user and not any(_needs_kernel(probe.handler) for probe in probes)
 
 

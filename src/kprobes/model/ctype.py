@@ -64,14 +64,15 @@ class Struct:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pointer (8 bytes). *user* is true where the type says `__user`, *const* where it says that nothing is
+    """A pointer of *size* bytes. *user* is true where the type says `__user`, *const* where it says that nothing is
     written through it: a `char *` without is as likely a buffer to fill as a string. *text* says that a handler takes
-    it for the string that it points to (`cstr`). Pointers that differ in *const* or *text* are equal."""
+    it for the string that it points to (`cstr`). Pointers that differ in *const*, *text* or *size* are equal."""
 
     target: CType
     user: bool = False
     const: bool = field(default=False, compare=False)
     text: bool = field(default=False, compare=False)
+    size: int = field(default=8, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,6 @@ class Types(Protocol):
 
 def sizeof(ctype: CType) -> int:
     """Return the size of *ctype* in bytes; 0 for `void`, functions and flexible arrays."""
-    if isinstance(ctype, Pointer):
-        return 8
     if isinstance(ctype, Array):
         return ctype.count * sizeof(ctype.element)
     if isinstance(ctype, Void | Function):

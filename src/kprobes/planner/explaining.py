@@ -18,7 +18,7 @@ from kprobes.arch.x86_64.kernel_rules import (
     unsupported,
     why_no_jump,
 )
-from kprobes.errors import UnprobeableError
+from kprobes.errors import UnprobeableError, UnsupportedError
 from kprobes.frozen import dataclass
 from kprobes.model.explained import WIDE, Explained, Outcome, Step, shown
 from kprobes.symbols.kernel import PLACE, KernelSymbols, parse_offset
@@ -57,7 +57,14 @@ def explain_kernel(place: str, facts: Facts) -> Explained:
     Raises:
         UsageError, SymbolNotFoundError, AmbiguousSymbolError: *place* means no one place.
         UnprobeableError: it is no code, or the kernel's memory can't be read.
+        UnsupportedError: the kernel is of another architecture than x86-64.
     """
+    machine = facts.features.machine
+    if machine != "x86_64":
+        raise UnsupportedError(
+            f"what arming a probe does is known for x86-64, and this kernel is {machine}",
+            hint="probes work there: `kprobes info` tells by which ways",
+        )
     return KernelText(facts).explain(place)
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 # More functions than this get one kprobe.multi link rather than a trampoline each: attaching a trampoline costs
 # about 1 ms.
 MOST_TRAMPOLINES = 8
-# The BPF trampoline of x86-64 takes this many arguments in registers; it refuses functions with more.
-MOST_TRAMPOLINE_ARGUMENTS = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def _begin_recording(recorder: Recorder, plan: Plan, probes: Sequence[Probe], en
     types = b""
     if engine is not None:
         facts = engine.facts()
+        meta["machine"] = facts.features.machine
         points = [site.name for site in plan.sites if plan.probes[site.probe].kind == "tracepoint"]
         meta["formats"] = {name: facts.text(f"format:{name.replace(':', '/', 1)}") for name in points}
         path = facts.btf() if any(probe.kind not in ("uprobe", "uretprobe") for probe in plan.probes) else None

@@ -6,6 +6,7 @@ Input is not trusted: chains of types are followed by loops with a bound, never 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError, TypeNotFoundError
@@ -27,6 +28,8 @@ NESTED_LIMIT = 4096
 
 _FUNCTIONS = frozenset({Kind.FUNC})
 _VARIABLES = frozenset({Kind.VAR})
+_INTS = frozenset({Kind.INT})
+_LONGS = frozenset({"long", "unsigned long"})
 _STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
 _ENUMS = frozenset({Kind.ENUM, Kind.ENUM64})
 _NAMED = frozenset({Kind.TYPEDEF, Kind.INT, Kind.FLOAT})
@@ -64,7 +67,7 @@ class KernelTypes:
         if path is None:
             raise TypeNotFoundError(
                 "this kernel has no type information (BTF)",
-                hint="it was built without CONFIG_DEBUG_INFO_BTF; name registers instead: regs.di, arg(1)",
+                hint="it was built without CONFIG_DEBUG_INFO_BTF; name registers instead: regs.sp, arg(1)",
             )
         base = load_btf(path, key=facts.features.key)
 
@@ -144,9 +147,11 @@ class KernelTypes:
         words = match[1].split()
         plain = " ".join(w for w in words if w not in _QUALIFIERS)
         found = builtin_type(plain) or self._named_type(plain)
+        if isinstance(found, Int) and found.name in _LONGS and found.size != self._word_size:
+            found = Int(found.name, self._word_size, found.signed)
         stars = match[2].count("*")
         for depth in range(stars if found is not None and stars < CHAIN_LIMIT else 0):
-            found = Pointer(found, user="__user" in words and depth == 0)  # type: ignore[arg-type]
+            found = Pointer(found, user="__user" in words and depth == 0, size=self._word_size)  # type: ignore[arg-type]
         count = match[3].strip("[] \t")
         return Array(found, int(count)) if found is not None and count else found
 
@@ -240,9 +245,20 @@ class KernelTypes:
             wrappers, record = self._unwrap(number, type_id)
             ctype: CType = self._plain(number, record, depth) if record else Void()
             for kind, value in reversed(wrappers):
-                ctype = _pointer(ctype, value) if kind == Kind.PTR else Array(ctype, value)
+                ctype = self._pointer(ctype, value) if kind == Kind.PTR else Array(ctype, value)
             self._decoded[key] = ctype
         return self._decoded[key]
+
+    def _pointer(self, target: CType, flags: int) -> Pointer:
+        return Pointer(target, user=bool(flags & _USER), const=bool(flags & _CONST), size=self._word_size)
+
+    @cached_property
+    def _word_size(self) -> int:
+        """The size of a pointer, which BTF doesn't tell: Linux gives a `long` the same."""
+        for _, btf in self._blobs(""):
+            for record in btf.named("long unsigned int", _INTS):
+                return record.value
+        return 8
 
     def _unwrap(self, number: int, type_id: int) -> tuple[list[tuple[int, int]], Record | None]:
         """Return the pointers and arrays around a type, outermost first, and what they hold (None: void).
@@ -344,10 +360,6 @@ class KernelTypes:
             if width != 8 * record.value:
                 return Member(name, ctype, bit_offset + shift, width)
         return Member(name, ctype, bit_offset)
-
-
-def _pointer(target: CType, flags: int) -> Pointer:
-    return Pointer(target, user=bool(flags & _USER), const=bool(flags & _CONST))
 
 
 def _integer(name: str, record: Record) -> Int:

@@ -41,7 +41,8 @@ class Frame:
     *variables* are what `var()` and `percpu()` find by name, *addresses* what `address_of()` does.
 
     *types* and *prototype* are those of the target, with which integers become pointers and structs are found in
-    *memory*; recorded frames have them, and the name of the *site* that was hit.
+    *memory*; recorded frames have them, and the name of the *site* that was hit. *arch* tells which registers there
+    are.
 
     Raises:
         UsageError: no builtin is called so.
@@ -58,6 +59,7 @@ class Frame:
         types: Types | None = None,
         prototype: Function | None = None,
         site: str = "",
+        arch: str = "x86_64",
         variables: Mapping[str, object] | None = None,
         addresses: Mapping[str, int] | None = None,
         **words: object,
@@ -75,6 +77,7 @@ class Frame:
         self.types = types
         self.prototype = prototype
         self.site = site
+        self.arch = arch
         self.variables = dict(variables or {})
         self.addresses = dict(addresses or {})
         self.words = {**DEFAULTS, **words}

@@ -41,7 +41,7 @@ def _frame(hit: Hit, site: Site, types: RecordedTypes) -> Frame:
         if values != [None, None]:
             words[name] = values[0] if values[0] == values[1] else tuple(values)
     return Frame(
-        _arguments(first, prototype, known),
+        _arguments(first, prototype, known, types.machine),
         _signed(int(last.values.get("result", 0))) if prototype is None else int(last.values.get("result", 0)),
         registers=_registers(first),
         after=_registers(last),
@@ -49,6 +49,7 @@ def _frame(hit: Hit, site: Site, types: RecordedTypes) -> Frame:
         types=known,
         prototype=prototype,
         site=site.name,
+        arch=types.machine,
         **words,
     )
 
@@ -58,13 +59,13 @@ def _word(half: Half, name: str) -> Any:
     return value.split(b"\0", 1)[0].decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 
-def _arguments(half: Half, prototype: Function | None, types: Types) -> list[int]:
+def _arguments(half: Half, prototype: Function | None, types: Types, arch: str) -> list[int]:
     raw: list[int] = []
     while f"a{len(raw)}" in half.values:
         raw.append(int(half.values[f"a{len(raw)}"]))
     if prototype is None:
         return raw
-    indexes = integer_indexes(prototype, types)
+    indexes = integer_indexes(prototype, types, arch)
     return [raw[index] if index is not None and index < len(raw) else 0 for index in indexes]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kprobes.arch.x86_64.registers import ALIASES, ARGUMENTS, REGISTERS
+from kprobes.arch.registers import registers
 from kprobes.errors import UsageError
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.ctype import Pointer as CPointer
@@ -28,12 +28,15 @@ class Registers:
         object.__setattr__(self, "_world", world)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in REGISTERS:
+        table = registers(self._world.frame.arch)
+        if name not in table.offsets:
             raise AttributeError(f"there is no register {name!r}")
-        return Shown(self._world.register(ALIASES.get(name, name)))
+        return Shown(self._world.register(table.canonical(name)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._world.written.append(("register", ALIASES.get(name, name), int(value) & (1 << 64) - 1))
+        self._world.written.append(
+            ("register", registers(self._world.frame.arch).canonical(name), int(value) & (1 << 64) - 1)
+        )
 
 
 def word_of(world: World, name: str) -> Any:
@@ -115,6 +118,10 @@ def _len(_: World, value: Any) -> int:
     return len(value.encode()) if isinstance(value, str) else len(value)
 
 
+def _register_argument(world: World, regs: Registers, number: int) -> Any:
+    return u64(getattr(regs, registers(world.frame.arch).kernel_arguments[number]))
+
+
 def _skip(world: World) -> None:
     world.written.append(("skip", "", 0))
 
@@ -181,7 +188,7 @@ _WORDS: dict[str, Word] = {
     "instruction_pointer": lambda _, regs: regs.ip,
     "kernel_stack_pointer": lambda _, regs: regs.sp,
     "regs_return_value": lambda _, regs: u64(regs.ax),
-    "regs_get_kernel_argument": lambda _, regs, number: u64(getattr(regs, ARGUMENTS[number])),
+    "regs_get_kernel_argument": _register_argument,
     "printk": _log,
     "pr_info": _log,
     "dump_stack": _dump_stack,

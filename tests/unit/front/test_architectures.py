@@ -3,17 +3,19 @@
 import pytest
 
 from front.cases import compile_text
-from front.universe import Universe
+from front.universe import NAMES, Universe
 from kprobes.arch.registers import registers
 from kprobes.compiler.back.bpf import BpfTarget, lower
 from kprobes.compiler.back.disassemble import disassemble
 from kprobes.compiler.front.abi import integer_indexes
+from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.compiler.ir import usage
 from kprobes.compiler.ir.interpret import Interpreter
-from kprobes.compiler.ir.nodes import ReadContext
+from kprobes.compiler.ir.nodes import Load, ReadContext
 from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import CompileError
 from kprobes.model.ctype import Function, Int, Member, Parameter, Pointer, Struct, Void
+from kprobes.model.probe import HandlerSource
 
 LONG, INT, HUGE, WIDE = Int("long", 8, True), Int("int", 4, True), Int("__int128", 16, True), Int("long long", 8, True)
 POINTER, SMALL, LARGE = Pointer(Void()), Struct("small", 16, False, 1), Struct("large", 64, False, 2)
@@ -120,6 +122,26 @@ def test_the_fourth_argument_of_an_i386_kernel_lies_above_the_return_address():
     assert "+60)" in plain  # sp
     assert "+=4" in plain
     assert "r2=4" in plain
+
+
+def test_a_pointer_of_four_bytes_is_read_as_such():
+    node = Struct("node", 8, False, 1)
+    kinds = {"next": Pointer(node, size=4), "value": INT}
+
+    class Linked(Universe):
+        def struct(self, name):
+            return node
+
+        def typename(self, name):
+            return Pointer(node, size=4)
+
+        def member(self, struct, name):
+            return Member(name, kinds[name], 32 * list(kinds).index(name))
+
+    text = "def h():\n    emit(value=cast(arg(1), 'struct node *').next.value)\n"
+    source = HandlerSource("h", text, "script.py", 1, 0, NAMES)
+    made = compile_handler(source, Surroundings("kprobe", Linked(), arch="i386"))
+    assert [node.to.type.bits for node in usage.nodes_of(made) if isinstance(node, Load)] == [32, 32]
 
 
 @pytest.mark.parametrize(("arch", "popped"), [("x86_64", "+= -8"), ("i386", "+= -4"), ("aarch64", "")])

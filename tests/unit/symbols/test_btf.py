@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kprobes.errors import FormatError, KprobesError
-from kprobes.model.ctype import Array, Enum, Float, Int, Pointer, Struct, Void, format_ctype
+from kprobes.model.ctype import Array, Enum, Float, Int, Pointer, Struct, Void, format_ctype, sizeof
 from kprobes.symbols.btf import HEADER, MAGIC, Btf, Kind, load_btf
 from kprobes.symbols.btf_types import KernelTypes
 
@@ -321,3 +321,21 @@ def test_scribbled_blob_gives_an_error_or_an_answer(edits):
         data[at % len(data)] = value
     with contextlib.suppress(KprobesError):
         exercise(bytes(data))
+
+
+def test_pointers_have_the_size_of_a_long():
+    """`struct s { struct s *next; long unsigned int n; }` of a 32-bit kernel."""
+    strings = b"\0long unsigned int\0s\0next\0n\0"
+    at = {name: strings.index(b"\0" + name + b"\0") + 1 for name in (b"long unsigned int", b"s", b"next", b"n")}
+    word = entry(at[b"long unsigned int"], Kind.INT, 4, 32)
+    node = entry(at[b"s"], Kind.STRUCT, 8, at[b"next"], 3, 0, at[b"n"], 1, 32, vlen=2)
+    types = KernelTypes(Btf(blob([word, node, entry(0, Kind.PTR, 2)], strings)))
+    struct = types.struct("s")
+    assert sizeof(types.member(struct, "next").type) == 4
+    assert types.member(struct, "n").bit_offset == 32
+    assert sizeof(types.typename("unsigned long")) == sizeof(types.typename("struct s *")) == 4
+    assert sizeof(types.typename("u64")) == 8
+
+
+def test_pointers_of_this_kernel_have_eight_bytes(vmlinux):
+    assert sizeof(vmlinux.member(vmlinux.struct("file"), "f_op").type) == 8

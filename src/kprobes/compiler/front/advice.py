@@ -33,7 +33,7 @@ def advice(term: Term) -> str:
     if isinstance(term, Map):
         return f"look a key up, or read the map where the session is: session[{term.spec.name}]"
     if isinstance(term, Word):
-        return "name a register: regs.di" if term.name == "regs" else f"call it: {term.name}(...)"
+        return "name a register: regs.sp" if term.name == "regs" else f"call it: {term.name}(...)"
     if isinstance(term, Outside):
         return (
             f"name something of it: {term.path}.NAME"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import errorcode
 from typing import TYPE_CHECKING
 
-from kprobes.arch.x86_64.registers import ARGUMENTS
+from kprobes.arch.registers import registers
 from kprobes.compiler.front import casts, events, globalvars, integers, pointers, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import (
@@ -368,9 +368,12 @@ def _require_registers(ctx: Context, given: Given) -> None:
 def _register_argument(ctx: Context, node: ast.AST, given: Given) -> Term:
     _require_registers(ctx, given)
     term, where = given["number"]
-    if not isinstance(term, Constant) or not 0 <= term.value < len(ARGUMENTS):
-        raise ctx.error(where, "the number of a register argument is 0 to 5", "arg(7) reads those on the stack")
-    return integer(ctx.build.context(ctx.place(node), "register", name=ARGUMENTS[term.value]), "uint")
+    table = registers(ctx.around.arch)
+    names = table.arguments if ctx.around.user else table.kernel_arguments
+    if not isinstance(term, Constant) or not 0 <= term.value < len(names):
+        what = f"the number of a register argument is 0 to {len(names) - 1}"
+        raise ctx.error(where, what, f"arg({len(names) + 1}) reads those on the stack")
+    return integer(ctx.build.context(ctx.place(node), "register", name=names[term.value]), "uint")
 
 
 def _dump_stack(ctx: Context, node: ast.AST, given: Given) -> Term:  # noqa: ARG001

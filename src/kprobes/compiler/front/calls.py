@@ -68,7 +68,7 @@ def _call_word(ctx: Context, node: ast.Call, name: str) -> Term:
         raise ctx.error(
             node,
             f"{name} can't be called",
-            "regs.di names a register" if name == "regs" else f"leave the parentheses out: {name}",
+            f"{ctx.first_register} names a register" if name == "regs" else f"leave the parentheses out: {name}",
         )
     row = BUILTINS[name]
     given = _bind_many(ctx, node) if row.many else bind(ctx, node, name, row.names, row.required)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kprobes.arch.registers import registers
 from kprobes.compiler.front import cautions, texts, variables
 from kprobes.compiler.front.mistakes import Mistakes
 from kprobes.compiler.front.scan import count_stores
@@ -126,6 +127,11 @@ class Context:
     def frame(self) -> Frame:
         """Return the function under compilation."""
         return self.frames[-1]
+
+    @property
+    def first_register(self) -> str:
+        """Return how a handler spells the first argument's register, as an example for hints."""
+        return f"regs.{registers(self.around.arch).kernel_arguments[0]}"
 
     @property
     def default_space(self) -> str:

@@ -94,7 +94,7 @@ class Parameters:
             raise ctx.error(
                 node,
                 f"nothing tells what {name!r} is: {ctx.around.untyped or 'the probed function has no known prototype'}",
-                f"say what it is, by its place: def handler({name}: u64); or use arg(1), regs.di",
+                f"say what it is, by its place: def handler({name}: u64); or use arg(1), {ctx.first_register}",
             )
         if name not in self.names():
             known = self.names()
@@ -105,7 +105,9 @@ class Parameters:
     def _require_entry(self, node: ast.AST) -> None:
         if not self.ctx.around.at_entry:
             raise self.ctx.error(
-                node, "the arguments of a function can be read at its entry only", "use registers: regs.di"
+                node,
+                "the arguments of a function can be read at its entry only",
+                f"use registers: {self.ctx.first_register}",
             )
 
     # Reading.
@@ -139,7 +141,9 @@ class Parameters:
                 return integer(self._argument(node, number), "uint")
             what = f"{self.prototype.name or 'the function'} has {len(parameters)} parameters, not {number + 1}"
             has = listed(one.name or "one without a name" for one in parameters)
-            raise ctx.error(node, what, f"they are {has}" if parameters else "regs.di is the first register")
+            raise ctx.error(
+                node, what, f"they are {has}" if parameters else f"{ctx.first_register} is the first register"
+            )
         ctype = parameters[number].type
         index = self._index(node, number, ctype)
         return pointers.of_type(ctx, node, self._argument(node, index), ctype, self.space(ctype))

@@ -180,7 +180,8 @@ def read(ctx: Context, node: ast.AST, pointer: Pointer, offset: int, ctype: CTyp
         return Pointer(pointer.base, offset, ctype.element, pointer.space, count=ctype.count, embedded=True)
     place = ctx.place(node)
     if isinstance(ctype, CPointer):
-        value = ctx.build.load(place, U64, pointer.base, offset, pointer.space)
+        held = IntType(8 * ctype.size, signed=False)
+        value = ctx.build.convert(place, ctx.build.load(place, held, pointer.base, offset, pointer.space), U64)
         return Pointer(value, 0, ctype.target, "user" if ctype.user else pointer.space, text=ctype.text)
     kind = int_type(ctype)
     if kind is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.arch.x86_64.registers import REGISTERS
+from kprobes.arch.registers import registers
 from kprobes.compiler.front import builtins, structs, texts, variables
 from kprobes.compiler.front.context import TypeUnknownError
 from kprobes.compiler.front.terms import Constant, Literal, Outside, Term, describe, integer
@@ -72,7 +72,7 @@ def _of_call(ctx: Context, node: ast.Attribute, call: Instance, named: tuple[str
     place, build = ctx.place(node), ctx.build
     if not call.returns_to:
         return integer(build.load(place, U64, build.context(place, "register", name="sp"), 0, "user"), "hex")
-    if call.returns_to not in REGISTERS:
+    if call.returns_to not in registers(ctx.around.arch).offsets:
         what = "this kernel doesn't tell the return address"
         raise ctx.error(node, what, "kernels since 5.16 do; stack() has the callers")
     if build.part == "entry":

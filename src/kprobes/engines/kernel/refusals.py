@@ -6,6 +6,7 @@ Source: kernel/kprobes.c, kernel/trace/trace_kprobe.c, kernel/events/uprobes.c, 
 from __future__ import annotations
 
 import errno
+import os
 
 from kprobes.engines.kernel.syscall import ENOTSUPP, failure
 from kprobes.errors import (
@@ -41,6 +42,11 @@ _KERNEL_REASONS = {
     errno.EEXIST: "the function is already being replaced by something else",
 }
 
+_ARM64_REASON = (
+    "the kernel keeps probes out of this place (no multiple of 4, ftrace's own instruction at +4, one that can't be "
+    "simulated, blacklisted, or not code)"
+)
+
 _FILE_REASONS = {
     errno.EINVAL: "not a regular file, or the offset lies beyond its end",
     errno.EOPNOTSUPP: "the kernel's uprobes don't support the instruction there",
@@ -74,6 +80,8 @@ def kernel_refusal(site: Site, way: str, number: int) -> KprobesError:
         return UnprobeableError(place, "a return probe must be at the beginning of a function")
     if number == errno.EADDRNOTAVAIL:
         return UnprobeableError(place, _KERNEL_REASONS[number], hint="give the address, or MODULE:NAME", number=number)
+    if number == errno.EINVAL and site.offset and os.uname().machine == "aarch64":
+        return UnprobeableError(place, _ARM64_REASON, number=number)
     if number in _KERNEL_REASONS:
         hint = _LIST_HINT.format(name=site.symbol or place)
         return UnprobeableError(place, _KERNEL_REASONS[number], hint=hint, number=number)

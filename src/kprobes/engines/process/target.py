@@ -212,6 +212,11 @@ def check_architecture(pid: int) -> None:
         UnsupportedError: it doesn't.
         TargetError: that can't be told.
     """
+    if os.uname().machine != "x86_64":
+        raise UnsupportedError(
+            f"the process engine needs an x86-64 machine, and this one is {os.uname().machine}",
+            hint="--engine uprobe takes the kernel's uprobes",
+        )
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:  # noqa: PTH123
             head = file.read(20)
