@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from kprobes.cli.export import is_definition
 from kprobes.cli.options import ANY_KERNEL
 from kprobes.errors import KprobesError, TypeNotFoundError, UsageError
-from kprobes.export.cnaming import Names, identifier
+from kprobes.export.cnaming import KEYWORDS, Names, identifier
 from kprobes.export.definitions import definition_part
 from kprobes.export.module import module_source
+from kprobes.export.prelude import HELPERS
 from kprobes.grammar.events import Events, parse
 from kprobes.grammar.facts import KERNELS
 from kprobes.grammar.world import UNKNOWN, World
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from kprobes.export.part import ModuleSource, Part, Shared
     from kprobes.model.ctype import Types
     from kprobes.model.facts import Facts
+    from kprobes.model.probe import Probe
 
 # Identifiers of the module's own frame.
-FRAME = frozenset({"site", "return_site", "sites", "returns"})
+FRAME = frozenset({"site", "return_site", "sites", "returns", "at", "error", *HELPERS, *KEYWORDS.split()})
 
 
 def export_module(arguments: Namespace) -> int:
@@ -43,7 +45,10 @@ def export_module(arguments: Namespace) -> int:
         parts: list[Part] = _definitions(definitions, facts, names, stack=arguments.stack)
         shared: list[Shared] = []
         if scripts:
-            raise UsageError(f"{scripts[0]!r} is no definition", hint="p:NAME FUNCTION ARGUMENT...")
+            from kprobes.export.script import script_parts
+
+            translated, shared = script_parts(_probes(scripts, arguments), facts, names, tuple(arguments.include))
+            parts += translated
     source = module_source(name, parts, shared, tuple(arguments.include))
     _write(directory, source)
     sys.stderr.write(f"{directory}/{name}.c, Makefile and README.md are written\n")
@@ -51,6 +56,15 @@ def export_module(arguments: Namespace) -> int:
         sys.stderr.write(f"build it with `make -C {directory}`; the README says more\n")
         return 0
     return _build(directory, name, kernel)
+
+
+def _probes(scripts: list[str], arguments: Namespace) -> list[Probe]:
+    """Return the probes of the scripts, with the values of --set."""
+    from kprobes.cli.run import load_script, probes_of, values_given
+    from kprobes.planner.settings import settings_of, with_settings
+
+    probes = [probe for path in scripts for probe in probes_of(load_script(path), path)]
+    return list(with_settings(probes, values_given(arguments.set, settings_of(probes)))) if arguments.set else probes
 
 
 def _kernel(arguments: Namespace) -> str | None:

@@ -69,3 +69,13 @@ def comment(lines: Sequence[str], width: int = 96) -> str:
     for line in lines:
         shown += wrap(comment_text(line), width, subsequent_indent="    ", break_long_words=False) or [""]
     return "/*\n" + "".join(f" * {line}".rstrip() + "\n" for line in shown) + " */\n"
+
+
+def wrapped(values: list[str], width: int = 80) -> list[str]:
+    """Return the rest of a call, its arguments and the end, in lines of about *width* columns."""
+    lines = [""]
+    for value in values:
+        if lines[-1] and len(lines[-1]) + len(value) > width:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{value},"
+    return [*lines[:-1], f"{lines[-1][:-1]});"]

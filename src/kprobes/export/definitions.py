@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kprobes.errors import UsageError
-from kprobes.export.cnaming import Names, c_string, comment, comment_text
+from kprobes.export.cnaming import Names, c_string, comment, comment_text, wrapped
 from kprobes.export.fetching import ARGUMENT_REGISTERS, MOST_STACK, TEXT_SIZE, Fetcher, argument_in_c
 from kprobes.export.part import Part, PlaceInC
 from kprobes.model.ctype import format_ctype
@@ -147,7 +147,7 @@ def _handler(name: str, definition: Definition, fetcher: Fetcher, fetched: list[
     body = ["atomic64_inc(&site->hits);", *(line for one in fetched for line in one.statements)]
     form = " ".join([f"{name}: {shown}", *(one.format for one in fetched)])
     values = [value, *(one for piece in fetched for one in piece.values)]
-    body += [f"pr_info({c_string(form + chr(10))},", f"\t{', '.join(values)});"]
+    body += [f"pr_info({c_string(form + chr(10))},", *(f"\t{line}" for line in wrapped(values))]
     body += ["dump_stack();"] if stack else []
     body += ["if (fault)", "\tatomic64_inc(&site->faults);"] if can_fault else []
     text = "".join(f"\t{line}\n" for line in locals_) + "\n" + "".join(f"\t{line}\n" for line in [*body, "return 0;"])

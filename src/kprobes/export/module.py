@@ -65,6 +65,8 @@ def module_source(
 ) -> ModuleSource:
     """Return the module *name* made of *parts*, with what they have in common in *shared*; *includes* are headers
     besides."""
+    # Linux 6.1 can't disarm a probe at a function's entry that got a post handler beside it while it was armed.
+    parts = sorted(parts, key=lambda part: not part.post)
     sections = [
         _head(name, parts),
         _includes(parts, shared, includes),
@@ -196,15 +198,15 @@ def _init(name: str, parts: Sequence[Part], shared: Sequence[Shared]) -> str:
     has_sites = any(not part.is_return for part in parts)
     has_returns = any(part.is_return for part in parts)
     body = [f"\t{line}\n" for line in _assignments(parts)]
-    for one in shared:
-        body += [f"\t{line}\n" for line in one.setup]
     for part in parts:
         body += [f"\t{line}\n" for line in part.setup]
+    for one in shared:
+        body += [f"\t{line}\n" for line in one.setup]
     registering = ""
-    if has_returns:
-        registering += _REGISTER.format(table="returns", call="register_kretprobe", label="undo_returns")
     if has_sites:
         registering += _REGISTER.format(table="sites", call="register_kprobe", label="undo_sites")
+    if has_returns:
+        registering += _REGISTER.format(table="returns", call="register_kretprobe", label="undo_returns")
     cleanup = "".join(f"\t{line}\n" for one in shared for line in one.cleanup)
     return _init_text(name, body, registering, (has_sites, has_returns), cleanup)
 
@@ -216,12 +218,12 @@ def _init_text(name: str, body: list[str], registering: str, tables: tuple[bool,
         lines.append("\n")
     lines.append(registering)
     lines.append('\n\tpr_info("probing\\n");\n\treturn 0;\n\n')
-    if has_sites:
-        lines.append("undo_sites:\n\twhile (at--)\n\t\tunregister_kprobe(&sites[at].probe);\n")
-        if has_returns:
-            lines.append("\tat = ARRAY_SIZE(returns);\n")
     if has_returns:
         lines.append("undo_returns:\n\twhile (at--)\n\t\tunregister_kretprobe(&returns[at].probe);\n")
+        if has_sites:
+            lines.append("\tat = ARRAY_SIZE(sites);\n")
+    if has_sites:
+        lines.append("undo_sites:\n\twhile (at--)\n\t\tunregister_kprobe(&sites[at].probe);\n")
     if "goto undo;" in "".join(body):
         lines.append("undo:\n")
     lines.append(cleanup)

@@ -12,6 +12,7 @@ import pytest
 from guest_harness import Guest, hits, run_kprobes
 
 from kprobes import kprobe, kretprobe
+from kprobes.cli.run import load_script, probes_of
 
 KERNELS = ("6.1", "6.12")
 CALLS = 50
@@ -85,3 +86,66 @@ def test_definitions_count_as_bpf_does_and_show_what_a_trace_shows(guest, tmp_pa
     assert len(opened) == 3
     assert all(' dfd=-100 name="/etc/no/such/file" wild=0' in line for line in opened)
     assert counts["opened"][2] >= 3
+
+
+def fields_in(line: str) -> dict[str, str]:
+    """Return what an event of a module says."""
+    return dict(re.findall(r'([\w.]+)=("[^"]*"|\S+)', line))
+
+
+def as_told(value: object) -> str:
+    """Return *value* of an event as a module tells it."""
+    return f'"{value}"' if isinstance(value, str) else str(int(value))
+
+
+def by_key(log: list[str], name: str) -> dict[str, int]:
+    """Return what the report of a module says of the map *name*."""
+    found = (re.fullmatch(rf"{name}(?:\[([^\]]*)\])?: (-?\d+)", line) for line in log)
+    return {one[1] or "": int(one[2]) for one in found if one}
+
+
+def buckets(log: list[str], name: str) -> dict[str, int]:
+    """Return the sum of all buckets by key of the histogram *name*."""
+    sums: dict[str, int] = {}
+    for line in log:
+        one = re.fullmatch(rf"{name}(?:\[([^\]]*)\])?: .+: (\d+)", line)
+        if one:
+            sums[one[1] or ""] = sums.get(one[1] or "", 0) + int(one[2])
+    return sums
+
+
+def test_scripts_compute_and_count_in_a_module_what_they_do_in_bpf(guest, tmp_path):
+    here = Path(__file__).parent / "exported"
+    examples = ["vfslatency", "argdist", "slower"]
+    scripts = [str(here / "language.py"), str(here / "samples.py"), *(f"examples/{one}.py" for one in examples)]
+    named = load_script(scripts[0])
+    with (
+        guest.attach(*probes_of(named, scripts[0])) as session,
+        loaded(guest, tmp_path, *scripts, parameters="limit_us=-1") as module,
+    ):
+        guest.call("seek", 2, 20)
+        guest.call("write", 100, CALLS)
+        guest.call("getppid", 3)
+        session.detach()
+        told = sorted(sorted((k, as_told(v)) for k, v in one.fields.items()) for one in session.events(0))
+        held = {name: session[named[name]] for name in ("seen", "once", "total", "every")}
+        stats = session.stats[0]
+    events = sorted(sorted(fields_in(line).items()) for line in module.log if line.startswith("sought: "))
+    assert len(told) == 40
+    assert events == told
+    counts = module.counts()
+    assert counts["sought"] == (stats.hits, 0, stats.faults)
+    assert by_key(module.log, "seen") == {str(key): value for key, value in held["seen"].items()}
+    assert by_key(module.log, "total") == {str(key): value for key, value in held["total"].items()}
+    assert by_key(module.log, "once") == {f"{key[0]}, {key[1]}": value for key, value in held["once"].items()}
+    assert by_key(module.log, "every") == {"": held["every"]}
+    assert buckets(module.log, "by_what") == {"calls, 0": 40}
+    assert buckets(module.log, "tens") == {"": 40}
+    assert buckets(module.log, "write_usecs")["calls"] == CALLS
+    assert buckets(module.log, "bytes_to_write")["calls"] == CALLS
+    assert buckets(module.log, "small_writes")[""] >= CALLS
+    assert any(line.startswith("slow_read: ") and 'comm="' in line for line in module.log)
+    around = [line for line in module.log if line.startswith(("pre: ", "post: "))]
+    assert len(around) == 6
+    assert all(re.fullmatch(r"pre: __x64_sys_getppid\S* flags 0x\w+|post: moved (0|8)", line) for line in around)
+    assert len([line for line in module.log if line.startswith("timed: returned 1 after ")]) == 3

@@ -14,7 +14,7 @@ from kprobes.compiler.front import comparisons, conditions, expressions, halves,
 from kprobes.compiler.front.annotations import parameters_of
 from kprobes.compiler.front.build import TooLargeError
 from kprobes.compiler.front.cautions import look_at_text
-from kprobes.compiler.front.context import Context, Frame
+from kprobes.compiler.front.context import Context, Frame, Seen
 from kprobes.compiler.front.owntypes import OwnTypes
 from kprobes.compiler.front.parameters import Parameters
 from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
@@ -30,25 +30,29 @@ if TYPE_CHECKING:
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.probe import HandlerSource
 
-__all__ = ["RecordField", "Surroundings", "compile_handler"]
+__all__ = ["RecordField", "Seen", "Surroundings", "compile_handler"]
 
 MOST_PASSES = 12
 
 
 def compile_handler(
-    source: HandlerSource, surroundings: Surroundings, maps: dict[str, MapSpec] | None = None
+    source: HandlerSource,
+    surroundings: Surroundings,
+    maps: dict[str, MapSpec] | None = None,
+    *,
+    seen: Seen | None = None,
 ) -> Handler:
     """Return the IR of the handler *source* for its *surroundings*.
 
     *maps* holds the maps by name that handlers compiled before use, and gains those of this one: handlers share a map
-    when they name the same object, and two objects of one name are refused.
+    when they name the same object, and two objects of one name are refused. *seen* is filled with what is found out.
 
     Raises:
         CompileError: the handler is outside the language; nothing outside of it is ever skipped.
     """
     text = SourceText(source)
     try:
-        return _compile(text, surroundings, maps if maps is not None else {})
+        return _compile(text, surroundings, maps if maps is not None else {}, seen)
     except TooLargeError as error:
         hint = "calls and loops over tuples are expanded: use range(), or do less at each hit"
         raise text.error_at(error.place, "the handler becomes too large here", hint) from None
@@ -56,7 +60,7 @@ def compile_handler(
         raise text.error(text.definition, "the handler is nested too deeply", "split its expressions") from None
 
 
-def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, MapSpec]) -> Handler:
+def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, MapSpec], seen: Seen | None) -> Handler:
     types: dict[str, Variable] = {}
     helpers: dict[object, SourceText] = {}
     own = OwnTypes(surroundings.types)
@@ -68,6 +72,9 @@ def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, Map
         ctx.helpers = helpers
         ctx.own = own
         ctx.last_try = last_try
+        if seen is not None:
+            seen.text, seen.terms, seen.types = text, {}, types
+            ctx.seen = seen
         before = dict(types)
         handler = _compile_once(ctx)
         found += ctx.mistakes.errors

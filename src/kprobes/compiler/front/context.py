@@ -89,6 +89,16 @@ class Frame:
     arguments_word: str = ""
 
 
+class Seen:
+    """What a compilation has found out, for those who write the handler in another language: the term of each
+    expression that was compiled, in the end, and the types of the local variables by their names."""
+
+    def __init__(self) -> None:
+        self.text: SourceText
+        self.terms: dict[ast.AST, Term] = {}
+        self.types: Mapping[str, Variable] = {}
+
+
 class Context:
     """What the passes over a handler share. *types* outlives a pass, all else is new in each."""
 
@@ -122,6 +132,7 @@ class Context:
         self.helpers: dict[object, SourceText] = {}
         self.own: OwnTypes
         self.parameters: Parameters
+        self.seen: Seen | None = None
 
     @property
     def frame(self) -> Frame:

@@ -76,7 +76,10 @@ def lower(ctx: Context, node: ast.expr) -> Term:
     if make is None:
         what, hint = REFUSED.get(type(node), (f"{type(node).__name__}", ""))
         raise ctx.error(node, f"{what} is not part of the handler language", hint)
-    return make(ctx, node)
+    term = make(ctx, node)
+    if ctx.seen is not None:
+        ctx.seen.terms[node] = term
+    return term
 
 
 def _constant(ctx: Context, node: ast.Constant) -> Term:

@@ -1,0 +1,122 @@
+"""The state of one handler while it is written in C: what is known of its names, and what its text needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kprobes.export.cnaming import Names
+from kprobes.frozen import dataclass
+
+if TYPE_CHECKING:
+    import ast
+
+    from kprobes.compiler.front.compile import Seen
+    from kprobes.compiler.front.terms import Term
+    from kprobes.errors import CompileError
+    from kprobes.export.storage import MapInC
+    from kprobes.model.ctype import Function, Types
+    from kprobes.model.mapspec import MapSpec
+    from kprobes.model.setting import Setting
+
+# How tightly C's operators bind; the lower the tighter.
+ATOM, UNARY, PRODUCT, SUM, SHIFT, RELATION, EQUALITY, BITS, AND, OR, CHOICE = range(11)
+RESERVED = frozenset({"p", "ri", "regs", "site", "fault", "call", "out", "ignored", "current"})
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """An expression of C: its *text*, how it *binds*, and whether its type is one of 64 bits (or a pointer, a truth
+    value), so that it can be computed with as it is. *signed* is the type's sign."""
+
+    text: str
+    binds: int = ATOM
+    wide: bool = True
+    signed: bool = True
+    pointer: bool = False
+
+    def within(self, binds: int) -> str:
+        """Return the text for a place that takes what binds at least as tightly as *binds*."""
+        return self.text if self.binds <= binds else f"({self.text})"
+
+
+class Shared:
+    """What the handlers of a module have in common: maps, settings, names."""
+
+    def __init__(self, names: Names, includes: tuple[str, ...]) -> None:
+        self.names = names
+        self.given = includes
+        self.maps: dict[str, MapInC] = {}
+        self.settings: dict[str, tuple[Setting, str]] = {}
+
+    def map_of(self, spec: MapSpec) -> MapInC:
+        """Return the map *spec* in C; one of its sort that a module can't have raises ValueError."""
+        from kprobes.export.storage import MapInC
+
+        found = self.maps.get(spec.name)
+        if found is None:
+            found = self.maps[spec.name] = MapInC(spec, self.names.new(spec.name))
+        return found
+
+    def setting_of(self, setting: Setting) -> str:
+        """Return the variable of *setting*."""
+        found = self.settings.get(setting.name)
+        if found is None:
+            found = self.settings[setting.name] = (setting, self.names.new(setting.name))
+        return found[1]
+
+
+class Unit:
+    """One function in the making."""
+
+    def __init__(self, seen: Seen, shared: Shared, types: Types, prototype: Function | None, kind: str) -> None:
+        self.seen = seen
+        self.shared = shared
+        self.types = types
+        self.prototype = prototype
+        self.kind = kind  # pre, post, entry, return
+        self.helpers: list[str] = []
+        self.includes: list[str] = []
+        self.locals: dict[str, str] = {}  # name in Python -> name in C
+        self.names = Names(RESERVED)
+        self.declared: list[str] = []
+        self.body: list[str] = []
+        self.depth = 1
+        self.conditional = 0
+        self.loops: list[str] = []
+        self.needs_out = False
+
+    # Text.
+
+    def line(self, text: str) -> None:
+        """Append a statement."""
+        self.body.append("\t" * self.depth + text)
+
+    def declare(self, text: str) -> None:
+        """Declare a local at the top of the function."""
+        self.declared.append(text)
+
+    def local(self, wanted: str) -> str:
+        """Return the name of a new local."""
+        return self.names.new(wanted)
+
+    def use(self, *helpers: str) -> None:
+        """Note helpers that the text calls."""
+        self.helpers += helpers
+
+    def include(self, *headers: str) -> None:
+        """Note headers that the text needs."""
+        self.includes += headers
+
+    # Facts.
+
+    def term(self, node: ast.AST) -> Term:
+        """Return what the front made of *node*."""
+        found = self.seen.terms.get(node)
+        if found is None:
+            raise self.refuse(node, "this can't be told in C here", "write it as a statement of its own")
+        return found
+
+    def refuse(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
+        """Return the error that says that *what* has no translation to C."""
+        told = f"{what}: a kernel module in C doesn't have it"
+        return self.seen.text.error(node, told, hint)
