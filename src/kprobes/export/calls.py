@@ -9,6 +9,7 @@ from kprobes.compiler.front import names, texts
 from kprobes.compiler.front.terms import Constant, Literal, Map, Number, Pointer
 from kprobes.compiler.ir.nodes import U64
 from kprobes.export import expressions
+from kprobes.export.cnaming import c_string
 from kprobes.export.fetching import argument_in_c
 from kprobes.export.headers import integer_text
 from kprobes.export.unit import AND, ATOM, UNARY, Expression
@@ -136,7 +137,7 @@ def _method(unit: Unit, node: ast.Call, function: ast.Attribute) -> Expression:
             raise unit.refuse(node.args[0], f"{name}() of anything but a literal", "compare with each one by itself")
         unit.include("linux/string.h")
         subject, size = expressions.text(unit, function.value), len(wanted.text.encode())
-        quoted = expressions.c_string(wanted.text)
+        quoted = c_string(wanted.text)
         if name == "startswith":
             return Expression(f"!strncmp({subject}, {quoted}, {size})", UNARY)
         unit.conditional += 1

@@ -34,6 +34,8 @@ from kprobes.model.ctype import Struct
 from kprobes.model.setting import Setting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kprobes.export.unit import Unit
 
 _BINARY: dict[type[ast.operator], tuple[str, int]] = {
@@ -493,7 +495,7 @@ def pointer_cast(term: Pointer, text_: str) -> str:
     return f"({pointer_text(term.target)}){text_}"
 
 
-_EXPRESSIONS = {
+_EXPRESSIONS: dict[type[ast.expr], Callable[..., Expression]] = {
     ast.Attribute: _attribute,
     ast.Subscript: _subscript,
     ast.BinOp: _binary,

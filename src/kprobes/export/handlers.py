@@ -282,21 +282,23 @@ class _Writer:
         text = "\n".join([*unit.declared, *unit.body])
         faulty = "fault" in text
         counts = half.kind in ("pre", "return")
-        lines = [_SITES[half.kind]] if faulty or counts else []
+        ignores = half.kind == "entry" and unit.needs_out
+        lines = [_SITES[half.kind]] if faulty or counts or ignores else []
         if "call->" in text:
             place = "(void *)ri->data" if half.kind in ("entry", "return") else f"this_cpu_ptr(&{self._name}_calls)"
             lines.append(f"struct {self._name}_call *call = {place};")
         lines += ["bool fault = false;"] if faulty else []
-        lines += ["int ignored = 0;"] if half.kind == "entry" and unit.needs_out else []
+        lines += ["int ignored = 0;"] if ignores else []
         lines += unit.declared
         self._check_stack(lines)
         out = [_HEADS[half.kind].format(name=name), "{", *(f"\t{line}" for line in lines)]
         out += [""] if lines else []
         out += ["\tatomic64_inc(&site->hits);"] if counts else []
         out += [*unit.body, *(["out:"] if unit.needs_out else [])]
+        out += ["\tif (ignored)", "\t\tatomic64_inc(&site->hits);"] if ignores else []
         out += ["\tif (fault)", "\t\tatomic64_inc(&site->faults);"] if faulty else []
         if half.kind != "post":
-            out.append("\treturn ignored;" if half.kind == "entry" and unit.needs_out else "\treturn 0;")
+            out.append("\treturn ignored;" if ignores else "\treturn 0;")
         elif unit.needs_out and not faulty:
             out.append("\treturn;")
         out.append("}")

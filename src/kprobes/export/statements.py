@@ -273,7 +273,7 @@ def _return(unit: Unit, node: ast.Return) -> None:
     if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
         raise unit.refuse(node, "a handler that returns a value", "write return alone")
     if unit.kind == "entry":
-        unit.line("ignored = 1;")
+        unit.line("ignored = 1; /* its return is not looked at */")
     unit.line("goto out;")
     unit.needs_out = True
 

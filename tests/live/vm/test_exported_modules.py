@@ -134,7 +134,9 @@ def test_scripts_compute_and_count_in_a_module_what_they_do_in_bpf(guest, tmp_pa
     assert len(told) == 40
     assert events == told
     counts = module.counts()
-    assert counts["sought"] == (stats.hits, 0, stats.faults)
+    # insmod itself looks for the end of its file before the module is there
+    assert 40 <= counts["sought"][0] <= stats.hits
+    assert counts["sought"][1:] == (0, stats.faults)
     assert by_key(module.log, "seen") == {str(key): value for key, value in held["seen"].items()}
     assert by_key(module.log, "total") == {str(key): value for key, value in held["total"].items()}
     assert by_key(module.log, "once") == {f"{key[0]}, {key[1]}": value for key, value in held["once"].items()}
@@ -147,5 +149,5 @@ def test_scripts_compute_and_count_in_a_module_what_they_do_in_bpf(guest, tmp_pa
     assert any(line.startswith("slow_read: ") and 'comm="' in line for line in module.log)
     around = [line for line in module.log if line.startswith(("pre: ", "post: "))]
     assert len(around) == 6
-    assert all(re.fullmatch(r"pre: __x64_sys_getppid\S* flags 0x\w+|post: moved (0|8)", line) for line in around)
+    assert all(re.fullmatch(r"pre: __\w+_sys_getppid\S* flags 0x\w+|post: moved (0|8)", line) for line in around)
     assert len([line for line in module.log if line.startswith("timed: returned 1 after ")]) == 3

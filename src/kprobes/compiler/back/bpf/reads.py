@@ -86,6 +86,7 @@ def fill(part: BpfPart, node: Fill, to: str, align: int) -> None:
     elif isinstance(node, ConstText):
         const_text(part.text, node.text, (to, align), size)
     else:
+        zero(part.text, to, size, align)  # 6.1 leaves what is behind the name as it was
         _builtin_text(part, node, to)
 
 
@@ -107,4 +108,4 @@ def _record_text(part: BpfPart, node: RecordText, to: str, align: int) -> None:
 def _builtin_text(part: BpfPart, node: BuiltinText, to: str) -> None:
     if node.name != "comm":
         raise InternalError(f"{part.handler.name}: no text is called {node.name!r}")
-    call(part.text, "get_current_comm", to, str(node.slot.size))  # pads with zeros; can't fail for a task
+    call(part.text, "get_current_comm", to, str(node.slot.size))  # can't fail for a task
