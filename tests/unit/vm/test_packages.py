@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from kprobes.engines.vm.arches import AARCH64, X86_64
 from kprobes.engines.vm.packages import _download, _failed, _tool
 from kprobes.errors import DownloadError
 
@@ -83,24 +84,24 @@ def archive(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def add(suite, kernel, *parts):
+    def add(suite, kernel, *parts, arch="amd64"):
         (home / suite).mkdir(parents=True)
-        needs = ", ".join(f"{part}-{kernel}-cloud-amd64 (= 1)" for part in parts)
+        needs = ", ".join(f"{part}-{kernel}-cloud-{arch} (= 1)" for part in parts)
         head = "Version: 1\nSize: 1000\n"
-        (home / suite / "linux-image-cloud-amd64").write_text(
-            f"Package: linux-image-cloud-amd64\n{head}Depends: linux-image-{kernel}-cloud-amd64 (= 1)\n"
+        (home / suite / f"linux-image-cloud-{arch}").write_text(
+            f"Package: linux-image-cloud-{arch}\n{head}Depends: linux-image-{kernel}-cloud-{arch} (= 1)\n"
         )
         for part in ("linux-image", *parts):
-            name = f"{part}-{kernel}-cloud-amd64"
+            name = f"{part}-{kernel}-cloud-{arch}"
             more = f"Depends: kmod, initramfs-tools | linux-initramfs-tool, {needs}\n" if part == "linux-image" else ""
             (home / suite / name).write_text(f"Package: {name}\n{head}{more}")
 
     return add
 
 
-def downloaded(version, directory):
+def downloaded(version, directory, arch=X86_64):
     directory.mkdir()
-    return [path.name.partition("_")[0] for path in _download(version, directory, None)]
+    return [path.name.partition("_")[0] for path in _download(version, directory, None, arch)]
 
 
 def test_a_kernel_in_several_packages_is_downloaded_whole(archive, tmp_path):
@@ -133,3 +134,10 @@ def test_a_released_suite_is_never_taken_for_another_version(archive, tmp_path):
 def test_a_suite_that_is_gone_is_told_in_apts_words(archive, tmp_path):
     with pytest.raises(DownloadError, match="does not have a Release file"):
         downloaded("6.1", tmp_path / "work")
+
+
+def test_a_kernel_of_another_architecture_comes_from_a_state_of_its_own(archive, tmp_path):
+    archive("trixie-arm64", "6.12.107+deb13", arch="arm64")
+    archive("trixie", "6.12.106+deb13")
+    assert downloaded("6.12", tmp_path / "arm64", AARCH64) == ["linux-image-6.12.107+deb13-cloud-arm64"]
+    assert downloaded("6.12", tmp_path / "amd64") == ["linux-image-6.12.106+deb13-cloud-amd64"]
