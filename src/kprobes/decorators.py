@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kprobes.errors import UsageError
-from kprobes.model.probe import FetchHandler, Probe
+from kprobes.model.probe import LEAST_STRING, MOST_STRING, FetchHandler, Probe
 
 _RETURN = "%return"
 
@@ -70,8 +70,6 @@ def definition(
     Raises:
         UsageError: it is no definition of a probe, or *strings* is no size for a string.
     """
-    from kprobes.model.fetched import LEAST_STRING, MOST_STRING
-
     words = text.partition("#")[0].split()
     if len(words) < 2 or words[0][0] not in "pr" or "\n" in text.strip():
         raise UsageError(

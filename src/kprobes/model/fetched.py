@@ -23,6 +23,7 @@ from kprobes.errors import UsageError
 from kprobes.frozen import replace
 from kprobes.model.definition import Comm, Text
 from kprobes.model.layout import RECORD_HEADER, EventLayout, pack_fields
+from kprobes.model.probe import LEAST_STRING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret", *MOMEN
 COMM_SIZE = 16
 # Room for a string unless the user says otherwise: longer paths are rare, and each hit takes that much of the ring.
 STRING_SIZE = 256
-LEAST_STRING, MOST_STRING = 16, 4096
 LARGEST_RECORD = 8192
 
 _HEAD_FIELDS = [("_time", "uint", 8), ("_cpu", "uint", 4), ("_pid", "uint", 4), ("_tid", "uint", 4)]

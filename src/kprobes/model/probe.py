@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ENTRY_KINDS = frozenset({"kprobe", "uprobe", "tracepoint"})
 RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
 KINDS = ENTRY_KINDS | RETURN_KINDS
+# How large the room for a string of a definition may be chosen.
+LEAST_STRING, MOST_STRING = 16, 4096
 NO_NAMES: Mapping[str, object] = MappingProxyType({})
 
 

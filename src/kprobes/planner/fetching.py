@@ -108,9 +108,9 @@ def process_definitions() -> Definitions:
 
 
 def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
-    from kprobes.symbols.definitions import DefinitionSymbols, character_ids
+    from kprobes.symbols.definitions import FewSymbols, character_ids
 
-    symbols = DefinitionSymbols(
+    symbols = FewSymbols(
         places.kernel.table,
         functions=facts.text("functions"),
         blacklist=facts.text("blacklist"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kprobes.symbols.kallsyms import LAST_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kprobes.symbols.kallsyms import Kallsyms, KernelSymbol
 
@@ -48,7 +48,7 @@ class DefinitionSymbols:
 
     def count(self, name: str, module: str | None) -> int:
         """Return how many symbols are called *name*: in vmlinux (empty *module*), in *module*, or in all modules."""
-        return sum(self._is_in(one.module, module) for one in self._by_name.get(name, ()))
+        return sum(self._is_in(one.module, module) for one in self._called(name))
 
     def has_module(self, module: str) -> bool:
         """Return whether *module* is loaded."""
@@ -58,7 +58,7 @@ class DefinitionSymbols:
         """Return the address of the first symbol *name* (also `module:name`), 0 where there is none."""
         module, colon, plain = name.partition(":")
         wanted = module if colon else None
-        for one in self._by_name.get(plain if colon else name, ()):
+        for one in self._called(plain if colon else name):
             if wanted is None or one.module == wanted:
                 return one.address
         return 0
@@ -88,24 +88,24 @@ class DefinitionSymbols:
     def is_notrace(self, address: int) -> bool:
         """Return whether *address* lies in a function that ftrace leaves alone; no, where that isn't known."""
         offset = self.offset_at(address)
-        if self._traceable is None or offset < 0:
+        if not self._functions or offset < 0:
             return False
-        names = [one.name for one in self._by_address.get(address - offset, ())]
+        names = [one.name for one in self._lying_at(address - offset)]
         bases = [name.partition(".")[0] for name in names if "." in name]
-        return not self._traceable.intersection([*names, *bases])
+        return not self._are_traceable([*names, *bases])
 
     def refusal(self, address: int) -> int:
         """Return the errno with which the kernel refuses a probe at *address*, 0 where nothing is known against it."""
         offset = self.offset_at(address)
         start = address - offset
-        here = self._by_address.get(start, [])
+        here = self._lying_at(start)
         if not here or not self._table.is_code(here[0]) or self._is_blacklisted(address, here):
             return EINVAL
         if self._arch == "aarch64":
             return self._refused_by_arm64(offset, here)
         return self._boundary(start, offset)
 
-    def _refused_by_arm64(self, offset: int, here: list[KernelSymbol]) -> int:
+    def _refused_by_arm64(self, offset: int, here: Sequence[KernelSymbol]) -> int:
         """Instructions are words, and the second of a function that ftrace can trace is ftrace's, of which kprobes keep
         off there.
 
@@ -121,6 +121,16 @@ class DefinitionSymbols:
         from kprobes.arch.x86_64.decode import is_boundary
 
         return 0 if is_boundary(self._read(start, offset + 16), start, start + offset) else EILSEQ
+
+    def _called(self, name: str) -> Sequence[KernelSymbol]:
+        return self._by_name.get(name, ())
+
+    def _lying_at(self, address: int) -> Sequence[KernelSymbol]:
+        return self._by_address.get(address, ())
+
+    def _are_traceable(self, names: Sequence[str]) -> bool:
+        """Return whether ftrace knows one of *names*."""
+        return bool(self._traceable.intersection(names))
 
     @staticmethod
     def _is_in(home: str, module: str | None) -> bool:
@@ -157,10 +167,8 @@ class DefinitionSymbols:
         return found
 
     @cached_property
-    def _traceable(self) -> frozenset[str] | None:
-        if not self._functions:
-            return None
-        return frozenset(line.partition(" ")[0] for line in self._functions.split("\n"))
+    def _traceable(self) -> frozenset[str]:
+        return frozenset(line.partition(" ")[0] for line in (self._functions or "").split("\n"))
 
     @cached_property
     def _blacklist(self) -> list[tuple[int, int]]:
@@ -169,11 +177,45 @@ class DefinitionSymbols:
         spans = re.findall(r"^0x([0-9a-f]+)-0x([0-9a-f]+)", self._blacklist_text or "", re.MULTILINE)
         return sorted((int(low, 16), int(high, 16)) for low, high in spans)
 
-    def _is_blacklisted(self, address: int, here: list[KernelSymbol]) -> bool:
+    def _is_blacklisted(self, address: int, here: Sequence[KernelSymbol]) -> bool:
         if any(one.name.startswith(("__pfx_", "__cfi_")) for one in here):
             return True
         at = bisect_right(self._blacklist, (address, 1 << 64)) - 1
         return at >= 0 and self._blacklist[at][0] <= address < self._blacklist[at][1]
+
+
+class FewSymbols(DefinitionSymbols):
+    """The same for a few definitions: nothing is indexed, each name is looked for in the tables' text."""
+
+    def has_module(self, module: str) -> bool:
+        """Return whether *module* is loaded."""
+        return module not in _MADE_UP and module in self._table.modules()
+
+    def offset_at(self, address: int) -> int:
+        """Return how far *address* lies in the symbol that holds it, -1 where none does."""
+        found = self._holding(address)
+        return -1 if found is None else found[1]
+
+    def _holding(self, address: int) -> tuple[KernelSymbol, int] | None:
+        return self._table.symbol_at(address, data=True) if address >= self._first else None
+
+    @cached_property
+    def _first(self) -> int:
+        """Return where the kernel's own addresses begin."""
+        return self.address("_stext")
+
+    def _called(self, name: str) -> Sequence[KernelSymbol]:
+        return [one for one in self._table.lookup(name) if one.module not in _MADE_UP] if ":" not in name else []
+
+    def _lying_at(self, address: int) -> Sequence[KernelSymbol]:
+        found = self._holding(address)
+        if found is None or found[1]:
+            return ()
+        return [found[0], *self._table.aliases(found[0])]
+
+    def _are_traceable(self, names: Sequence[str]) -> bool:
+        text = f"\n{self._functions}\n"
+        return any(f"\n{name}\n" in text or f"\n{name} " in text for name in names)
 
 
 def character_ids(path: str, limit: int = 1024) -> frozenset[int]:

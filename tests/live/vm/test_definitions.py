@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from definition_truth import FILES, GuestFiles, ask, ask_file, differences, parsed
@@ -19,6 +20,8 @@ from kprobes.engines.vm.kernels import KERNEL_NAMES
 from kprobes.errors import DefinitionError
 from kprobes.grammar.filter import FilterField, field_of, parse_filter
 from kprobes.grammar.world import World
+from kprobes.symbols.definitions import DefinitionSymbols, FewSymbols
+from kprobes.symbols.kallsyms import Kallsyms
 
 # Deleting takes 5.10 a third of a second an event.
 COUNTS = {"5.10": 120}
@@ -86,3 +89,17 @@ def judged(line: str, fields: list[FilterField], kernel: str, world: World) -> t
     except DefinitionError as error:
         return error.errno, error.message, error.column, error.command
     return 0, "", None, ""
+
+
+def test_symbols_that_are_looked_for_one_by_one_are_those_of_the_index(newest: Guest) -> None:
+    facts = newest.machine.facts()
+    table = Kallsyms.load(facts.kallsyms())
+    texts = {"functions": facts.text("functions"), "blacklist": facts.text("blacklist")}
+    whole, few = DefinitionSymbols(table, **texts), FewSymbols(table, **texts)
+    for one in Random(SEED).sample(list(table.symbols()), 300):
+        assert few.count(one.name, None) == whole.count(one.name, None), one
+        assert few.address(one.name) == whole.address(one.name), one
+        for address in (one.address, one.address + 5):
+            assert few.offset_at(address) == whole.offset_at(address), one
+            assert few.is_notrace(address) == whole.is_notrace(address), one
+            assert few.refusal(address) == whole.refusal(address), one

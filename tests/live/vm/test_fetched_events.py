@@ -31,7 +31,7 @@ PLAIN = [
 ]
 TYPED = [
     "p:{}/all do_sys_openat2 $arg*",
-    "p:{}/typed do_filp_open op->open_flag fd=dfd name=pathname->name:string n=pathname->name",
+    "p:{}/typed vfs_open fl=file->f_flags name=path->dentry->d_name.name:string file n=path->dentry",
     "r:{}/typedback do_sys_openat2 $retval fn=+0($arg2):string how->flags dfd",
 ]
 
@@ -96,11 +96,11 @@ def test_programs_in_the_guest_are_probed_by_definitions_too(newest: Guest) -> N
 def written(dice: Random, name: str) -> str:
     """Return a definition with arguments that can't be read only where they say so."""
     found = []
-    for _ in range(dice.randrange(1, 8)):
+    for number in range(dice.randrange(1, 8)):
         kind = dice.choice(["u", "s", "x"]) + dice.choice(["8", "16", "32", "64"])
         if dice.random() < 0.3:
             kind = f"b{dice.randrange(1, 9)}@{dice.randrange(0, 24)}/{dice.choice(['32', '64'])}"
-        found.append(f"{_term(dice)}:{kind}{dice.choice(['', '', '[3]']) if dice.random() < 0.5 else ''}")
+        found.append(f"a{number}={_term(dice)}:{kind}{dice.choice(['', '', '[3]']) if dice.random() < 0.5 else ''}")
     line = f"p:{{}}/{name} do_sys_openat2 {' '.join(found)} +0({_pointer(dice)}):string"
     return re.sub(r" (?=[%$])([^ ]*)\[3\]", r" \1", line)
 

@@ -7,7 +7,8 @@ import pytest
 from kprobes.errors import UsageError
 from kprobes.grammar.events import parse
 from kprobes.model.definition import Definition
-from kprobes.model.fetched import FAULT, LARGEST_RECORD, MOST_STRING, event_layout, field_names
+from kprobes.model.fetched import FAULT, LARGEST_RECORD, event_layout, field_names
+from kprobes.model.probe import MOST_STRING
 
 
 def defined(line: str, kind: str = "kprobe", kernel: str = "7.2") -> Definition:
