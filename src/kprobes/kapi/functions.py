@@ -10,6 +10,7 @@ from __future__ import annotations
 from kprobes.errors import RegistrationError
 from kprobes.kapi.module import Module, current
 from kprobes.kapi.objects import Jprobe, Kprobe, Kretprobe, require
+from kprobes.kapi.refusal import told_as_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def _register(things: Sequence[Registrable], to: Where) -> None:
         module.register(*things)
         return
     assert not isinstance(to, Module)
-    own = Module(to)
+    with told_as_errno(f"registering {', '.join(map(str, things))}"):
+        own = Module(to)
     try:
         own.register(*things)
     except BaseException:

@@ -171,6 +171,11 @@ class Module:
 
     # What is known of a registered probe.
 
+    @property
+    def sessions(self) -> list[Session]:
+        """Return the sessions that carry out what is registered now."""
+        return self._placing.sessions
+
     def session_of(self, thing: Registrable) -> Session | None:
         """Return the session that carries *thing* out now, whose maps and counts can be read."""
         one = thing.kp.registration

@@ -21,6 +21,7 @@ from kprobes.frozen import dataclass
 from kprobes.model.builtins import BUILTINS
 from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import HandlerSource
+from kprobes.model.registered import Instance, Registered
 from kprobes.model.setting import Setting
 from kprobes.testing.numbers import Truth, fault, keep
 from kprobes.testing.values import is_null
@@ -52,8 +53,10 @@ class Rewritten:
         return bool(self.function.__code__.co_flags & _CO_GENERATOR)
 
 
-def rewritten(source: HandlerSource, adapt: Adapt, enumerator: Callable[[str], int | None]) -> Rewritten:
-    """Return *source* as a function of its parameters by name.
+def rewritten(
+    source: HandlerSource, adapt: Adapt, enumerator: Callable[[str], int | None], *, called: bool = False
+) -> Rewritten:
+    """Return *source* as a function of its parameters by name; *called*: it is called by the handler.
 
     *adapt* gives what stands for a word (by its name), a map or a helper function; *enumerator* the value of an enum
     constant of the target.
@@ -63,6 +66,7 @@ def rewritten(source: HandlerSource, adapt: Adapt, enumerator: Callable[[str], i
     """
     text = SourceText(source)
     rewriter = _Rewriter(text, source.names, adapt, enumerator)
+    rewriter.words = frozenset() if called else _WORDS_AS_PARAMETERS
     definition = rewriter.function(deepcopy(text.definition))
     for node in ast.walk(definition):
         if isinstance(node, ast.stmt | ast.expr | ast.arg | ast.keyword):
@@ -91,6 +95,7 @@ class _Rewriter(ast.NodeTransformer):
         self.enumerator = enumerator
         self.locals: set[str] = set()
         self.everything = ""
+        self.words = _WORDS_AS_PARAMETERS
         self.loops = 0
         turns: dict[int, int] = {}
         self.globals: dict[str, Any] = {
@@ -111,7 +116,7 @@ class _Rewriter(ast.NodeTransformer):
             spec.kwonlyargs.append(spec.kwarg)
             spec.kw_defaults.append(None)
             spec.kwarg = None
-        spec.args = [one for one in spec.args if one.arg not in _WORDS_AS_PARAMETERS]
+        spec.args = [one for one in spec.args if one.arg not in self.words]
         parameters = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]
         for one in parameters:
             one.annotation = None
@@ -157,7 +162,7 @@ class _Rewriter(ast.NodeTransformer):
             return self._call(node, called, []) if BUILTINS[word].bare else called
         if isinstance(thing, Setting):
             return self._hold(node, thing.default)
-        if isinstance(thing, FunctionType | MapSpec | Setting):
+        if isinstance(thing, FunctionType | MapSpec | Setting | Registered | Instance):
             return self._hold(node, self.adapt(thing))
         return self._hold(node, thing) if isinstance(node, ast.Name) else None
 

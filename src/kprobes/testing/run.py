@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from kprobes.compiler.front.source import source_of
 from kprobes.errors import UsageError
 from kprobes.events.aggregate import read_map
+from kprobes.kapi.objects import Registrable
 from kprobes.model.probe import RETURN_KINDS, HandlerSource, Probe
+from kprobes.model.registered import Instance, Registered
 from kprobes.model.setting import Setting
 from kprobes.testing.everything import Everything
 from kprobes.testing.maps import Simulated, simulated
 from kprobes.testing.numbers import RUNNING
+from kprobes.testing.registered import probe_for, stand_in
 from kprobes.testing.rewrite import Rewritten, rewritten
 from kprobes.testing.words import word_of
 from kprobes.testing.world import World
@@ -51,8 +54,11 @@ class Result:
         return [event.line for event in self.events if event.line]
 
 
-def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
+def run(handler: Probe | Registrable | Callable[..., object], *frames: Frame) -> Result:
     """Run *handler* (a probe, or a function not yet decorated) in CPython on each of *frames*, in order.
+
+    Of a `Kprobe`, `Kretprobe` or `Jprobe` its handlers run as in a process; the fault handler where a frame has a
+    `fault_signal`.
 
     A handler with a `yield` runs to it, and then, with the result and the registers of the return, on from it.
 
@@ -61,6 +67,8 @@ def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
         CompileError: the handler is no function written in a file.
         Exception: what the handler's own lines raise.
     """
+    if isinstance(handler, Registrable):
+        handler = probe_for(handler, frames)
     source, kind = _source_of(handler)
     maps: dict[str, Simulated] = {}
     world = World(source.name, user=kind in USER_KINDS)
@@ -77,6 +85,8 @@ def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
             return word_of(world, thing)
         if isinstance(thing, Setting):
             return given.get(thing.name, thing.default)
+        if isinstance(thing, Registered | Instance):
+            return stand_in(world, thing)
         if isinstance(thing, FunctionType):
             return lambda *values, **named: helper(thing)(*values, **named)
         assert hasattr(thing, "name")
@@ -84,7 +94,7 @@ def run(handler: Probe | Callable[..., object], *frames: Frame) -> Result:
 
     def helper(function: FunctionType) -> Callable[..., Any]:
         if function not in made:
-            made[function] = rewritten(source_of(function), adapt, enumerator)
+            made[function] = rewritten(source_of(function), adapt, enumerator, called=True)
         return made[function].function
 
     body = rewritten(source, adapt, enumerator)
@@ -113,6 +123,7 @@ class _Hit:
     def run(self) -> None:
         """Run both halves, each with a fault flag of its own."""
         world = self.world
+        world.kept = {}
         world.exit_part = self.returns and not self.body.is_split
         if not self.body.is_split:
             self._half(self._call)

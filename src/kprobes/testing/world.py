@@ -58,6 +58,7 @@ class World:
         self.faults = 0
         self.unknown_reads = 0
         self.events: list[Sent] = []
+        self.kept: dict[str, Any] = {}  # of the call that runs: ri.data
         self.written: list[tuple[str, str, int]] = []
 
     @property

@@ -1,0 +1,482 @@
+"""The kernel's own calls on a process: each rule of registering, of handlers, of several probes at one place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kprobes import (
+    KPROBE_FLAG_DISABLED,
+    KPROBE_FLAG_ON_FUNC_ENTRY,
+    KPROBE_FLAG_OPTIMIZED,
+    Count,
+    Jprobe,
+    Kprobe,
+    Kretprobe,
+    Module,
+    Process,
+    RegistrationError,
+    arm_all_kprobes,
+    comm,
+    disable_kprobe,
+    disable_kretprobe,
+    disarm_all_kprobes,
+    dump_stack,
+    enable_kprobe,
+    enable_kretprobe,
+    instruction_pointer,
+    kernel_stack_pointer,
+    kmsg,
+    pr_info,
+    printk,
+    register_jprobe,
+    register_kprobe,
+    register_kprobes,
+    register_kretprobe,
+    regs_get_kernel_argument,
+    regs_return_value,
+    struct,
+    u64,
+    unregister_jprobe,
+    unregister_kprobe,
+    unregister_kprobes,
+    unregister_kretprobe,
+)
+
+pytestmark = pytest.mark.process
+EXAMPLES = Path(__file__).parents[3] / "examples" / "c_api"
+QUIET_S = 0.25
+
+
+class Program:
+    """A running `samples` that answers."""
+
+    def __init__(self, path: Path) -> None:
+        self._running = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask(1)
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    def ask(self, what: object) -> str:
+        """Return the answer to one line."""
+        assert self._running.stdin
+        assert self._running.stdout
+        self._running.stdin.write(f"{what}\n")
+        self._running.stdin.flush()
+        return self._running.stdout.readline().strip()
+
+    def close(self) -> None:
+        assert self._running.stdin
+        self._running.stdin.close()
+        assert self._running.wait(10) == 0
+
+
+@pytest.fixture
+def program(build: Callable[..., Path]) -> Iterator[Program]:
+    found = Program(build("samples.c"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def module(program: Program) -> Iterator[Module]:
+    with Module(Process(program.pid)) as found:
+        yield found
+
+
+def lines() -> list[str]:
+    return list(kmsg(QUIET_S))
+
+
+def first(p, regs):
+    printk(f"first {regs_get_kernel_argument(regs, 0)}")
+    return 0
+
+
+def second(p, regs):
+    printk(f"second {p.symbol_name}")
+    return 0
+
+
+def after(p, regs, flags):
+    printk(f"after {flags} {regs.ip - p.addr}")
+
+
+def whereabouts(p, regs):
+    pr_info(f"{p.addr:#x} {instruction_pointer(regs):#x} {kernel_stack_pointer(regs):#x} {regs.rsp - regs.sp} {comm()}")
+    dump_stack()
+
+
+def leaves_out(p, regs):
+    if regs.di == 100:
+        regs.ax = 77
+        return 1
+    return 0
+
+
+def faulted(p, regs, trapnr):
+    printk(f"trap {trapnr} reading {regs.di}")
+
+
+def repairs(p, regs, trapnr):
+    regs.di = regs.sp
+    return 1
+
+
+@struct
+class Kept:
+    argument: u64
+
+
+def entry_handler(ri, regs):
+    if regs.di == 100:
+        return 1
+    ri.data.argument = regs.di
+    return 0
+
+
+def ret_handler(ri, regs):
+    printk(f"{ri.rp.kp.symbol_name}({ri.data.argument}) = {regs_return_value(regs)}")
+
+
+def tells_return(ri, regs):
+    printk(f"{ri.ret_addr:#x}")
+
+
+def entry_of_work(b, a):
+    printk(f"work({a}, {b})")
+    return 0
+
+
+def refused(name: str, *things, to=None) -> RegistrationError:
+    """Return the error that registering *things* by the one call ends with."""
+    module = to
+    with pytest.raises(RegistrationError) as caught:
+        register_kprobes(things, to=module)
+    assert (caught.value.name, caught.value.errno) == (name, getattr(errno, name))
+    assert caught.value.hint
+    return caught.value
+
+
+# Registering.
+
+
+def test_a_place_is_a_symbol_or_an_address(program, module):
+    refused("EINVAL", Kprobe())
+    refused("EINVAL", Kprobe(symbol_name="work", addr=0x1000))
+    refused("EINVAL", Kprobe(symbol_name="wor*"))
+    refused("EINVAL", Kprobe(addr=0x1000))
+    refused("EINVAL", Kprobe(symbol_name="work", offset=-1))
+
+
+def test_an_address_that_is_given_is_one_of_the_process(program, module):
+    by_name = Kprobe(symbol_name="work", pre_handler=first)
+    register_kprobe(by_name)
+    address = by_name.addr
+    unregister_kprobe(by_name)
+    by_address = Kprobe(addr=address, pre_handler=first)
+    register_kprobe(by_address)
+    program.ask(7)
+    assert by_address.addr == address
+    assert lines() == ["first 7"]
+
+
+def test_errors_have_the_numbers_of_the_kernel(program, module):
+    assert "did you mean" in refused("ENOENT", Kprobe(symbol_name="worg")).hint
+    refused("EILSEQ", Kprobe(symbol_name="work", offset=1))
+    refused("EINVAL", Kprobe(symbol_name="work", offset=0x1000))
+    refused("EOPNOTSUPP", Kprobe(symbol_name="work", offset=work_return(program), post_handler=after))
+    refused("EINVAL")
+    with pytest.raises(RegistrationError, match="EINVAL"):
+        register_kretprobe(Kretprobe(symbol_name="factorial", offset=4, handler=ret_handler))
+    with pytest.raises(RegistrationError, match="a Kretprobe is wanted here"):
+        register_kretprobe(Kprobe(symbol_name="work"))
+
+
+def work_return(program: Program) -> int:
+    """Return the offset of the `ret` of `work`."""
+    listed = subprocess.run(["objdump", "-d", f"/proc/{program.pid}/exe"], capture_output=True, text=True, check=True)
+    body = listed.stdout.partition("<work>:\n")[2].partition("\n\n")[0].splitlines()
+    addresses = [int(line.partition(":")[0], 16) for line in body]
+    return next(at for at, line in zip(addresses, body, strict=True) if line.rstrip().endswith("ret")) - addresses[0]
+
+
+def test_a_process_that_is_gone():
+    done = subprocess.Popen(["true"])
+    done.wait()
+    refused("ESRCH", Kprobe(symbol_name="main"), to=Process(done.pid))
+
+
+def test_the_same_object_once_more(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=first)
+    register_kprobe(kp)
+    refused("EINVAL", kp)
+    unregister_kprobe(kp)
+    unregister_kprobe(kp)
+    register_kprobe(kp)
+    assert (kp.hits, kp.nmissed) == (0, 0)
+    program.ask(7)
+    assert lines() == ["first 7"]
+
+
+def test_one_of_a_batch_is_refused_and_none_is_left(program, module):
+    good = Kprobe(symbol_name="work", pre_handler=first)
+    refused("ENOENT", good, Kprobe(symbol_name="nothing_is_called_so"))
+    assert good.flags == 0
+    program.ask(7)
+    assert lines() == []
+    register_kprobe(good)
+
+
+def test_no_handler_runs_once_unregister_has_returned(program, module):
+    probes = [Kprobe(symbol_name="work", pre_handler=first), Kprobe(symbol_name="load", pre_handler=first)]
+    register_kprobes(probes)
+    program.ask(7)
+    unregister_kprobes(probes)
+    program.ask(8)
+    assert lines() == ["first 7"]
+
+
+def test_a_probe_with_a_target_of_its_own(program):
+    kp = Kprobe(symbol_name="work", pre_handler=first)
+    register_kprobe(kp, to=Process(program.pid))
+    program.ask(7)
+    assert kp.hits == 1
+    assert list(kp.registration.module.kmsg(QUIET_S)) == ["first 7"]
+    unregister_kprobe(kp)
+    register_kprobe(kp, to=Process(program.pid))
+    unregister_kprobe(kp)
+
+
+def test_what_is_meant_without_a_target_is_the_module_around(program, module):
+    kp = Kprobe(symbol_name="work")
+    register_kprobe(kp)
+    program.ask(7)
+    assert kp.registration.module is module
+    assert kp.hits == 1
+
+
+# State.
+
+
+def test_flags_tell_the_state(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=first)
+    register_kprobe(kp)
+    assert kp.flags == KPROBE_FLAG_OPTIMIZED | KPROBE_FLAG_ON_FUNC_ENTRY
+    disable_kprobe(kp)
+    assert kp.flags & KPROBE_FLAG_DISABLED
+
+
+def test_disabled_and_enabled(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=first)
+    for change in (enable_kprobe, disable_kprobe):
+        with pytest.raises(RegistrationError, match="is not registered"):
+            change(kp)
+    register_kprobe(kp)
+    program.ask(1)
+    disable_kprobe(kp)
+    disable_kprobe(kp)
+    program.ask(2)
+    enable_kprobe(kp)
+    program.ask(3)
+    assert lines() == ["first 1", "first 3"]
+    assert kp.hits == 2
+
+
+def test_registered_as_disabled(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=first, flags=KPROBE_FLAG_DISABLED)
+    register_kprobe(kp)
+    program.ask(1)
+    assert kp.hits == 0
+    enable_kprobe(kp)
+    program.ask(2)
+    assert lines() == ["first 2"]
+    refused("EILSEQ", Kprobe(symbol_name="work", offset=1, flags=KPROBE_FLAG_DISABLED))
+
+
+def test_all_disarmed_and_armed_leaves_each_one_its_own_state(program, module):
+    on = Kprobe(symbol_name="work", pre_handler=first)
+    off = Kprobe(symbol_name="work", pre_handler=second, flags=KPROBE_FLAG_DISABLED)
+    register_kprobes([on, off])
+    disarm_all_kprobes()
+    late = Kretprobe(symbol_name="work", handler=ret_handler, data_size=8, entry_handler=entry_handler)
+    register_kretprobe(late)
+    program.ask(1)
+    assert not on.flags & KPROBE_FLAG_DISABLED
+    assert off.flags & KPROBE_FLAG_DISABLED
+    arm_all_kprobes()
+    program.ask(2)
+    assert lines() == ["first 2", "work(0x2) = 11"]
+
+
+# Several at one place.
+
+
+def test_several_run_in_the_order_of_their_registration(program, module):
+    register_kprobe(Kprobe(symbol_name="work", pre_handler=second))
+    register_kprobe(Kprobe(symbol_name="work", pre_handler=first))
+    program.ask(7)
+    assert lines() == ["second work", "first 7"]
+
+
+def test_one_of_several_rests_and_the_others_go_on(program, module):
+    probes = [Kprobe(symbol_name="work", pre_handler=handler) for handler in (first, second)]
+    register_kprobes(probes)
+    disable_kprobe(probes[0])
+    program.ask(7)
+    enable_kprobe(probes[0])
+    program.ask(8)
+    unregister_kprobe(probes[0])
+    program.ask(9)
+    assert lines() == ["second work", "first 8", "second work", "second work"]
+    assert [one.hits for one in probes] == [0, 3]
+
+
+def test_the_first_that_leaves_the_instruction_out_stops_the_rest(program, module):
+    stops = Kprobe(symbol_name="work", offset=work_return(program) - 3, pre_handler=leaves_out, unsafe=True)
+    behind = Kprobe(symbol_name="work", offset=work_return(program) - 3, pre_handler=second)
+    register_kprobes([stops, behind])
+    assert program.ask(7).split()[0] == "26"
+    assert program.ask(100).split()[0] == "77"
+    assert lines() == ["second work"]
+
+
+def test_what_handlers_have_gathered_is_not_lost_unasked(program, module):
+    register_kprobe(Kprobe(symbol_name="work", pre_handler=counts_work))
+    program.ask(7)
+    refused("EBUSY", Kprobe(symbol_name="load"))
+    (session,) = module.sessions
+    assert session[gathered] == 1
+
+
+gathered = Count("gathered")
+
+
+def counts_work(p, regs):
+    gathered.add()
+
+
+# Handlers.
+
+
+def test_each_handler_may_be_absent(program, module):
+    nothing, behind = Kprobe(symbol_name="work"), Kprobe(symbol_name="work", post_handler=after)
+    register_kprobes([nothing, behind])
+    program.ask(7)
+    assert (nothing.hits, behind.hits) == (1, 1)
+    assert lines() == ["after 0 7"]
+
+
+def test_a_post_handler_does_not_run_where_the_instruction_is_left_out(program, module):
+    offset = work_return(program) - 3
+    register_kprobe(Kprobe(symbol_name="work", offset=offset, pre_handler=leaves_out, post_handler=after, unsafe=True))
+    assert [program.ask(number).split()[0] for number in (7, 100)] == ["26", "77"]
+    assert lines() == ["after 0 3"]
+
+
+def test_registers_by_both_spellings_and_the_stack(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=whereabouts)
+    register_kprobe(kp)
+    program.ask(7)
+    told, head, title, *frames = lines()
+    address, here, stack, none, name = told.split()
+    assert (int(address, 16), int(here, 16), none) == (kp.addr, kp.addr, "0")
+    assert name.startswith("samples")
+    assert int(stack, 16) % 16 == 8
+    assert head.startswith("CPU: ")
+    assert f"PID: {program.pid} Comm: samples" in head
+    assert title == "Call Trace:"
+    assert [frame.strip().partition("+")[0] for frame in frames[:2]] == ["work", "main"]
+
+
+def test_a_fault_of_the_instruction(program, module):
+    kp = Kprobe(symbol_name="load", pre_handler=second, fault_handler=faulted)
+    register_kprobe(kp)
+    assert program.ask("f") == "fault"
+    assert sorted(lines()) == ["second load", "trap 14 reading 0x8"]
+
+
+def test_a_fault_handler_that_has_dealt_with_it(program, module):
+    register_kprobe(Kprobe(symbol_name="load", fault_handler=repairs, unsafe=True))
+    assert int(program.ask("f")) > 0x1000
+
+
+# Return probes.
+
+
+def test_a_return_probe_keeps_what_it_is_given_for_each_call(program, module):
+    rp = Kretprobe(symbol_name="factorial", entry_handler=entry_handler, handler=ret_handler, data_size=Kept)
+    register_kretprobe(rp)
+    program.ask(7)
+    assert lines() == ["factorial(1) = 1", "factorial(2) = 2", "factorial(3) = 6", "factorial(4) = 24"]
+    assert (rp.nmissed, rp.kp.hits) == (0, 4)
+
+
+def test_an_entry_handler_that_returns_something_has_the_return_not_looked_at(program, module):
+    register_kretprobe(Kretprobe(symbol_name="work", entry_handler=entry_handler, handler=ret_handler, data_size=8))
+    program.ask(100)
+    program.ask(7)
+    assert lines() == ["work(0x7) = 26"]
+
+
+def test_the_return_address_at_entry_and_return(program, module):
+    rp = Kretprobe(symbol_name="work", entry_handler=tells_return, handler=tells_return)
+    register_kretprobe(rp)
+    program.ask(7)
+    entered, left = lines()
+    assert entered == left
+    with Path(f"/proc/{program.pid}/mem").open("rb", 0) as memory:
+        memory.seek(int(left, 16) - 5)
+        assert memory.read(1) == b"\xe8"
+
+
+def test_a_return_probe_rests_and_goes_on(program, module):
+    rp = Kretprobe(symbol_name="work", entry_handler=entry_handler, handler=ret_handler, data_size=Kept)
+    register_kretprobe(rp)
+    disable_kretprobe(rp)
+    program.ask(7)
+    enable_kretprobe(rp)
+    program.ask(8)
+    unregister_kretprobe(rp)
+    program.ask(9)
+    assert lines() == ["work(8) = 29"]
+
+
+def test_a_jprobe_has_the_parameters_of_the_function(program, module):
+    jp = Jprobe(symbol_name="work", entry=entry_of_work)
+    register_jprobe(jp)
+    program.ask(7)
+    unregister_jprobe(jp)
+    program.ask(8)
+    assert lines() == ["work(7, 5)"]
+
+
+# The samples of the kernel.
+
+
+@pytest.mark.parametrize("name", ["kprobe", "kretprobe", "jprobe"])
+def test_the_samples_of_the_kernel_run_on_a_process(program, name):
+    words = ["1"] if name == "jprobe" else ["kernel_clone", "1"]
+    command = [sys.executable, str(EXAMPLES / f"{name}_example.py"), str(program.pid), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as running:
+        assert running.stdout
+        planted = running.stdout.readline()
+        assert "Planted" in planted
+        assert program.ask("c") == "4321"
+        told = running.stdout.read()
+    assert running.returncode == 0
+    address = planted.split()[-1]
+    wanted = {
+        "kprobe": f"<kernel_clone> p->addr = {address}, ip = {address}, flags = 0x",
+        "kretprobe": "kernel_clone returned 4321 and took ",
+        "jprobe": "jprobe: clone_flags = 0x1200000, stack_start = 0xabc000 stack_size = 0x8000",
+    }
+    assert told.startswith(wanted[name])
