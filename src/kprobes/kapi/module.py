@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextvars import ContextVar
+from threading import RLock
 
 from kprobes.engines.targets import Kernel
 from kprobes.errors import RegistrationError
@@ -64,6 +65,7 @@ class Module:
         self.engine: Engine = wanted.open() if self._owned else wanted
         self.dropped = 0
         self.closes_when_empty = False
+        self._lock = RLock()  # one thread may read while another one registers
         self._messages: deque[Message] = deque()
         self._registered: list[Registration] = []
         self._enabled = True
@@ -112,7 +114,8 @@ class Module:
                 raise RegistrationError(f"{thing} is registered already", "EINVAL", hint=hint)
         with told_as_errno(f"registering {', '.join(map(str, things))}"):
             ones = [self._registration(thing) for thing in things]
-            self._placing.add(ones)
+            with self._lock:
+                self._placing.add(ones)
         for one in ones:
             one.thing.kp.registration = one
         self._registered += ones
@@ -125,7 +128,8 @@ class Module:
     def unregister(self, *things: Registrable) -> None:
         """Unregister *things*; no handler of theirs runs afterwards. Those that aren't registered are left alone."""
         ones = [one for one in self._registered if any(one.thing is thing for thing in things)]
-        self._placing.remove(reversed(ones))
+        with self._lock:
+            self._placing.remove(reversed(ones))
         self._registered = [one for one in self._registered if one not in ones]
         for one in ones:
             one.thing.kp.registration = None
@@ -164,12 +168,21 @@ class Module:
 
     def _change(self, ones: list[Registration], undo: Any) -> None:
         try:
-            self._placing.set_running(ones)
+            with self._lock:
+                self._placing.set_running(ones)
         except BaseException:
             undo()
             raise
 
     # What is known of a registered probe.
+
+    def kallsyms_lookup_name(self, name: str) -> int:
+        """Return the address of the symbol *name* of the target: of the kernel's code, or a function of the process.
+
+        Raises:
+            SymbolNotFoundError, AmbiguousSymbolError: with the nearest names, or the candidates.
+        """
+        return self._placing.places.lookup(name)
 
     @property
     def sessions(self) -> list[Session]:
@@ -217,15 +230,19 @@ class Module:
             lives = not self._closed and bool(getattr(self.engine, "is_alive", True))
             if not self._messages and not self._closed:
                 self._poll(left)
+            found = False
             while self._messages:
                 yield self._messages.popleft()
-            if not lives or (end is not None and time.monotonic() >= end):
+                found = True
+            if not found and (not lives or (end is not None and time.monotonic() >= end)):
                 return
 
     def _poll(self, timeout_s: float) -> None:
         sessions = self._placing.sessions
         for session in sessions:
-            self._keep(session, session.poll(timeout_s / len(sessions)))
+            with self._lock:
+                if session in self._placing.sessions:
+                    self._keep(session, session.poll(timeout_s / len(sessions)))
         if not sessions:
             time.sleep(timeout_s)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kprobes.arch.x86_64.decode import Flow, decode
-from kprobes.errors import RegistrationError
+from kprobes.errors import RegistrationError, SymbolNotFoundError
 from kprobes.kapi.handlers import Setting, wants_next
 from kprobes.kapi.objects import Kretprobe
+from kprobes.symbols.file import resolve_in_process
+from kprobes.symbols.objects import ProcessObjects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.arch.x86_64.decode import Instruction
     from kprobes.engines.port import Engine
     from kprobes.kapi.objects import Kprobe, Registrable
+    from kprobes.model.plan import Site
     from kprobes.symbols.kernel import KernelSymbols
 
 FTRACE_CALL = 5  # bytes at a function's entry that ftrace rewrites; a probe there is called by it
+ENDBR = b"\xf3\x0f\x1e\xfa"
 _INT3 = b"\xcc"
 
 
@@ -67,6 +73,10 @@ class KernelPlaces:
         site = self.symbols.resolve(place).found[0].site
         offset = site.offset or self._behind_endbr(site.address, 0)
         return site.address + offset if site.address else 0
+
+    def lookup(self, name: str) -> int:
+        """Return the address of the symbol *name*, code or data."""
+        return self.symbols.table.kallsyms_lookup_name(name)
 
     def state(self, address: int) -> frozenset[str]:
         """Return the words that the kernel's own list has for the probe at *address*: FTRACE, OPTIMIZED, GONE."""
@@ -130,11 +140,48 @@ class ProcessPlaces:
         place = spelled(thing.kp)
         if thing.kp.asked_addr:
             place = self._in_file(thing.kp.asked_addr + thing.kp.offset)
+        if isinstance(thing, Kretprobe) and thing.kp.offset == len(ENDBR) and self.is_entry(place):
+            place = place.rpartition("+")[0]
         return Setting(place, native=True)
 
-    def _in_file(self, address: int) -> str:
-        from kprobes.symbols.objects import ProcessObjects
+    def is_entry(self, place: str) -> bool:
+        """Tell whether *place* is where a function is entered: its first instruction, or what follows an ENDBR64."""
+        try:
+            site = self._site(place)
+        except SymbolNotFoundError:  # its library is yet to come, or gone
+            return "+" not in place
+        if not site.symbol or not site.offset:
+            return bool(site.symbol)
+        with Path(site.path).open("rb") as file:
+            file.seek(site.address)
+            return site.offset == len(ENDBR) and file.read(len(ENDBR)) == ENDBR
 
+    def address(self, place: str) -> int:
+        """Return the address of *place* in the process, 0 where it isn't mapped."""
+        try:
+            site = self._site(place)
+        except SymbolNotFoundError:
+            return 0
+        offset = site.address + site.offset
+        for one in ProcessObjects(self._pid).all():
+            for part in one.mappings:
+                if (
+                    one.path == site.path
+                    and part.is_code
+                    and part.offset <= offset < part.offset + part.end - part.start
+                ):
+                    return part.start + offset - part.offset
+        return 0
+
+    def lookup(self, name: str) -> int:
+        """Return the address of the function *name*."""
+        self._site(name)
+        return self.address(name)
+
+    def _site(self, place: str) -> Site:
+        return resolve_in_process(place, self._pid).found[0].site
+
+    def _in_file(self, address: int) -> str:
         for one in ProcessObjects(self._pid).all():
             for part in one.mappings:
                 if part.start <= address < part.end and part.is_code:

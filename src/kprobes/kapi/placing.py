@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from kprobes.errors import RegistrationError, TargetError, UnsupportedError
 from kprobes.frozen import replace
+from kprobes.kapi.objects import Kretprobe
 from kprobes.kapi.places import KernelPlaces, ProcessPlaces
 from kprobes.model.listed import State
+from kprobes.model.plan import RETURN_WAYS
 from kprobes.session import attach_to, within_of
 from kprobes.session.selection import sites_of
 
@@ -90,7 +92,7 @@ class InKernel:
             if session is not None:
                 one.is_in_place = False
                 session.detach()
-                one.note(session.stats)
+                one.note(_told(session, one))
                 self._ended(session)
 
     def set_running(self, ones: Iterable[Registration]) -> None:
@@ -112,7 +114,7 @@ class InKernel:
     def stats_of(self, one: Registration) -> list[ProbeStats]:
         """Return what is counted at the places of *one* now."""
         session = self._sessions.get(one)
-        return session.stats if session is not None else []
+        return _told(session, one) if session is not None else []
 
     def address_of(self, one: Registration) -> int:
         """Return the address of *one*."""
@@ -252,15 +254,11 @@ class InProcess:
 
     def address_of(self, one: Registration) -> int:
         """Return the address of *one*."""
-        return next((row.address for row in self._rows(one)), 0) or one.thing.kp.asked_addr
+        return next((row.address for row in self._rows(one)), 0) or self.places.address(one.probes[0].places[0])
 
     def is_entry(self, one: Registration) -> bool:
         """Tell whether *one* sits where a function is entered."""
-        session = self.session_of(one)
-        if session is None:
-            return not one.thing.kp.offset and bool(one.thing.kp.symbol_name)
-        site = session.plan.sites[min(_numbers(session, one.probes))]
-        return not site.offset and bool(site.symbol)
+        return self.places.is_entry(one.probes[0].places[0])
 
     def state_of(self, one: Registration) -> frozenset[str]:
         """Return the words about *one* in the list of the process."""
@@ -273,6 +271,16 @@ class InProcess:
         sites = [session.plan.sites[number] for number in _numbers(session, one.probes)]
         names = {f"{site.symbol}+{site.offset:#x}" if site.symbol else site.name for site in sites}
         return [row for row in session.listing if row.name in names]
+
+
+def _told(session: Session, one: Registration) -> list[ProbeStats]:
+    """Return the counts of a session of its own. Of a return probe's misses only those of the return count, which
+    kernels may tell where they don't tell those of the entry."""
+    stats = session.stats
+    if not isinstance(one.thing, Kretprobe) or not stats or stats[0].missed is not None:
+        return stats
+    told = [link.missed for link in session.link_stats if link.way in RETURN_WAYS]
+    return [replace(stats[0], missed=sum(told)), *stats[1:]] if told and min(told) >= 0 else stats
 
 
 def _numbers(session: Session, probes: Sequence[Probe]) -> frozenset[int]:

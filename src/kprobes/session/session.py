@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kprobes.model.caution import Caution
     from kprobes.model.listed import Listed
     from kprobes.model.mapspec import MapSpec
-    from kprobes.model.plan import Plan
+    from kprobes.model.plan import LinkStats, Plan
     from kprobes.model.probe import Probe
     from kprobes.model.setting import SettingValue
     from kprobes.session.counts import ProbeStats
@@ -89,6 +89,11 @@ class Session:
     def engine(self) -> Engine:
         """Return the engine; that of a guest can also `run` commands there."""
         return self._engine
+
+    @property
+    def link_stats(self) -> list[LinkStats]:
+        """Return what a kernel counted of each program; nothing in a process."""
+        return self._attached.link_stats()
 
     @property
     def asked(self) -> tuple[Probe, ...]:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from process_harness import started
 
 from kprobes import (
     KPROBE_FLAG_DISABLED,
+    KPROBE_FLAG_GONE,
     KPROBE_FLAG_ON_FUNC_ENTRY,
     KPROBE_FLAG_OPTIMIZED,
     Count,
@@ -317,6 +319,42 @@ def test_all_disarmed_and_armed_leaves_each_one_its_own_state(program, module):
     assert lines() == ["first 2", "work(0x2) = 11"]
 
 
+def test_symbols_are_looked_up_in_the_target(program, module):
+    kp = Kprobe(symbol_name="work")
+    register_kprobe(kp)
+    assert module.kallsyms_lookup_name("work") == kp.addr
+    with pytest.raises(LookupError):
+        module.kallsyms_lookup_name("worg")
+
+
+def test_another_thread_reads_while_probes_come_and_go(program, module):
+    from threading import Thread
+
+    found: list[str] = []
+    reader = Thread(target=lambda: found.extend(module.kmsg(1.5)))
+    reader.start()
+    for turn in range(8):
+        kp = Kprobe(symbol_name="work", pre_handler=first)
+        register_kprobe(kp)
+        program.ask(turn)
+        unregister_kprobe(kp)
+    reader.join()
+    assert found == [f"first {turn}" for turn in range(8)]
+
+
+def test_a_handler_that_says_where_to_go_on(program, module):
+    offset = work_return(program) - 3
+    register_kprobe(Kprobe(symbol_name="work", offset=offset, pre_handler=goes_on_behind, unsafe=True))
+    assert [program.ask(number).split()[0] for number in (7, 100)] == ["26", "300"]
+
+
+def goes_on_behind(p, regs):
+    if regs.di == 100:
+        regs.ip = p.addr + 3
+        return 1
+    return 0
+
+
 # Several at one place.
 
 
@@ -457,6 +495,47 @@ def test_a_jprobe_has_the_parameters_of_the_function(program, module):
     unregister_jprobe(jp)
     program.ask(8)
     assert lines() == ["work(7, 5)"]
+
+
+# Entries behind an ENDBR64, and libraries that come and go.
+
+
+@pytest.fixture
+def marked(build: Callable[..., Path]) -> Iterator[Program]:
+    found = Program(build("samples.c", "-fcf-protection=branch"))
+    yield found
+    found.close()
+
+
+def test_the_first_instruction_behind_an_endbr_is_the_entry(marked):
+    with Module(Process(marked.pid)):
+        entry, behind = (Kprobe(symbol_name="work", offset=offset, pre_handler=first) for offset in (0, 4))
+        returning = Kretprobe(
+            symbol_name="work", offset=4, handler=ret_handler, entry_handler=entry_handler, data_size=8
+        )
+        register_kprobes([entry, behind])
+        assert entry.flags & behind.flags & KPROBE_FLAG_ON_FUNC_ENTRY
+        register_kretprobe(returning)
+        marked.ask(7)
+        assert lines() == ["first 7", "first 7", "work(0x7) = 26"]
+
+
+def test_a_probe_in_a_library_that_comes_and_goes(build):
+    library, program = build("inside.c", "-shared", "-fPIC"), build("latecomer.c")
+    with started(program, str(library), "wait") as running, Module(Process(running.pid)):
+        kp = Kprobe(symbol_name=f"{library}:inside")
+        register_kprobe(kp)
+        assert running.stdout
+        assert running.stdout.readline() == b"loaded\n"
+        assert not kp.flags & KPROBE_FLAG_GONE
+        running.stdin.write(b"\n")
+        running.stdin.flush()
+        seen = set()
+        while running.poll() is None and not {KPROBE_FLAG_GONE, 0} <= seen:
+            seen.add(kp.flags & KPROBE_FLAG_GONE)
+        assert seen == {0, KPROBE_FLAG_GONE}
+        running.wait(10)
+        assert kp.hits == 3000
 
 
 # The samples of the kernel.
