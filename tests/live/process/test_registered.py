@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from process_harness import started
 
 from kprobes import (
     KPROBE_FLAG_DISABLED,
@@ -520,22 +519,19 @@ def test_the_first_instruction_behind_an_endbr_is_the_entry(marked):
         assert lines() == ["first 7", "first 7", "work(0x7) = 26"]
 
 
-def test_a_probe_in_a_library_that_comes_and_goes(build):
-    library, program = build("inside.c", "-shared", "-fPIC"), build("latecomer.c")
-    with started(program, str(library), "wait") as running, Module(Process(running.pid)):
-        kp = Kprobe(symbol_name=f"{library}:inside")
-        register_kprobe(kp)
-        assert running.stdout
-        assert running.stdout.readline() == b"loaded\n"
-        assert not kp.flags & KPROBE_FLAG_GONE
-        running.stdin.write(b"\n")
-        running.stdin.flush()
-        seen = set()
-        while running.poll() is None and not {KPROBE_FLAG_GONE, 0} <= seen:
-            seen.add(kp.flags & KPROBE_FLAG_GONE)
-        assert seen == {0, KPROBE_FLAG_GONE}
-        running.wait(10)
-        assert kp.hits == 3000
+def test_a_probe_in_a_library_that_comes_and_goes(program, module, build):
+    library = build("inside.c", "-shared", "-fPIC")
+    kp = Kprobe(symbol_name=f"{library}:inside", pre_handler=first)
+    register_kprobe(kp)
+    assert (kp.addr, kp.flags & KPROBE_FLAG_GONE) == (0, 0)
+    for turn in (1, 2):
+        assert program.ask(f"l {library}") == "42"
+        assert (kp.hits, kp.flags & KPROBE_FLAG_GONE) == (turn, 0)
+        assert program.ask("u") == "0"
+        assert kp.flags & KPROBE_FLAG_GONE
+        with pytest.raises(RegistrationError, match="has gone"):
+            disable_kprobe(kp)
+    assert lines() == ["first 21", "first 21"]
 
 
 # The samples of the kernel.

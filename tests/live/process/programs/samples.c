@@ -1,8 +1,11 @@
-/* Asks a number a line, and gives work(number, 5) and the factorial of 4; `f` faults, `c` calls kernel_clone. */
+/* Answers lines: a number with work(number, 5) and the factorial of 4. `f` faults, `c` calls kernel_clone, `l PATH` loads
+   a library and calls its function `inside`, `u` unloads it. */
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct kernel_clone_args {
   unsigned long flags;
@@ -38,11 +41,18 @@ static void on_fault(int number) { siglongjmp(back, number); }
 
 int main(void) {
   struct kernel_clone_args args = {0x1200000, NULL, 0xabc000, 0x8000};
-  char line[64];
+  char line[4096];
+  void *library = NULL;
   signal(SIGSEGV, on_fault);
   while (fgets(line, sizeof line, stdin)) {
     if (line[0] == 'c')
       printf("%ld\n", kernel_clone(&args));
+    else if (line[0] == 'l') {
+      line[strcspn(line, "\n")] = 0;
+      library = dlopen(line + 2, RTLD_NOW);
+      printf("%ld\n", ((long (*)(long))dlsym(library, "inside"))(21));
+    } else if (line[0] == 'u')
+      printf("%d\n", dlclose(library));
     else if (line[0] != 'f')
       printf("%ld %ld\n", work(atol(line), 5), factorial(4));
     else if (sigsetjmp(back, 1))
