@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
+from kprobes.cli.definitions import counted, is_definition
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
@@ -19,6 +20,7 @@ from kprobes.cli.trace import in_process
 
 if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
+    from kprobes.model.probe import Probe
     from kprobes.session import ProbeStats, Session
 
 
@@ -33,7 +35,12 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Count until told to end."""
-    probes = probes_of(arguments.probes, None, user=in_process(arguments))
+    probes: list[Probe] = []
+    for text in arguments.probes:
+        if is_definition(text):
+            probes.append(counted(text))
+        else:
+            probes += probes_of([text], None, user=in_process(arguments))
 
     def make_job(session: Session, stream: TextIO) -> Job:
         from kprobes.render.counts import counts

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from kprobes.decorators import definition
 from kprobes.errors import UsageError
+from kprobes.frozen import replace
 from kprobes.model.fetched import HEAD
+from kprobes.model.probe import FetchHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +53,17 @@ def definition_of(text: str, arguments: Namespace) -> Probe:
                 hint="--filter 'ARGUMENT > 100' tests what a definition fetches; what it shows are its arguments",
             )
     return definition(text, filter=arguments.filter, strings=arguments.strings)
+
+
+def counted(text: str) -> Probe:
+    """Return the probe that *text* defines, whose hits are only counted.
+
+    Raises:
+        UsageError: it defines none.
+    """
+    probe = definition(text)
+    assert isinstance(probe.handler, FetchHandler)
+    return replace(probe, handler=replace(probe.handler, counts=True))
 
 
 def values_of(event: Event) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from kprobes.cli.parser import Namespace, Parser
+    from kprobes.cli.trace import LineTrace
     from kprobes.events.record import Event
     from kprobes.events.recording import Recorder
     from kprobes.model.setting import Setting
@@ -92,7 +93,11 @@ def probes_of(names: Mapping[str, object], path: str) -> list[Probe]:
     Raises:
         UsageError: there is none.
     """
-    probes = list(dict.fromkeys(value for value in names.values() if isinstance(value, Probe)))
+    found: dict[Probe, None] = {}
+    for value in names.values():
+        listed = value if isinstance(value, list | tuple) else (value,)
+        found |= dict.fromkeys(one for one in listed if isinstance(one, Probe))
+    probes = list(found)
     if not probes:
         raise UsageError(f"{path} defines no probe", hint='decorate a function: @kprobe("vfs_read"); see examples/')
     return probes
@@ -154,18 +159,23 @@ def load_script(path: str) -> dict[str, object]:
 def event_writer(session: Session | Replay, stream: TextIO, *, as_json: bool) -> Callable[[list[Event]], None]:
     """Return what writes events to *stream*: a table per kind of event, or one JSON object each."""
     if as_json:
+        from kprobes.cli.trace import JsonTrace
         from kprobes.events.value import with_names
         from kprobes.render.json_lines import JsonLines
 
-        lines = JsonLines(stream)
-        return lambda events: lines.write(
-            {"event": one.layout.name, "site": one.site, **with_names(one.fields, session.known)} for one in events
-        )
+        lines, defined = JsonLines(stream), JsonTrace(session, stream)  # type: ignore[arg-type]  # replays have no definitions
+
+        def row(one: Event) -> dict[str, object]:
+            if one.layout.definition:
+                return defined.row(one)
+            return {"event": one.layout.name, "site": one.site, **with_names(one.fields, session.known)}
+
+        return lambda events: lines.write(map(row, events))
     return EventTables(session, stream).write
 
 
 class EventTables:
-    """A table for each kind of event; `log` lines are written as they are."""
+    """A table for each kind of event, one for all definitions; `log` lines are written as they are."""
 
     def __init__(self, session: Session | Replay, stream: TextIO) -> None:
         from kprobes.render.table import Column, TraceTable
@@ -186,8 +196,10 @@ class EventTables:
                 Terminal.of(stream),
             )
             for layout in session.plan.events
-            if layout.fields and not layout.template and not layout.name.startswith(".")
+            if layout.fields and not layout.template and not layout.name.startswith(".") and not layout.definition
         }
+        self._session = session
+        self._defined: LineTrace | None = None
 
     def write(self, events: list[Event]) -> None:
         """Write *events* in order."""
@@ -195,12 +207,22 @@ class EventTables:
 
         for event in events:
             table = self._tables.get(event.layout.id)
-            if table is None:
+            if event.layout.definition:
+                self._lines().write([event])
+            elif table is None:
                 self._stream.write(f"{escape(event.text)}\n")
             else:
                 table.write([tuple(map(self._known, event)) if event.layout.id in self._named else tuple(event)])
         if events:
             self._stream.flush()
+
+    def _lines(self) -> LineTrace:
+        """Return what writes the events of definitions."""
+        if self._defined is None:
+            from kprobes.cli.trace import LineTrace
+
+            self._defined = LineTrace(self._session, self._stream)  # type: ignore[arg-type]  # replays have no definitions
+        return self._defined
 
 
 def _caller(show: Callable[[Event], object]) -> Callable[[list[Event]], None]:

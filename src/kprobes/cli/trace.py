@@ -113,9 +113,10 @@ class JsonTrace:
 
     def write(self, events: list[Event]) -> None:
         """Write *events*."""
-        self._lines.write([self._row(event) for event in events])
+        self._lines.write([self.row(event) for event in events])
 
-    def _row(self, event: Event) -> dict[str, object]:
+    def row(self, event: Event) -> dict[str, object]:
+        """Return *event* as an object."""
         fields = event.fields
         row: dict[str, object] = {"time_ns": fields.get("_time")}
         if "_time" in fields:

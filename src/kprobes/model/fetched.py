@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from kprobes.errors import UsageError
 from kprobes.frozen import replace
-from kprobes.model.definition import Comm, Text
 from kprobes.model.layout import RECORD_HEADER, EventLayout, pack_fields
 from kprobes.model.probe import LEAST_STRING
 
@@ -94,6 +93,8 @@ def field_names(argument: Argument) -> list[str]:
 
 def _string_size(argument: Argument, strings: int) -> int:
     """Return the room that a string of *argument* takes: less than *strings* where it is known to be short."""
+    from kprobes.model.definition import Comm, Text  # only here: events are shown without the tree
+
     if isinstance(argument.term, Comm):
         return COMM_SIZE
     return len(argument.term.value) + 1 if isinstance(argument.term, Text) else strings

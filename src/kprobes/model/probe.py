@@ -65,13 +65,14 @@ class FetchHandler:
     """A handler that a definition in the kernel's language stands for: its event, with what its arguments fetch.
 
     *text* is the definition as it was given, which is parsed only where a plan is made. *filter* is an event filter,
-    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`). *definition* is
-    what *text* means, once a planner knows the target.
+    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`). With
+    *counts* hits are only counted. *definition* is what *text* means, once a planner knows the target.
     """
 
     text: str
     filter: str = ""
     strings: int = 0
+    counts: bool = False
     definition: Definition | None = None
 
 

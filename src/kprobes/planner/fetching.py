@@ -51,7 +51,8 @@ class Definitions:
         if not isinstance(found, Definition):
             raise UsageError(f"{given.text!r} defines no probe", hint="write `p:NAME PLACE ARGUMENT...`")
         maxactive = probe.maxactive or (found.maxactive if given.text[1:2].isdigit() else 0)
-        return replace(probe, places=(_spelled(found),), handler=replace(given, definition=found), maxactive=maxactive)
+        handler = None if given.counts else replace(given, definition=found)
+        return replace(probe, places=(_spelled(found),), handler=handler, maxactive=maxactive)
 
     def compiled(self, probe: Probe, first_event_id: int, *, returns_tell: bool) -> Handler:
         """Return the handler of a *probe* that `placed` returned; see `Surroundings` for *returns_tell*.
