@@ -37,6 +37,7 @@ class RegisterTable:
     result: str
     instruction_pointer: str
     stack_pointer: str
+    frame_pointer: str
     flags: str
     stack_arguments_offset: int
     trap_length: int
@@ -68,6 +69,7 @@ X86_64 = RegisterTable(
     result=x86_64.RETURN,
     instruction_pointer=x86_64.INSTRUCTION_POINTER,
     stack_pointer=x86_64.STACK_POINTER,
+    frame_pointer=x86_64.FRAME_POINTER,
     flags=x86_64.FLAGS,
     stack_arguments_offset=x86_64.STACK_ARGUMENTS_OFFSET,
     trap_length=1,
@@ -95,6 +97,7 @@ I386 = RegisterTable(
     result="ax",
     instruction_pointer="ip",
     stack_pointer="sp",
+    frame_pointer="bp",
     flags="flags",
     stack_arguments_offset=4,
     trap_length=1,
@@ -120,6 +123,7 @@ AARCH64 = RegisterTable(
     result="x0",
     instruction_pointer="pc",
     stack_pointer="sp",
+    frame_pointer="x29",
     flags="pstate",
     stack_arguments_offset=0,
     trap_length=0,

@@ -7,7 +7,7 @@ examples:
   kprobes vm --keep &                 no shell: stays up until it is ended (Ctrl-C, kill)
   kprobes vm --copy ./prog -- ./prog
   kprobes vm --arch arm64 -- uname -m
-Kernels by name: 5.10, 6.1, 6.12, 7.2, for arm64 6.1 and 6.12; or the path of a bzImage. The first start of a kernel
+Kernels by name: 5.10, 6.1, 6.12, 7.2, for arm64 6.1, 6.12, 7.2; or the path of a bzImage. The first start of a kernel
 downloads and boots it; later ones resume from there in under a second.
 """
 

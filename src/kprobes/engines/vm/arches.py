@@ -54,7 +54,7 @@ AARCH64 = GuestArch(
     machine="virt,gic-version=3",
     cpu="cortex-a72",
     words="console=ttyAMA0",
-    versions=("6.1", "6.12"),
+    versions=("6.1", "6.12", "7.2"),
 )
 
 ARCHES = {arch.name: arch for arch in (X86_64, AARCH64)}

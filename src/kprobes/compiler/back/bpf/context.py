@@ -11,7 +11,8 @@ A call's entry and exit are matched by its *frame*, a number that no other call 
   not multiply one.
 - Kernel registers: `sp` at the entry. At the return it has been popped once where a call pushes the return address,
   hence the 8 on x86-64: seen so with kprobes on 5.10, 6.1, 6.12 and 7.2, and with kprobe.multi on 6.12 and 7.2. On
-  arm64 nothing is pushed: seen so with kprobes on 6.1 and 6.12.
+  arm64 nothing is pushed: seen so with kprobes on 6.1, 6.12 and 7.2; with kprobe.multi the caller's frame pointer
+  tells a call (7.2).
 - User registers: the same, mixed with the thread's id, since two processes can have the same stack addresses. `sp`
   has 47 bits and an id has 22: the five bits in which they overlap are the highest of `sp`, which hardly differ
   between stacks.
@@ -37,7 +38,7 @@ from kprobes.compiler.back.bpf.target import (
 )
 from kprobes.compiler.ir.nodes import U64, IntType
 from kprobes.errors import InternalError
-from kprobes.model.plan import RETURN_WAYS, Way
+from kprobes.model.plan import MULTI_WAYS, RETURN_WAYS, Way
 
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
@@ -179,7 +180,9 @@ def frame(part: BpfPart, base: str) -> str:
         number = text.let(f"sub i64 {own}, ptrtoint (ptr {base} to i64)")
     else:
         table = registers(part.handler.arch)
-        number = register(part, table.stack_pointer)
+        # ftrace on arm64 tells the stack pointer at the entry only; a frame's address is as good there
+        by_frame = bool(table.link) and part.way in MULTI_WAYS
+        number = register(part, table.frame_pointer if by_frame else table.stack_pointer)
         if part.way in RETURN_WAYS and table.stack_arguments_offset:
             number = text.let(f"add i64 {number}, -{table.stack_arguments_offset}")
     if kind == "user":
