@@ -62,6 +62,22 @@ def _glob(pattern: str, text: str) -> bool:
             at, here = star, resume
 
 
+def elements_of(pattern: str) -> tuple[bytes, ...]:
+    """Return the elements of *pattern*: the characters (Latin-1, without NUL) that each accepts, ascending; an empty
+    one is a star."""
+    found = []
+    at = 0
+    while at < len(pattern):
+        if pattern[at] == "*":
+            found.append(b"")
+            at += 1
+            continue
+        accepted = bytes(code for code in range(1, 256) if _element(pattern, at, chr(code))[0])
+        found.append(accepted)
+        at = _element(pattern, at, "x")[1]
+    return tuple(found)
+
+
 def _element(pattern: str, at: int, char: str) -> tuple[bool, int]:
     """Return whether *char* matches the element of *pattern* at *at*, and where the next one begins."""
     head = pattern[at]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.back.arithmetic import opaque
+from kprobes.compiler.back.arithmetic import opaque, unknown
 from kprobes.compiler.back.fields import put_text
 from kprobes.compiler.back.memory import alignment, copy, pieces, zero
 from kprobes.compiler.back.rooms import bounded, number_of
@@ -16,7 +16,7 @@ from kprobes.compiler.back.rooms import bounded, number_of
 if TYPE_CHECKING:
     from kprobes.compiler.back.part import Part
     from kprobes.compiler.back.text import FunctionText
-    from kprobes.compiler.ir.nodes import CompareText, CompareTexts, CopyText, CutText, FindText, TextLength
+    from kprobes.compiler.ir.nodes import CompareText, CompareTexts, CopyText, CutText, FindText, MatchText, TextLength
 
 
 def const_text(text: FunctionText, content: bytes, to: tuple[str, int], size: int) -> None:
@@ -112,6 +112,70 @@ def find_text(part: Part, node: FindText) -> None:
     text.branch(text.let(f"or i1 {over}, {ended}"), end, loop)
     text.start(end)
     part.bind(node.to, text.phi("i1", ways))
+
+
+def match_text(part: Part, node: MatchText) -> None:
+    """Follow all ways of matching at once, as the bits of a number: bit n is set while the first n elements have
+    matched. A star lets its bit stay."""
+    text, pointer = part.text, part.buffer(node.slot)
+    wanted, stays, count = _ways(node.elements)
+    before, loop, end = text.block, text.label("byte"), text.label("matched")
+    following, behind, again = f"%next.{loop}", f"%behind.{loop}", text.label("again")
+    text.start(loop)
+    at = text.phi("i64", [("0", before), (following, again)])
+    ways = text.phi("i64", [("1", before), (behind, again)])
+    byte = text.let(f"load volatile i8, ptr {text.offset(pointer, at)}, align 1")
+    text.branch(text.let(f"icmp eq i8 {byte}, 0"), end, again)
+    text.start(again)
+    letter = text.let(f"zext i8 {byte} to i64")
+    taken = "0"
+    for accepted, places in wanted.items():
+        is_one = _is_one_of(text, letter, accepted)
+        mask = text.let(f"and i64 {text.let(f'sub i64 0, {is_one}')}, {places}")
+        taken = text.let(f"or i64 {taken}, {mask}")
+    stepped = text.let(f"shl i64 {text.let(f'and i64 {ways}, {taken}')}, 1")
+    text.do(f"{behind} = or i64 {stepped}, {text.let(f'and i64 {ways}, {stays}')}")
+    text.do(f"{following} = add i64 {at}, 1")
+    text.branch(text.let(f"icmp ugt i64 {following}, {node.slot.size - 1}"), end, loop)
+    text.start(end)
+    last = text.phi("i64", [(ways, loop), (behind, again)])
+    part.bind(node.to, text.let(f"icmp ne i64 {text.let(f'and i64 {last}, {1 << count}')}, 0"))
+
+
+def _ways(elements: tuple[bytes, ...]) -> tuple[dict[bytes, int], int, int]:
+    """Return by accepted bytes the bits of the elements that accept them, the bits that stay, and how many elements
+    there are without the stars."""
+    wanted: dict[bytes, int] = {}
+    stays = count = 0
+    for element in elements:
+        if element:
+            wanted[element] = wanted.get(element, 0) | 1 << count
+            count += 1
+        else:
+            stays |= 1 << count
+    return wanted, stays, count
+
+
+def _is_one_of(text: FunctionText, letter: str, accepted: bytes) -> str:
+    """Return 1 if *letter* is one of the bytes *accepted*, else 0, as i64 and without a branch in it."""
+    found = "0"
+    for low, high in _spans(accepted):
+        distance = unknown(text, text.let(f"sub i64 {letter}, {low}"))
+        inside = text.let(f"lshr i64 {text.let(f'sub i64 {distance}, {high - low + 1}')}, 63")
+        below = text.let(f"lshr i64 {distance}, 63")
+        found = text.let(f"or i64 {found}, {text.let(f'xor i64 {inside}, {below}')}")
+    return found
+
+
+def _spans(accepted: bytes) -> list[tuple[int, int]]:
+    """Return *accepted*, which ascends, as spans (from, to)."""
+    spans: list[tuple[int, int]] = []
+    for byte in accepted:
+        if spans and spans[-1][1] == byte - 1:
+            spans[-1] = (spans[-1][0], byte)
+        else:
+            spans.append((byte, byte))
+    return spans
 
 
 # More bytes than this from an odd distance are copied by the machine's own means, not one by one.

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.ir.nodes import BOOL, CompareText, FindText, IntType, Place, Slot, Value
+from kprobes.compiler.ir.nodes import BOOL, CompareText, FindText, IntType, MatchText, Place, Slot, Value
+from kprobes.compiler.ir.rules import MOST_ELEMENTS
 from kprobes.errors import UnsupportedError
 from kprobes.grammar.filter import Both, Comparison, Either, Not
-from kprobes.grammar.glob import plain_parts
+from kprobes.grammar.glob import elements_of, plain_parts
 
 if TYPE_CHECKING:
     from kprobes.compiler.front.build import Builder, OpenBlock
@@ -98,10 +99,7 @@ def _compared_text(build: Builder, one: Comparison, operand: Operand) -> Value:
 def _matched(build: Builder, slot: Slot, pattern: str) -> Value:
     parts = plain_parts(pattern)
     if parts is None:
-        raise UnsupportedError(
-            f"the pattern {pattern!r} can't be compiled: of `*` it may have one at its begin and one at its end",
-            hint="join several by &&, or let the kernel filter: --engine tracefs",
-        )
+        return _matched_by_elements(build, slot, pattern)
     front, body, end = parts
     text = body.encode("latin-1", "replace")
     if not front and not end:
@@ -115,6 +113,18 @@ def _matched(build: Builder, slot: Slot, pattern: str) -> Value:
         build.add(FindText(_HERE, to, slot, text, at_end=not end))
     else:
         build.add(CompareText(_HERE, to, slot, text, prefix=True))
+    return to
+
+
+def _matched_by_elements(build: Builder, slot: Slot, pattern: str) -> Value:
+    elements = elements_of(pattern)
+    if sum(map(bool, elements)) > MOST_ELEMENTS:
+        raise UnsupportedError(
+            f"the pattern {pattern!r} has more than {MOST_ELEMENTS} characters",
+            hint="compare with less, or let the kernel filter: --engine tracefs",
+        )
+    to = build.value(BOOL)
+    build.add(MatchText(_HERE, to, slot, elements))
     return to
 
 

@@ -22,6 +22,7 @@ from kprobes.compiler.ir.nodes import (
     Function,
     Jump,
     MapRead,
+    MatchText,
     Node,
     ReadContext,
     ReadSlot,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Nodes without any effect but their result. `div` and `mod` are none: they can raise the fault flag.
-_DROPPABLE = (Const, Convert, ReadSlot, ReadContext, Compare, CompareText, CompareTexts, FindText, TextLength)
+_DROPPABLE = (
+    Const, Convert, ReadSlot, ReadContext, Compare, CompareText, CompareTexts, FindText, MatchText, TextLength,
+)  # fmt: skip
 # Nodes that only fill a buffer, and can't fail.
 _FILLING = (BuiltinText, ConstText, CopyText, CutText, FormatText)
 # Nodes that don't touch the world outside the hit.

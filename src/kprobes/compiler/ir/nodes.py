@@ -58,6 +58,7 @@ from kprobes.compiler.ir.texts import (
     CutText,
     FindText,
     FormatText,
+    MatchText,
     Piece,
     ReadBytes,
     ReadText,
@@ -123,6 +124,7 @@ __all__ = [
     "MapRead",
     "MapSample",
     "MapWrite",
+    "MatchText",
     "Node",
     "Operand",
     "Piece",
@@ -164,6 +166,7 @@ Node = (
     | CompareText
     | CompareTexts
     | FindText
+    | MatchText
     | TextLength
     | CutText
     | FormatText

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kprobes.model.layout import EventLayout, Field, MapLayout
 
 BUILTINS = frozenset(row.name for row in TABLE if row.world)
+MOST_ELEMENTS = 62
 TEXT_BUILTINS = frozenset({"comm"})
 
 
@@ -150,6 +151,13 @@ def _find_text(check: Checker, node: ir.FindText) -> None:
     check.require(node.to.type == ir.BOOL, "the result is no bool")
     check.require(0 < len(node.text) < check.buffer(node.slot).size, "the text is empty or too long")
     check.require(b"\0" not in node.text, "a NUL in the text")
+
+
+def _match_text(check: Checker, node: ir.MatchText) -> None:
+    check.require(node.to.type == ir.BOOL, "the result is no bool")
+    check.buffer(node.slot)
+    check.require(sum(map(bool, node.elements)) <= MOST_ELEMENTS, "too many elements")
+    check.require(not any(b"\0" in one for one in node.elements), "a NUL in an element")
 
 
 def _text_length(check: Checker, node: ir.TextLength) -> None:
@@ -335,6 +343,7 @@ RULES: dict[type, Callable[..., None]] = {
     ir.CompareText: _compare_text,
     ir.CompareTexts: _compare_texts,
     ir.FindText: _find_text,
+    ir.MatchText: _match_text,
     ir.TextLength: _text_length,
     ir.CutText: _cut_text,
     ir.FormatText: _format_text,

@@ -103,6 +103,17 @@ class FindText:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchText:
+    """`to` (bool) = the string in *slot* matches *elements*: each stands for one of its bytes, an empty one for any
+    number of any bytes. There are at most 62 that aren't empty."""
+
+    place: Place
+    to: Value
+    slot: Slot
+    elements: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TextLength:
     """`to` (i64) = the bytes of the string in *slot*, without the NUL."""
 

@@ -43,7 +43,15 @@ from kprobes.compiler.back.object import StackError, TooMuchError, read_programs
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.rooms import rooms
 from kprobes.compiler.back.text import ModuleText, literal
-from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
+from kprobes.compiler.back.texts import (
+    compare_text,
+    compare_texts,
+    copy_text,
+    cut_text,
+    find_text,
+    match_text,
+    text_length,
+)
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.errors import InternalError
@@ -194,6 +202,7 @@ _LOWERINGS: Lowerings = {
     ir.CompareText: compare_text,
     ir.CompareTexts: compare_texts,
     ir.FindText: find_text,
+    ir.MatchText: match_text,
     ir.TextLength: text_length,
     ir.CutText: cut_text,
     ir.FormatText: format_text,

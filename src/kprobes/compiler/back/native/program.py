@@ -33,7 +33,15 @@ from kprobes.compiler.back.native.world import builtin, read_context, write_cont
 from kprobes.compiler.back.plain import Lowerings, is_unsaved_entry, lower_blocks
 from kprobes.compiler.back.rooms import rooms
 from kprobes.compiler.back.text import ModuleText
-from kprobes.compiler.back.texts import compare_text, compare_texts, copy_text, cut_text, find_text, text_length
+from kprobes.compiler.back.texts import (
+    compare_text,
+    compare_texts,
+    copy_text,
+    cut_text,
+    find_text,
+    match_text,
+    text_length,
+)
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.model.plan import NativeProgram
@@ -144,6 +152,7 @@ _LOWERINGS: Lowerings = {
     ir.CompareText: compare_text,
     ir.CompareTexts: compare_texts,
     ir.FindText: find_text,
+    ir.MatchText: match_text,
     ir.TextLength: text_length,
     ir.CutText: cut_text,
     ir.FormatText: format_text,

@@ -80,6 +80,25 @@ def _find_text(run: Run, node: ir.FindText) -> None:
     run.set(node.to, text.endswith(node.text) if node.at_end else node.text in text)
 
 
+def _match_text(run: Run, node: ir.MatchText) -> None:
+    reached = _behind_stars(node.elements, {0})
+    for byte in _string(run, node.slot):
+        reached = {at for at in reached if at < len(node.elements) and not node.elements[at]} | {
+            at + 1 for at in reached if at < len(node.elements) and byte in node.elements[at]
+        }
+        reached = _behind_stars(node.elements, reached)
+    run.set(node.to, len(node.elements) in reached)
+
+
+def _behind_stars(elements: tuple[bytes, ...], reached: set[int]) -> set[int]:
+    """Return *reached*, and what lies behind the stars there."""
+    found = set(reached)
+    for at, element in enumerate(elements):
+        if at in found and not element:
+            found.add(at + 1)
+    return found
+
+
 def _text_length(run: Run, node: ir.TextLength) -> None:
     run.set(node.to, len(_string(run, node.slot)))
 
@@ -123,6 +142,7 @@ NODES: dict[type, Callable[..., None]] = {
     ir.CompareText: _compare_text,
     ir.CompareTexts: _compare_texts,
     ir.FindText: _find_text,
+    ir.MatchText: _match_text,
     ir.TextLength: _text_length,
     ir.CutText: _cut_text,
     ir.FormatText: _format_text,
