@@ -99,6 +99,11 @@ def _decorator(
         raise UsageError(f"@{kind} needs the places to probe", hint=f'write @{kind}("name") with one or more names')
 
     def decorate(function: Callable[..., object]) -> Probe:
+        from kprobes.model.probe import BUNDLED, HandlerSource
+
+        names = getattr(function, "__globals__", {})
+        if BUNDLED in names:  # the script of a bundle: its handlers are compiled already
+            return Probe(kind, places, HandlerSource(function.__name__, ""), maxactive, way, unsafe, on_fault)
         from kprobes.compiler.front.source import source_of
 
         return Probe(kind, places, source_of(function), maxactive, way, unsafe, on_fault)

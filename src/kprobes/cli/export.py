@@ -1,11 +1,17 @@
-"""Probes that leave kprobes: as a kernel module in C, or as a compiled bundle.
+"""Probes that leave kprobes: as a kernel module in C, or as a compiled bundle that runs where there is no compiler.
 
 examples:
   kprobes export module 'p:opened do_sys_openat2 dfd=%di filename=+0(%si):string' -o opened
   kprobes export module examples/vfslatency.py -o latency
   kprobes export module --vm=6.12 --build examples/vfslatency.py -o latency     built for a kernel in a box
+  kprobes export bundle examples/vfslatency.py --for 6.12 --for 6.1 -o latency.kpb
+  kprobes run latency.kpb --vm=6.1
+  kprobes export bundle examples/gethostlatency.py -o hosts.kpb -- getent hosts localhost
+  kprobes run hosts.kpb -- getent hosts example.org
 A module is readable C with a Makefile and a README: `make -C latency`, insmod, dmesg, rmmod. It is made of definitions
 in the kernel's own language, and of scripts, whose handlers are translated to C; what can't be is refused.
+A bundle holds the compiled handlers of a script (or of probes) for the kernels named by --for, or for the files of a
+process, and the script, which runs as Python where the bundle does: run only bundles that you trust.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from kprobes.cli.options import pid_number
 from kprobes.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +30,9 @@ DEFINITION = re.compile(r"[pr][0-9]*(:\S+)?\s+\S")
 
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
-    parser.add_argument("what", choices=("module",), metavar="module", help="what is to be written")
+    parser.add_argument("what", choices=("module", "bundle"), metavar="module|bundle", help="what is to be written")
     parser.add_argument("items", nargs="+", metavar="SCRIPT|DEFINITION", help="a probe script, or a definition")
-    parser.add_argument("-o", "--output", metavar="DIR", help="where it is written")
+    parser.add_argument("-o", "--output", metavar="PATH", help="where it is written: a directory, or the bundle's file")
     parser.add_argument("--vm", metavar="KERNEL", help="for a kernel in a box: its types, and with --build its headers")
     parser.add_argument("--kernel", metavar="KERNEL", help="the same as --vm=KERNEL")
     parser.add_argument(
@@ -38,12 +45,24 @@ def add_arguments(parser: Parser) -> None:
         "--include", action="append", default=[], metavar="HEADER", help="include it, too: linux/blk-mq.h"
     )
     group.add_argument("--build", action="store_true", help="build it at once")
+    group = parser.add_argument_group("bundle", "default: for this machine's kernel")
+    group.add_argument(
+        "--for", dest="targets", action="append", default=[], metavar="KERNEL",
+        help="for a kernel in a box, or `here`: this machine's; may be given several times",
+    )  # fmt: skip
+    group.add_argument("-p", "--pid", type=pid_number, metavar="PID", help="for the files of a running process")
 
 
 def run(arguments: Namespace) -> int:
     """Write what was asked for."""
     if not arguments.output:
         raise UsageError("-o says where it is written", hint=f"kprobes export {arguments.what} ... -o NAME")
+    if arguments.what == "bundle":
+        from kprobes.cli.export_bundle import export_bundle
+
+        return export_bundle(arguments)
+    if arguments.command or arguments.pid is not None:
+        raise UsageError("a module probes the kernel", hint="leave -p and -- out")
     from kprobes.cli.export_module import export_module
 
     return export_module(arguments)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from kprobes.cli.parser import Namespace
     from kprobes.cli.workload import Workload
+    from kprobes.engines.port import Engine
     from kprobes.events.record import Event
     from kprobes.events.recording import Recorder
     from kprobes.model.probe import Probe
+    from kprobes.model.within import Within
 else:
     import _signal as signal  # what `signal` wraps in enums, without the 4 ms that these take
 
@@ -66,9 +68,10 @@ def follow(
     probes: Sequence[Probe],
     make_job: Callable[[Session, TextIO], Job],
     recorder: Recorder | None = None,
+    attach: Callable[[Engine, Within], Session] | None = None,
 ) -> int:
     """Carry *probes* out as the options say; return the exit code: the workload's, or 1 where `--strict` found a
-    miss. What the handlers see goes to *recorder*."""
+    miss. What the handlers see goes to *recorder*. *attach* puts probes in place that are compiled already."""
     limits = limits_of(arguments)
     if arguments.engine == "tracefs":
         probes = [replace(probe, way=probe.way or Way.TRACEFS) for probe in probes]
@@ -78,7 +81,10 @@ def follow(
         try:
             only_files = all(probe.kind in ("uprobe", "uretprobe") for probe in probes)
             workload = start_workload(engine, arguments, native=native, only_files=only_files)
-            session = attach_to(engine, *probes, within=workload.within, recorder=recorder)
+            if attach is not None:
+                session = attach(engine, workload.within)
+            else:
+                session = attach_to(engine, *probes, within=workload.within, recorder=recorder)
         except BaseException:
             engine.close()
             raise

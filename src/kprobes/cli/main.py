@@ -36,7 +36,7 @@ COMMANDS = {
     "info": ("info", "prototype of a function, and whether and how it can be probed"),
     "check": ("check", "the kernel's verdict on probe definitions, offline"),
     "events": ("events", "the kernel's own probe events in tracefs: list, add, remove, enable"),
-    "export": ("export", "a kernel module in C, from definitions and scripts"),
+    "export": ("export", "a kernel module in C, or a compiled bundle"),
     "explain": ("explain", "what arming a probe at a place does, step by step"),
     "vm": ("vm", "the kernel in a box: boot one and keep it up"),
     "detach": ("detach", "take away what a killed controller left in a process"),

@@ -4,6 +4,7 @@ examples:
   kprobes run examples/opensnoop.py
   kprobes run --vm examples/vfslatency.py --duration 5
   kprobes run --vm=6.1 examples/slower.py --set limit_us=500 --format json
+  kprobes run reads.kpb --duration 5           a bundle, see `kprobes export --help`
 
 Each probe that the file defines is attached. Events are shown as they come, or given to the file's own
 `show(event)`. At the
@@ -13,6 +14,7 @@ end its maps are shown, or `report(session)` is called.
 from __future__ import annotations
 
 import sys
+from types import MappingProxyType
 
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options, positive
@@ -42,7 +44,7 @@ MODULE_NAME = "__kprobes__"
 
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
-    parser.add_argument("file", metavar="FILE.py", help="the script")
+    parser.add_argument("file", metavar="FILE", help="the script, or a bundle of one")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="give a setting of the script a value"
     )
@@ -59,6 +61,12 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Run the script."""
+    from kprobes.export.bundlefile import is_bundle
+
+    if is_bundle(arguments.file):
+        from kprobes.cli.run_bundle import run_bundle
+
+        return run_bundle(arguments)
     names = load_script(arguments.file)
     probes = probes_of(names, arguments.file)
     if arguments.settings:
@@ -146,7 +154,16 @@ def load_script(path: str) -> dict[str, object]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read {path!r}: {error}", hint="name a Python file with probes in it") from error
     linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
-    names: dict[str, object] = {"__name__": MODULE_NAME, "__file__": path}
+    return run_script(text, path)
+
+
+def run_script(text: str, path: str, given: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
+    """Execute *text*, which is called *path*, as `load_script` does, with *given* among its names; return them.
+
+    Raises:
+        KprobesError: it fails; the message says where.
+    """
+    names: dict[str, object] = {"__name__": MODULE_NAME, "__file__": path, **given}
     try:
         exec(compile(text, path, "exec"), names)  # noqa: S102 - running the user's file is what this command is for
     except KprobesError:

@@ -19,6 +19,8 @@ RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})
 KINDS = ENTRY_KINDS | RETURN_KINDS
 # How large the room for a string of a definition may be chosen.
 LEAST_STRING, MOST_STRING = 16, 4096
+# What the script of a bundle sees among its names.
+BUNDLED = "__kprobes_bundle__"
 NO_NAMES: Mapping[str, object] = MappingProxyType({})
 
 
