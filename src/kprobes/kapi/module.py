@@ -15,13 +15,14 @@ from contextvars import ContextVar
 from threading import RLock
 
 from kprobes.engines.targets import Kernel
-from kprobes.errors import RegistrationError
+from kprobes.errors import HandlerWarning, RegistrationError
 from kprobes.frozen import dataclass
 from kprobes.kapi.handlers import probes_of
 from kprobes.kapi.objects import KPROBE_FLAG_DISABLED, KPROBE_FLAG_GONE
 from kprobes.kapi.placing import InKernel, InProcess
 from kprobes.kapi.refusal import told_as_errno
 from kprobes.kapi.registration import Registration
+from kprobes.session import warn_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from kprobes.engines.targets import Target
     from kprobes.events.record import Event
     from kprobes.kapi.objects import Registrable
+    from kprobes.model.caution import Caution
     from kprobes.session import ProbeStats, Session
 
 # Messages that are kept until they are read; the oldest go first and are counted.
@@ -68,6 +70,7 @@ class Module:
         self._lock = RLock()  # one thread may read while another one registers
         self._messages: deque[Message] = deque()
         self._registered: list[Registration] = []
+        self._warned: set[Caution] = set()
         self._enabled = True
         self._closed = False
         self._token: Token[Module | None] | None = None
@@ -119,6 +122,17 @@ class Module:
         for one in ones:
             one.thing.kp.registration = one
         self._registered += ones
+        self._warn(things)
+
+    def _warn(self, things: tuple[Registrable, ...]) -> None:
+        """Tell once of what is probably not meant in handlers; where Python makes an error of it, nothing stays."""
+        found = [one for session in self.sessions for one in session.warnings if one not in self._warned]
+        self._warned.update(found)
+        try:
+            warn_of(dict.fromkeys(found))
+        except HandlerWarning:
+            self.unregister(*things)
+            raise
 
     def _registration(self, thing: Registrable) -> Registration:
         setting = self._placing.places.setting(thing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kprobes.arch.registers import X86_64
 from kprobes.arch.x86_64.decode import Flow, decode
 from kprobes.errors import RegistrationError, SymbolNotFoundError
 from kprobes.kapi.handlers import Setting, wants_next
@@ -51,12 +52,22 @@ class KernelPlaces:
         if isinstance(thing, Kretprobe):
             if thing.kp.offset and self.is_entry(place):
                 place = place.rpartition("+")[0]
-            # Before 5.16 the register still holds the address of the kernel's own trampoline at the return.
-            return Setting(place, native=False, returns_to="ip" if self._facts.features.attach_cookie else "none")
+            return Setting(place, native=False, returns_to=self._returns_to())
         if not wants_next(thing):
             return Setting(place, native=False)
+        if self._facts.features.machine != X86_64.name:
+            what = (
+                f"no post_handler can run behind {place}: instructions of {self._facts.features.machine} are not known"
+            )
+            raise RegistrationError(what, "EOPNOTSUPP", hint="probe the next instruction by a Kprobe of its own")
         item, end = self._instruction(place)
         return self._with_next(place, item, end)
+
+    def _returns_to(self) -> str:
+        """Return the register that has the return address at a return. Before 5.16, and on other architectures than
+        x86-64, it isn't told: the kernel's own trampoline stands there."""
+        told = self._facts.features.attach_cookie and self._facts.features.machine == X86_64.name
+        return X86_64.instruction_pointer if told else "none"
 
     def is_entry(self, place: str) -> bool:
         """Tell whether *place* is where a function is entered: its first instruction, or what follows an ENDBR64."""

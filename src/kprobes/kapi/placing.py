@@ -1,12 +1,14 @@
 """How registered probes are carried out: in a kernel a session each, in a process one session for all of them.
 
-A process has one plan at a time. Where probes come to it, or one goes that shares its jump with another, all are taken
-away for some milliseconds and put there again; what was counted is kept.
+A process has one plan at a time. Where probes come to it, all are taken away for some milliseconds and put there again;
+what was counted is kept.
 """
 
 from __future__ import annotations
 
-from kprobes.errors import RegistrationError, TargetError, UnsupportedError
+from contextlib import nullcontext, suppress
+
+from kprobes.errors import RegistrationError, TargetError
 from kprobes.frozen import replace
 from kprobes.kapi.objects import Kretprobe
 from kprobes.kapi.places import KernelPlaces, ProcessPlaces
@@ -208,14 +210,8 @@ class InProcess:
         going = list(ones)
         for one in going:
             one.is_disabled = True
-        try:
+        with suppress(TargetError) if not getattr(self._engine, "is_alive", True) else nullcontext():
             self.set_running(going)
-        except RegistrationError:  # what maps hold is lost then: they can't stay
-            self._end()
-            self._begin()
-        except TargetError:
-            if getattr(self._engine, "is_alive", False):
-                raise
         for one in going:
             if one.is_in_place and self._session is not None:
                 one.note(self._counted(self._session, one))
@@ -228,14 +224,10 @@ class InProcess:
         """Have each of *ones* run, or rest, as it wants to."""
         changing = [one for one in ones if one in self._ones]
         there = [one for one in changing if one.is_in_place]
-        try:
-            for wanted in (False, True):
-                probes = [probe for one in there if one.wants_to_run == wanted for probe in one.probes]
-                if probes and self._session is not None:
-                    (self._session.enable if wanted else self._session.disable)(*probes)
-        except UnsupportedError:  # they share a jump with others
-            self._renew(self._ones)
-            return
+        for wanted in (False, True):
+            probes = [probe for one in there if one.wants_to_run == wanted for probe in one.probes]
+            if probes and self._session is not None:
+                (self._session.enable if wanted else self._session.disable)(*probes)
         if any(one.wants_to_run and not one.is_in_place for one in changing):
             self._renew(self._ones)
 

@@ -38,7 +38,8 @@ _NAMES: tuple[tuple[type[KprobesError], str], ...] = (
     (TargetError, "ESRCH"),
     (SyscallError, "EIO"),
 )
-_OTHER_NAMES = {"ENOTSUP": "EOPNOTSUPP"}  # two names of one number
+# One number has two names, and one of the kernel's own (ENOTSUPP) means the same as another.
+_NUMBERS = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "EOPNOTSUPP"}
 _HINTS = {
     "ENOENT": "the kernel's names stand in /proc/kallsyms, a program's in `kprobes list -p PID`",
     "EINVAL": "`kprobes explain` says what a probe can do there",
@@ -66,7 +67,6 @@ def told_as_errno(doing: str) -> Iterator[None]:
 def name_of(error: KprobesError) -> str:
     """Return the name of the errno that *error* is to the kernel's own interface; empty for a mistake in a handler."""
     number = error.number if isinstance(error, UnprobeableError) else getattr(error, "errno", None)
-    if isinstance(number, int) and number in errno.errorcode:
-        name = errno.errorcode[number]
-        return _OTHER_NAMES.get(name, name)
+    if number in _NUMBERS:
+        return _NUMBERS[number]
     return next((name for kind, name in _NAMES if isinstance(error, kind)), "")

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kprobes.errors import UnsupportedError, UsageError
+from kprobes.frozen import replace
 from kprobes.grammar.events import parse
 from kprobes.grammar.filter import fields_of, parse_filter
 from kprobes.model.ctype import Array, Enum, Float, Int, Struct, Void
@@ -131,7 +132,7 @@ class _Builder:
             event = len(self._events)
             self._events.append(kernels_layout(event_layout(definition, event, strings), strings))
         self._traced.append(TraceEvent(len(self._sites), definition.text, event, private, condition))
-        self._sites.append(site)
+        self._sites.append(replace(site, probe=len(self._probes)))
 
     def plan(self) -> Plan:
         """Return the plan."""

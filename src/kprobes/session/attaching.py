@@ -20,11 +20,12 @@ from kprobes.session.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kprobes.engines.port import Attached, Engine
     from kprobes.engines.targets import Target
     from kprobes.events.recording import Recorder
+    from kprobes.model.caution import Caution
     from kprobes.model.plan import Plan
     from kprobes.model.probe import Probe
     from kprobes.symbols.frames import KernelFrames, UserFrames
@@ -60,7 +61,11 @@ def attach(
         engine.close()
         raise
     if warnings and session.warnings:
-        _warn(session)
+        try:
+            warn_of(session.warnings)
+        except HandlerWarning:
+            session.close()
+            raise
     return session
 
 
@@ -70,16 +75,12 @@ def _defined(text: str, condition: str) -> Probe:
     return definition(text, filter=condition)
 
 
-def _warn(session: Session) -> None:
-    """Hand the warnings to Python's machinery, which may be told to raise them."""
+def warn_of(cautions: Iterable[Caution]) -> None:
+    """Hand warnings to Python's machinery, which may be told to raise them as `HandlerWarning`s."""
     from warnings import warn_explicit
 
-    try:
-        for one in session.warnings:
-            warn_explicit(str(one), HandlerWarning, one.file, one.line)
-    except HandlerWarning:
-        session.close()
-        raise
+    for one in cautions:
+        warn_explicit(str(one), HandlerWarning, one.file, one.line)
 
 
 def within_of(engine: Engine) -> Within:

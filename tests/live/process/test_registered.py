@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kprobes import (
     KPROBE_FLAG_ON_FUNC_ENTRY,
     KPROBE_FLAG_OPTIMIZED,
     Count,
+    HandlerWarning,
     Jprobe,
     Kprobe,
     Kretprobe,
@@ -352,6 +354,37 @@ def goes_on_behind(p, regs):
         regs.ip = p.addr + 3
         return 1
     return 0
+
+
+def has_a_mistake(p, regs):
+    forgotten = regs.di  # noqa: F841 - the mistake
+    return 0
+
+
+def test_what_is_probably_not_meant_is_told_once(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=has_a_mistake)
+    with pytest.warns(HandlerWarning, match="forgotten is assigned and never used") as told:
+        register_kprobe(kp)
+    module.register(Kprobe(symbol_name="load"))
+    assert [Path(one.filename).name for one in told] == ["test_registered.py"]
+    with warnings.catch_warnings(), Module(Process(program.pid)) as strict:
+        warnings.simplefilter("error")
+        module.close()
+        with pytest.raises(HandlerWarning):
+            strict.register(Kprobe(symbol_name="work", pre_handler=has_a_mistake))
+        assert strict.sessions == []
+
+
+def test_a_process_that_ends_meanwhile(build):
+    program = Program(build("samples.c"))
+    with Module(Process(program.pid)) as module:
+        probes = [Kprobe(symbol_name="work", pre_handler=first), Kretprobe(symbol_name="work")]
+        module.register(*probes)
+        program.ask(7)
+        program.close()
+        assert list(module.kmsg(10)) == ["first 7"]
+        unregister_kprobe(probes[0])
+    assert probes[1].kp.registration is None
 
 
 # Several at one place.

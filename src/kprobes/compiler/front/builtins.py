@@ -347,11 +347,12 @@ def _picked(
     return Number(chosen.value, chosen.kind, low, high, chosen.store)
 
 
-def _register(name: str, shown: str = "hex") -> Maker:
-    """Return the maker of what is in one register: `instruction_pointer(regs)` and its like."""
+def _register(role: str, shown: str = "hex") -> Maker:
+    """Return the maker of what is in the register with a *role*: `instruction_pointer(regs)` and its like."""
 
     def make_register(ctx: Context, node: ast.AST, given: Given) -> Term:
         _require_registers(ctx, given)
+        name: str = getattr(registers(ctx.around.arch), role)
         return integer(ctx.build.context(ctx.place(node), "register", name=name), shown)
 
     return make_register
@@ -442,9 +443,9 @@ MAKERS: dict[str, Maker] = {
     "htonl": _swapped(32),
     "min": _least,
     "max": _most,
-    "instruction_pointer": _register("ip"),
-    "kernel_stack_pointer": _register("sp"),
-    "regs_return_value": _register("ax", "uint"),
+    "instruction_pointer": _register("instruction_pointer"),
+    "kernel_stack_pointer": _register("stack_pointer"),
+    "regs_return_value": _register("result", "uint"),
     "regs_get_kernel_argument": _register_argument,
     "dump_stack": _dump_stack,
     "jprobe_return": lambda ctx, node, given: Nothing(),  # noqa: ARG005

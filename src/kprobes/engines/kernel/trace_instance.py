@@ -97,6 +97,10 @@ class TraceInstance:
         """Let the event *name* be recorded; return 0 or the errno."""
         return _write(f"{self.path}/events/{name}/enable", "1")
 
+    def disable(self, name: str) -> None:
+        """Let the event *name* not be recorded, nor hit, until `enable`."""
+        self.set(f"events/{name}/enable", "0")
+
     def filter(self, name: str, text: str) -> None:
         """Let only those hits of the event *name* be recorded that the filter *text* holds for.
 

@@ -185,11 +185,25 @@ class TracedAttached:
                     site = self._plan.sites[one.site]
                     mapped.enter_context(MappedFile(site.path)).check([Place(one.site, site, Way.UPROBE, -1, False)])
             self._leave_out_reader()
-            for one, name in zip(self._plan.traced, self._names, strict=True):
-                code = self._instance.enable(name)
-                if code:
-                    refuse = file_refusal if self._is_user(one) else kernel_refusal
-                    raise refuse(self._plan.sites[one.site], Way.TRACEFS, code)
+            for number in range(len(self._plan.traced)):
+                self._enable_one(number)
+
+    def _enable_one(self, number: int) -> None:
+        one = self._plan.traced[number]
+        code = self._instance.enable(self._names[number])
+        if code:
+            refuse = file_refusal if self._is_user(one) else kernel_refusal
+            raise refuse(self._plan.sites[one.site], Way.TRACEFS, code)
+
+    def set_enabled(self, sites: frozenset[int], enabled: bool) -> None:
+        """Let the events at *sites* rest, or go on."""
+        for number, one in enumerate(self._plan.traced):
+            if one.site not in sites or self._final is not None:
+                continue
+            if enabled:
+                self._enable_one(number)
+            else:
+                self._instance.disable(self._names[number])
 
     def _leave_out_reader(self) -> None:
         """Let the thread that reads leave no events: reading them would make new ones, without end."""

@@ -9,7 +9,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from kprobes.engines.vm.frames import encode_records
-from kprobes.errors import TargetError, UnsupportedError, UsageError
+from kprobes.errors import TargetError, UsageError
 from kprobes.model import wire
 
 if TYPE_CHECKING:
@@ -144,10 +144,7 @@ class Links:
         sites = head["sites"]
         if not isinstance(sites, list):
             raise UsageError("sites are told by their numbers")
-        change = getattr(self._link(head).attached, "set_enabled", None)
-        if change is None:
-            raise UnsupportedError("probes by tracefs can't be disabled", hint="detach, and attach the others again")
-        change(frozenset(map(int, sites)), bool(head["enabled"]))
+        self._link(head).attached.set_enabled(frozenset(map(int, sites)), bool(head["enabled"]))
         return None, b""
 
     def detach(self, head: Head, _: bytes) -> Answer:
