@@ -14,7 +14,7 @@ symbols in the kernel, plain addresses in a process. `EventLayout.definition` is
 
 A string has a NUL at its end and is cut to the room that it has. One that can't be read is `(fault)`, which is what
 newer kernels put into their records. A number that can't be read is 0: in a kernel's own record anything may stand
-there. A record made from the kernel's own has the fields of `MOMENT` at its end, u8 each, and the text of a `symstr`.
+there. A record made from the kernel's own has the fields of `MOMENT` at its end, u8 each.
 """
 
 from __future__ import annotations
@@ -68,15 +68,10 @@ def event_layout(definition: Definition, number: int = 0, strings: int = 0) -> E
     return EventLayout(number, definition.event, size, fields, definition=definition.text)
 
 
-def kernels_layout(layout: EventLayout, strings: int = 0) -> EventLayout:
+def kernels_layout(layout: EventLayout) -> EventLayout:
     """Return how a record is laid out that is made from the kernel's own of the event of *layout*."""
-    shapes = [
-        (one.name, "str", strings or STRING_SIZE)
-        if one.kind == "symstr"
-        # a kernel may fail to read any of its strings
-        else (one.name, one.kind, max(one.size, len(FAULT) + 1) if one.kind == "str" else one.size)
-        for one in layout.fields
-    ]
+    least = len(FAULT) + 1  # a kernel may fail to read any of its strings
+    shapes = [(one.name, one.kind, max(one.size, least) if one.kind == "str" else one.size) for one in layout.fields]
     fields, size = pack_fields([*shapes, *[(name, "uint", 1) for name in MOMENT]], RECORD_HEADER)
     return replace(layout, fields=fields, size=size)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kprobes.model.ctype import CType, Function
+    from kprobes.model.definition import Argument
     from kprobes.model.facts import Facts
     from kprobes.model.layout import EventLayout
     from kprobes.model.plan import Site
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 MOST_EVENTS = 500
 ARGUMENTS = ("di", "si", "dx", "cx", "r8", "r9")
 _MOST_NAME = 31
+_SYMSTR = "symstr"
 # So few return probes are worth more room than the kernel gives them.
 _FEW, _LEAST_ROOM, _ROOM_PER_CPU = 8, 64, 10
 _HINT = "leave --engine tracefs out, or fetch with a definition: 'p:NAME PLACE ARGUMENT...' --filter ..."
@@ -118,6 +120,7 @@ class _Builder:
             assert isinstance(definition, Definition)
             private = not _names_group(given.text)
             if condition:
+                _check_filter(condition, definition)
                 parse_filter(condition, fields_of(definition), self._definitions.language)
         else:
             shows = given is not None
@@ -130,8 +133,8 @@ class _Builder:
         event = COUNT_ONLY
         if given is not None:
             event = len(self._events)
-            self._events.append(kernels_layout(event_layout(definition, event, strings), strings))
-        self._traced.append(TraceEvent(len(self._sites), definition.text, event, private, condition))
+            self._events.append(kernels_layout(event_layout(definition, event, strings)))
+        self._traced.append(TraceEvent(len(self._sites), harmless(definition).text, event, private, condition))
         self._sites.append(replace(site, probe=len(self._probes)))
 
     def plan(self) -> Plan:
@@ -149,6 +152,31 @@ class _Builder:
             sources=self._places.prototypes.sources,
             traced=tuple(self._traced),
         )
+
+
+def harmless(definition: Definition) -> Definition:
+    """Return *definition* with `symbol` for `symstr`: the address, of which we make the string.
+
+    A kernel (seen on 6.12) that makes it itself writes a byte behind its record, often behind the buffer: it looks up
+    the symbol right there, and the look-up ends the room that it takes for granted (KSYM_NAME_LEN) with a NUL.
+    """
+    return replace(definition, arguments=tuple(map(_by_address, definition.arguments)))
+
+
+def _by_address(argument: Argument) -> Argument:
+    if argument.type.name != _SYMSTR:
+        return argument
+    term, _, kind = argument.body.rpartition(":")
+    return replace(argument, body=f"{term}:{kind.replace(_SYMSTR, 'symbol', 1)}")
+
+
+def _check_filter(condition: str, definition: Definition) -> None:
+    for one in definition.arguments:
+        if one.type.name == _SYMSTR and re.search(rf"\b{one.name}\b", condition):
+            raise UnsupportedError(
+                f"a filter can't look at {one.name}, a {_SYMSTR}, by way of tracefs: kernels damage their memory there",
+                hint="leave --engine tracefs out, or the condition on that argument",
+            )
 
 
 def written(group: Group, site: Site, *, shows: bool, room: int = 0) -> str:

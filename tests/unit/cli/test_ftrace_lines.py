@@ -13,10 +13,11 @@ from kprobes.engines.kernel.trace_format import TOLD, Converter, parse_format
 from kprobes.engines.kernel.trace_pages import Page
 from kprobes.events.decode import Decoder
 from kprobes.events.record import Event
+from kprobes.frozen import replace
 from kprobes.grammar.events import parse
 from kprobes.model.definition import Definition
 from kprobes.model.fetched import event_layout, kernels_layout
-from kprobes.model.layout import EventLayout
+from kprobes.model.layout import RECORD_HEADER, EventLayout, pack_fields
 from kprobes.model.plan import Site
 from kprobes.render.ftrace import Argument, Context, heading, line, style_of
 from kprobes.symbols.frames import KernelFrames
@@ -44,6 +45,15 @@ class Target:
         return self.frames.printed(address)
 
 
+def with_strings(layout: EventLayout) -> EventLayout:
+    """Return *layout* with texts for each `symstr`: what was captured has them, which we wouldn't ask a kernel for."""
+    shapes = [
+        (one.name, "str", 64) if one.kind == "symstr" else (one.name, one.kind, one.size) for one in layout.fields
+    ]
+    fields, size = pack_fields(shapes, RECORD_HEADER)
+    return replace(layout, fields=fields, size=size)
+
+
 def captured(kernel: str) -> tuple[Target, list[Event]]:
     """Return the events of the captured pages of *kernel*, in order, with what names their addresses."""
     directory = GOLDEN / kernel
@@ -54,7 +64,7 @@ def captured(kernel: str) -> tuple[Target, list[Event]]:
     for number, text in enumerate((directory / "events").read_text().splitlines()):
         definition = parse(text, kernel, "uprobe" if "/root/" in text else "kprobe")
         assert isinstance(definition, Definition)
-        layout = kernels_layout(event_layout(definition, number))
+        layout = kernels_layout(with_strings(event_layout(definition, number)))
         target.plan.events.append(layout)
         target.plan.sites.append(Site(0, definition.event, path="/root/calls" if definition.is_user else ""))
         shape = formats[definition.event]

@@ -1,15 +1,19 @@
 """Who a thread was: the kernel's records of trace events have its number alone.
 
-The kernel keeps the names and the processes of the threads that were switched while tracing (`saved_cmdlines`,
-`saved_tgids`); it prints the names from there, too. Those that it has not kept yet are looked up in /proc.
+Those that live are looked up in /proc. Of the others the kernel has kept the names and the processes when it switched
+to another one while tracing (`saved_cmdlines`, `saved_tgids`); it prints the names from there. A thread that has
+changed its name since the hit, by an exec, is called by the new one.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import time
 
 from kprobes.engines.kernel.files import read_bytes
 from kprobes.engines.kernel.owners import FIRST_NAMESPACE, namespace
+from kprobes.model.fetched import COMM_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 # What the kernel prints.
 IDLE, UNKNOWN = b"<idle>", b"<...>"
 _PIECE = 1 << 16
+# A thread is gone from /proc a moment before its CPU turns to another one, which is when the kernel keeps its name.
+_LAST_SWITCH_S = 0.003
+_WORK = re.compile(rb"[-+].*\Z", re.DOTALL)
 
 
 class TraceThreads:
@@ -36,14 +43,15 @@ class TraceThreads:
         wanted = {number for number in threads if number}
         if not wanted:
             return
+        living = {thread: name for thread in wanted if (name := self._proc(thread, "comm"))}
+        if self._has_proc and len(living) < len(wanted):
+            time.sleep(_LAST_SWITCH_S)
         kept = _table(self._fds[0])
         unknown = wanted - self._processes.keys()
         tgids = _table(self._fds[1]) if unknown else {}
         for thread in wanted:
-            if thread in kept:
-                self._names[thread] = kept[thread]
-            elif thread not in self._names and (name := self._proc(thread, "comm")):
-                self._names[thread] = name.rstrip(b"\n")
+            if name := living.get(thread) or kept.get(thread):
+                self._names[thread] = plain_name(name)
         for thread in unknown:
             process = int(tgids.get(thread, b"0")) or self._process(thread)
             if process:
@@ -71,6 +79,12 @@ class TraceThreads:
             if line.startswith(b"Tgid:"):
                 return int(line.split()[1])
         return 0
+
+
+def plain_name(name: bytes) -> bytes:
+    """Return the *name* of a thread in /proc as the kernel itself has it: without what a worker works on, and cut."""
+    name = name.rstrip(b"\n")
+    return (_WORK.sub(b"", name) if name.startswith(b"kworker/") else name)[: COMM_SIZE - 1]
 
 
 def _opened(path: str) -> int:
