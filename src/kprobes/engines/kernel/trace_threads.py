@@ -50,8 +50,8 @@ class TraceThreads:
         unknown = wanted - self._processes.keys()
         tgids = _table(self._fds[1]) if unknown else {}
         for thread in wanted:
-            if name := living.get(thread) or kept.get(thread):
-                self._names[thread] = plain_name(name)
+            if found := living.get(thread) or kept.get(thread):
+                self._names[thread] = plain_name(found)
         for thread in unknown:
             process = int(tgids.get(thread, b"0")) or self._process(thread)
             if process:
