@@ -38,7 +38,7 @@ _TRAP = "0 if fault_signal() == 8 else 6 if fault_signal() == 4 else 14"
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Spot:
     """Where a probe goes: *place* as it is spelled for the target, in a process (*native*) or a kernel.
 
     *behind*: in a kernel, how many bytes behind the place the next instruction begins, and *stack_change*, by how many
@@ -54,7 +54,7 @@ class Setting:
     returns_to: str = ""
 
 
-def probes_of(thing: Registrable, setting: Setting) -> tuple[Probe, ...]:
+def probes_of(thing: Registrable, spot: Spot) -> tuple[Probe, ...]:
     """Return the probes that carry out *thing*, in the order in which they are attached.
 
     Raises:
@@ -62,12 +62,12 @@ def probes_of(thing: Registrable, setting: Setting) -> tuple[Probe, ...]:
         RegistrationError: EINVAL, E2BIG, EOPNOTSUPP: why it can't be.
     """
     if isinstance(thing, Kretprobe):
-        return (_return_probe(thing, setting),)
+        return (_return_probe(thing, spot),)
     if isinstance(thing, Jprobe):
-        return (_jprobe(thing, setting),)
-    if setting.native:
-        return _in_process(thing, setting)
-    return _in_kernel(thing, setting)
+        return (_jprobe(thing, spot),)
+    if spot.native:
+        return _in_process(thing, spot)
+    return _in_kernel(thing, spot)
 
 
 def wants_next(thing: Registrable) -> bool:
@@ -78,7 +78,7 @@ def wants_next(thing: Registrable) -> bool:
 # Kprobes.
 
 
-def _in_process(thing: Kprobe, setting: Setting) -> tuple[Probe, ...]:
+def _in_process(thing: Kprobe, spot: Spot) -> tuple[Probe, ...]:
     p = _registered(thing)
     probes = []
     lines, names = _before(thing, thing.unsafe), {"p": p, "pre": thing.pre_handler, "post": thing.post_handler}
@@ -87,15 +87,15 @@ def _in_process(thing: Kprobe, setting: Setting) -> tuple[Probe, ...]:
     if lines:
         only_0 = "" if thing.unsafe else _ONLY_0_SAFE
         handler = _written(thing.pre_handler or thing.post_handler, lines, names, only_0)
-        probes.append(Probe("uprobe", (setting.place,), handler, unsafe=thing.unsafe))
+        probes.append(Probe("uprobe", (spot.place,), handler, unsafe=thing.unsafe))
     if thing.fault_handler is not None:
         call = f"fault(p, regs, {_TRAP})"
         lines = [f"if {call}:", "    regs.ip = regs.ip"] if thing.unsafe else [call]
         only_0 = "" if thing.unsafe else _ONLY_0_SAFE
         handler = _written(thing.fault_handler, lines, {"p": p, "fault": thing.fault_handler}, only_0)
-        probes.append(Probe("uprobe", (setting.place,), handler, unsafe=thing.unsafe, on_fault=True))
+        probes.append(Probe("uprobe", (spot.place,), handler, unsafe=thing.unsafe, on_fault=True))
     _check_shapes(thing)
-    return tuple(probes) or (Probe("uprobe", (setting.place,)),)
+    return tuple(probes) or (Probe("uprobe", (spot.place,)),)
 
 
 def _before(thing: Kprobe, unsafe: bool) -> list[str]:
@@ -104,28 +104,28 @@ def _before(thing: Kprobe, unsafe: bool) -> list[str]:
     return ["if pre(p, regs):", "    skip()", "    return"] if unsafe else ["pre(p, regs)"]
 
 
-def _in_kernel(thing: Kprobe, setting: Setting) -> tuple[Probe, ...]:
+def _in_kernel(thing: Kprobe, spot: Spot) -> tuple[Probe, ...]:
     if thing.fault_handler is not None:
         hint = "kernels since 5.14 have none either; in a process it works: register_kprobe(p, to=Process(pid))"
         raise RegistrationError("a kernel runs no fault_handler", "EOPNOTSUPP", hint=hint)
     _check_shapes(thing)
     p = _registered(thing)
     if thing.pre_handler is None and thing.post_handler is None:
-        return (Probe("kprobe", (setting.place,), way="kprobe"),)
+        return (Probe("kprobe", (spot.place,), way="kprobe"),)
     if thing.post_handler is None:
         handler = _written(thing.pre_handler, ["pre(p, regs)"], {"p": p, "pre": thing.pre_handler}, _ONLY_0_KERNEL)
-        return (Probe("kprobe", (setting.place,), handler, way="kprobe"),)
+        return (Probe("kprobe", (spot.place,), handler, way="kprobe"),)
     # The next instruction may be jumped to as well. That the probed one has just run is told by the stack pointer:
     # each context of the kernel has a stack of its own.
-    stepped = HashMap("stepped_" + _plain(setting.place), key=int, value=bool, lru=True, entries=4096)
+    stepped = HashMap("stepped_" + _plain(spot.place), key=int, value=bool, lru=True, entries=4096)
     names = {"p": p, "pre": thing.pre_handler, "stepped": stepped}
-    lines = (["pre(p, regs)"] if thing.pre_handler else []) + [f"stepped[regs.sp + {setting.stack_change}] = True"]
+    lines = (["pre(p, regs)"] if thing.pre_handler else []) + [f"stepped[regs.sp + {spot.stack_change}] = True"]
     first = _written(thing.pre_handler or thing.post_handler, lines, names, _ONLY_0_KERNEL)
-    behind = Registered(p.symbol_name, p.offset, setting.behind)
+    behind = Registered(p.symbol_name, p.offset, spot.behind)
     names = {"p": behind, "post": thing.post_handler, "stepped": stepped}
     lines = ["if regs.sp in stepped:", "    del stepped[regs.sp]", "    post(p, regs, 0)"]
     second = _written(thing.post_handler, lines, names)
-    places = (setting.place, setting.next_place)
+    places = (spot.place, spot.next_place)
     probes = zip(places, (first, second), strict=True)
     return tuple(Probe("kprobe", (place,), handler, way="kprobe") for place, handler in probes)
 
@@ -137,7 +137,7 @@ def _plain(place: str) -> str:
 # Others.
 
 
-def _return_probe(thing: Kretprobe, setting: Setting) -> Probe:
+def _return_probe(thing: Kretprobe, spot: Spot) -> Probe:
     if thing.kp.pre_handler or thing.kp.post_handler or thing.kp.fault_handler:
         hint = "a return probe has handler= and entry_handler=; register a Kprobe besides"
         raise RegistrationError("the kp of a return probe has handlers of its own", "EINVAL", hint=hint)
@@ -148,7 +148,7 @@ def _return_probe(thing: Kretprobe, setting: Setting) -> Probe:
         raise RegistrationError(what, name, hint="keep what is larger in a HashMap, by a number that ri.data keeps")
     _check(thing.entry_handler, "entry_handler")
     _check(thing.handler, "handler")
-    ri = Instance(_registered(thing.kp), thing.data_size, setting.returns_to)
+    ri = Instance(_registered(thing.kp), thing.data_size, spot.returns_to)
     lines = []
     if thing.entry_handler is not None:
         lines = ["if entry(ri, regs):", "    return"]
@@ -156,8 +156,8 @@ def _return_probe(thing: Kretprobe, setting: Setting) -> Probe:
     names = {"ri": ri, "entry": thing.entry_handler, "handler": thing.handler}
     function = thing.handler or thing.entry_handler
     handler = _written(function, lines, names) if function else None
-    kind, way = ("uretprobe", "") if setting.native else ("kretprobe", "kprobe")
-    return Probe(kind, (setting.place,), handler, maxactive=max(thing.maxactive, 0), way=way)
+    kind, way = ("uretprobe", "") if spot.native else ("kretprobe", "kprobe")
+    return Probe(kind, (spot.place,), handler, maxactive=max(thing.maxactive, 0), way=way)
 
 
 def _size_of(data: object) -> int:
@@ -170,14 +170,14 @@ def _size_of(data: object) -> int:
     raise RegistrationError(what, "EINVAL", hint="decorate the class with @struct: data_size=MyData")
 
 
-def _jprobe(thing: Jprobe, setting: Setting) -> Probe:
+def _jprobe(thing: Jprobe, spot: Spot) -> Probe:
     if thing.entry is None:
         hint = "Jprobe(symbol_name=..., entry=function)"
         raise RegistrationError("a jprobe without entry", "EINVAL", hint=hint)
     source = source_of(thing.entry)
     handler = HandlerSource(source.name, source.text, source.file, source.line, source.indent, source.names, Calling())
-    kind, way = ("uprobe", "") if setting.native else ("kprobe", "kprobe")
-    return Probe(kind, (setting.place,), handler, way=way)
+    kind, way = ("uprobe", "") if spot.native else ("kprobe", "kprobe")
+    return Probe(kind, (spot.place,), handler, way=way)
 
 
 # Texts.

@@ -45,9 +45,9 @@ _STACK_EVENT = "dump_stack"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a handler sent: the *event*, and the *lines* that it is printed as."""
+    """What a handler sent: the *event*, and the *lines* that it is printed as. A remark of ours has no event."""
 
-    event: Event
+    event: Event | None
     lines: tuple[str, ...]
 
 
@@ -66,6 +66,7 @@ class Module:
         self._owned = hasattr(wanted, "open")
         self.engine: Engine = wanted.open() if self._owned else wanted
         self.dropped = 0
+        self._lost = self._told_lost = 0
         self.closes_when_empty = False
         self._lock = RLock()  # one thread may read while another one registers
         self._messages: deque[Message] = deque()
@@ -135,9 +136,9 @@ class Module:
             raise
 
     def _registration(self, thing: Registrable) -> Registration:
-        setting = self._placing.places.setting(thing)
+        spot = self._placing.places.spot(thing)
         disabled = bool(thing.kp.flags & KPROBE_FLAG_DISABLED)
-        return Registration(self, thing, probes_of(thing, setting), is_disabled=disabled)
+        return Registration(self, thing, probes_of(thing, spot), is_disabled=disabled)
 
     def unregister(self, *things: Registrable) -> None:
         """Unregister *things*; no handler of theirs runs afterwards. Those that aren't registered are left alone."""
@@ -230,7 +231,8 @@ class Module:
         """Yield what handlers sent, as it comes, for *timeout_s* seconds, or until the module is closed or the probed
         process has ended."""
         for message in self._read(timeout_s):
-            yield message.event
+            if message.event is not None:
+                yield message.event
 
     def kmsg(self, timeout_s: float | None = None) -> Iterator[str]:
         """Yield the lines that handlers print, as it comes; ends as `events`."""
@@ -249,7 +251,21 @@ class Module:
                 yield self._messages.popleft()
                 found = True
             if not found and (not lives or (end is not None and time.monotonic() >= end)):
+                yield from self._remarks()
                 return
+
+    @property
+    def lost(self) -> int:
+        """Return how many messages found no room, or were never read."""
+        there = 0 if self._closed else sum(one.lost for session in self.sessions for one in session.stats)
+        return self._lost + there + self.dropped
+
+    def _remarks(self) -> Iterator[Message]:
+        """Yield what the kernel says in its own log where messages are lost."""
+        lost = self.lost
+        if lost > self._told_lost:
+            yield Message(None, (f"** {lost - self._told_lost} printk messages dropped **",))
+            self._told_lost = lost
 
     def _poll(self, timeout_s: float) -> None:
         sessions = self._placing.sessions
@@ -264,6 +280,7 @@ class Module:
         """Keep what a session that ends has still to say, and close it."""
         while batch := session.poll(0):
             self._keep(session, batch)
+        self._lost += sum(one.lost for one in session.stats)
         session.close()
 
     def _keep(self, session: Session, batch: list[Event]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from kprobes.arch.registers import X86_64
 from kprobes.arch.x86_64.decode import Flow, decode
 from kprobes.errors import RegistrationError, SymbolNotFoundError
-from kprobes.kapi.handlers import Setting, wants_next
+from kprobes.kapi.handlers import Spot, wants_next
 from kprobes.kapi.objects import Kretprobe
 from kprobes.symbols.file import resolve_in_process
 from kprobes.symbols.objects import ProcessObjects
@@ -42,7 +42,7 @@ class KernelPlaces:
             self._symbols = KernelSymbols(self._facts)
         return self._symbols
 
-    def setting(self, thing: Registrable) -> Setting:
+    def spot(self, thing: Registrable) -> Spot:
         """Return where *thing* goes, and what is to be known of the instruction there.
 
         Raises:
@@ -52,9 +52,9 @@ class KernelPlaces:
         if isinstance(thing, Kretprobe):
             if thing.kp.offset and self.is_entry(place):
                 place = place.rpartition("+")[0]
-            return Setting(place, native=False, returns_to=self._returns_to())
+            return Spot(place, native=False, returns_to=self._returns_to())
         if not wants_next(thing):
-            return Setting(place, native=False)
+            return Spot(place, native=False)
         if self._facts.features.machine != X86_64.name:
             what = (
                 f"no post_handler can run behind {place}: instructions of {self._facts.features.machine} are not known"
@@ -118,7 +118,7 @@ class KernelPlaces:
         hint = f"`kprobes explain {found.site.symbol}` shows where its instructions begin"
         raise RegistrationError(f"{place} is not the beginning of an instruction", "EILSEQ", hint=hint)
 
-    def _with_next(self, place: str, item: Instruction, end: int) -> Setting:
+    def _with_next(self, place: str, item: Instruction, end: int) -> Spot:
         from kprobes.arch.x86_64.behind import stack_change
 
         moved = stack_change(item) if item.flow == Flow.NEXT and not item.refusal else None
@@ -127,7 +127,7 @@ class KernelPlaces:
             why = "another probe hides the code" if hidden else f"`{item.text}` may lead elsewhere"
             hint = "leave the post_handler out, or probe the instructions that it leads to"
             raise RegistrationError(f"no post_handler can run behind {place}: {why}", "EOPNOTSUPP", hint=hint)
-        return Setting(place, False, f"{item.end:#x}", len(item.code), moved)
+        return Spot(place, False, f"{item.end:#x}", len(item.code), moved)
 
     def _read(self, address: int, size: int) -> bytes | None:
         known = self._code.get(address)
@@ -142,7 +142,7 @@ class ProcessPlaces:
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
-    def setting(self, thing: Registrable) -> Setting:
+    def spot(self, thing: Registrable) -> Spot:
         """Return where *thing* goes: a bare address as a place in the file that is mapped there.
 
         Raises:
@@ -153,7 +153,7 @@ class ProcessPlaces:
             place = self._in_file(thing.kp.asked_addr + thing.kp.offset)
         if isinstance(thing, Kretprobe) and thing.kp.offset == len(ENDBR) and self.is_entry(place):
             place = place.rpartition("+")[0]
-        return Setting(place, native=True)
+        return Spot(place, native=True)
 
     def is_entry(self, place: str) -> bool:
         """Tell whether *place* is where a function is entered: its first instruction, or what follows an ENDBR64."""

@@ -20,6 +20,7 @@ from kprobes.session.selection import sites_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from kprobes.engines.port import Engine
     from kprobes.kapi.registration import Registration
@@ -49,6 +50,7 @@ class InKernel:
     def __init__(self, engine: Engine, ended: Ended) -> None:
         self.places = KernelPlaces(engine)
         self._engine = engine
+        self._shared: Any = Shared(engine)
         self._ended = ended
         self._sessions: dict[Registration, Session] = {}
 
@@ -76,7 +78,7 @@ class InKernel:
             raise
 
     def _attach(self, one: Registration) -> None:
-        self._sessions[one] = attach_to(Shared(self._engine), *one.probes)  # type: ignore[arg-type]
+        self._sessions[one] = attach_to(self._shared, *one.probes)
         one.is_in_place = True
 
     def _try(self, one: Registration) -> None:
@@ -85,7 +87,7 @@ class InKernel:
 
         cached_plan(one.probes, self._engine.facts())
         places = tuple(replace(probe, handler=None) for probe in one.probes)
-        attach_to(Shared(self._engine), *places).close()  # type: ignore[arg-type]
+        attach_to(self._shared, *places).close()
 
     def remove(self, ones: Iterable[Registration]) -> None:
         """Take *ones* away; no handler of theirs runs afterwards."""
@@ -136,6 +138,7 @@ class InProcess:
 
     def __init__(self, engine: Engine, ended: Ended) -> None:
         self._engine = engine
+        self._shared: Any = Shared(engine)
         self._ended = ended
         self._within = within_of(engine)
         self.places = ProcessPlaces(self._within.pid)
@@ -182,7 +185,7 @@ class InProcess:
     def _begin(self) -> None:
         probes = [probe for one in self._ones if one.wants_to_run for probe in one.probes]
         if probes:
-            self._session = attach_to(Shared(self._engine), *probes, within=self._within)  # type: ignore[arg-type]
+            self._session = attach_to(self._shared, *probes, within=self._within)
         for one in self._ones:
             one.is_in_place = one.wants_to_run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kprobes.errors import UsageError
-from kprobes.kapi.handlers import Setting, probes_of
+from kprobes.kapi.handlers import Spot, probes_of
 from kprobes.model.ctype import Int
 from kprobes.model.registered import Instance, Registered
 from kprobes.model.structs import shape_of
@@ -30,7 +30,7 @@ def probe_for(thing: Registrable, frames: Sequence[Frame]) -> Probe:
         CompileError, RegistrationError: it could not be registered.
     """
     on_fault = any(frame.words["fault_signal"] for frame in frames)
-    for probe in probes_of(thing, Setting(thing.kp.place, native=True)):
+    for probe in probes_of(thing, Spot(thing.kp.place, native=True)):
         if probe.on_fault == on_fault and probe.handler is not None:
             return probe
     raise UsageError(f"{thing} has no handler for this", hint="a fault_handler needs Frame(..., fault_signal=11)")

@@ -44,6 +44,7 @@ from kprobes import (
     register_kretprobe,
     regs_get_kernel_argument,
     regs_return_value,
+    string,
     struct,
     u64,
     unregister_jprobe,
@@ -477,6 +478,31 @@ def test_a_fault_of_the_instruction(program, module):
 def test_a_fault_handler_that_has_dealt_with_it(program, module):
     register_kprobe(Kprobe(symbol_name="load", fault_handler=repairs, unsafe=True))
     assert int(program.ask("f")) > 0x1000
+
+
+def talks(p, regs):
+    printk(f"{string(regs.sp, 400)} {string(regs.sp, 400)}")
+
+
+def test_messages_that_find_no_room_are_told(program, module):
+    kp = Kprobe(symbol_name="work", pre_handler=talks)
+    register_kprobe(kp)
+    program.ask("n")
+    told = lines()
+    lost = module.lost
+    assert lost > 0
+    assert len(told) - 1 + lost == kp.hits == 100_000
+    assert told[-1] == f"** {lost} printk messages dropped **"
+    assert lines() == []
+
+
+def test_what_was_printed_can_be_read_when_the_module_is_closed(program):
+    with Module(Process(program.pid)) as module:
+        register_kprobe(Kprobe(symbol_name="work", pre_handler=first))
+        program.ask(7)
+    assert list(module.kmsg()) == ["first 7"]
+    with pytest.raises(RegistrationError, match="the module is closed"):
+        module.register(Kprobe(symbol_name="work"))
 
 
 # Return probes.

@@ -25,6 +25,7 @@ from kprobes import (
     dump_stack,
     enable_kprobe,
     enable_kretprobe,
+    instruction_pointer,
     jprobe_return,
     kprobe,
     kretprobe,
@@ -44,6 +45,7 @@ from kprobes import (
 )
 from kprobes.arch.x86_64.behind import stack_change
 from kprobes.arch.x86_64.decode import Flow, decode
+from kprobes.engines.vm.kernels import FOREIGN_NAMES
 from kprobes.errors import CompileError, UnsupportedError
 from kprobes.symbols.kallsyms import Kallsyms
 
@@ -319,6 +321,37 @@ def test_the_samples_of_the_kernel_run_in_a_guest(newest, name):
         "jprobe": "jprobe: clone_flags = 0x",
     }
     assert told.startswith(wanted[name])
+
+
+def test_on_another_architecture(guest_of):
+    guest = guest_of(FOREIGN_NAMES[-1])
+    with Module(guest.target) as module:
+        kp = Kprobe(symbol_name="vfs_write", pre_handler=of_dd)
+        rp = Kretprobe(symbol_name="vfs_write", entry_handler=entry_of_dd, handler=ret_handler, data_size=Kept)
+        module.register(kp, rp, Jprobe(symbol_name="vfs_write", entry=jprobe_of_dd))
+        assert guest.shell(f"dd if=/dev/zero of=/dev/null bs={SIZE} count=1").status == 0
+        lines = list(module.kmsg(0))
+        assert sorted(lines) == [f"jprobe {SIZE}", f"pre {SIZE} 0", f"vfs_write({SIZE}) = {SIZE} True"]
+        with pytest.raises(RegistrationError, match="EOPNOTSUPP"):
+            register_kprobe(Kprobe(symbol_name="vfs_write", post_handler=after))
+
+
+def of_dd(p, regs):
+    if comm() == "dd" and regs_get_kernel_argument(regs, 2) == SIZE:
+        printk(f"pre {SIZE} {instruction_pointer(regs) - p.addr}")
+
+
+def entry_of_dd(ri, regs):
+    if comm() != "dd" or regs_get_kernel_argument(regs, 2) != SIZE:
+        return 1
+    ri.data.stamp = now()
+    ri.data.size = regs_get_kernel_argument(regs, 2)
+    return 0
+
+
+def jprobe_of_dd(count):
+    if comm() == "dd" and count == SIZE:
+        printk(f"jprobe {count}")
 
 
 # Rest and go on, whatever the way in.

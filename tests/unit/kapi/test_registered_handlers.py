@@ -11,14 +11,14 @@ from front.dry import Dry
 from kprobes import Jprobe, Kprobe, Kretprobe, emit, pr_info, printk, regs_return_value, struct, u8, u64
 from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.errors import CompileError, RegistrationError
-from kprobes.kapi.handlers import Setting, probes_of
+from kprobes.kapi.handlers import Spot, probes_of
 from kprobes.model.ctype import Function, Parameter
 from kprobes.model.ctype import Int as CInt
 from kprobes.testing import Frame, run
 
 LONG = CInt("long", 8, True)
 WORK = Function("work", (Parameter("a", LONG), Parameter("b", LONG)), LONG)
-PROCESS, KERNEL = Setting("work", native=True), Setting("work", native=False, returns_to="ip")
+PROCESS, KERNEL = Spot("work", native=True), Spot("work", native=False, returns_to="ip")
 
 
 @struct
@@ -27,14 +27,14 @@ class Kept:
     small: u8
 
 
-def compiled(thing, setting=PROCESS, number=0):
-    probe = probes_of(thing, setting)[number]
+def compiled(thing, spot=PROCESS, number=0):
+    probe = probes_of(thing, spot)[number]
     around = Surroundings(
         kind=probe.kind,
         types=Types(),
         prototype=WORK,
         unsafe=probe.unsafe,
-        steps=setting.native and not probe.on_fault,
+        steps=spot.native and not probe.on_fault,
         on_fault=probe.on_fault,
     )
     return compile_handler(probe.handler, around)
@@ -83,10 +83,10 @@ def test_a_pre_handler_that_returns_something_leaves_the_instruction_out():
     assert [one[0] for one in made.world.written] == ["skip"]
 
 
-@pytest.mark.parametrize(("setting", "hint"), [(PROCESS, "unsafe=True"), (KERNEL, "probe a process")])
-def test_which_is_refused_where_it_can_not_be(setting, hint):
+@pytest.mark.parametrize(("spot", "hint"), [(PROCESS, "unsafe=True"), (KERNEL, "probe a process")])
+def test_which_is_refused_where_it_can_not_be(spot, hint):
     with pytest.raises(CompileError, match="returns 1: ") as caught:
-        compiled(Kprobe(symbol_name="work", pre_handler=skips_big), setting)
+        compiled(Kprobe(symbol_name="work", pre_handler=skips_big), spot)
     (mistake,) = caught.value.mistakes
     assert mistake.source.strip() == "return 1"
     assert not mistake.calls

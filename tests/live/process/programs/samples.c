@@ -1,5 +1,5 @@
 /* Answers lines: a number with work(number, 5) and the factorial of 4. `f` faults, `c` calls kernel_clone, `l PATH` loads
-   a library and calls its function `inside`, `u` unloads it. */
+   a library and calls its function `inside`, `u` unloads it, `n` calls work 100,000 times. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -53,7 +53,12 @@ int main(void) {
       printf("%ld\n", ((long (*)(long))dlsym(library, "inside"))(21));
     } else if (line[0] == 'u')
       printf("%d\n", dlclose(library));
-    else if (line[0] != 'f')
+    else if (line[0] == 'n') {
+      long sum = 0;
+      for (long i = 0; i < 100000; i++)
+        sum += work(i, 0);
+      printf("%ld\n", sum);
+    } else if (line[0] != 'f')
       printf("%ld %ld\n", work(atol(line), 5), factorial(4));
     else if (sigsetjmp(back, 1))
       puts("fault");
