@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
+    from kprobes.model.mapspec import Histogram
     from kprobes.model.probe import Probe
 
 FAULT = "(fault)"
@@ -46,13 +47,18 @@ def definition_of(text: str, arguments: Namespace) -> Probe:
     Raises:
         UsageError: it defines none, or an option that it doesn't go with was given.
     """
+    _refuse_options(arguments)
+    return definition(text, filter=arguments.filter, strings=arguments.strings)
+
+
+def _refuse_options(arguments: Namespace) -> None:
+    """Refuse what definitions don't go with."""
     for option, value in (("--if", "condition"), ("--print", "prints"), ("--stack", "stack")):
         if getattr(arguments, value, None):
             raise UsageError(
                 f"{option} goes with functions, not with definitions",
                 hint="--filter 'ARGUMENT > 100' tests what a definition fetches; what it shows are its arguments",
             )
-    return definition(text, filter=arguments.filter, strings=arguments.strings)
 
 
 def counted(text: str) -> Probe:
@@ -64,6 +70,19 @@ def counted(text: str) -> Probe:
     probe = definition(text)
     assert isinstance(probe.handler, FetchHandler)
     return replace(probe, handler=replace(probe.handler, counts=True))
+
+
+def sampled(arguments: Namespace, values: Histogram) -> Probe:
+    """Return the probe of a definition that adds one of its arguments to *values*.
+
+    Raises:
+        UsageError: it defines none, or an option that it doesn't go with was given.
+    """
+    _refuse_options(arguments)
+    probe = definition(arguments.probe, filter=arguments.filter)
+    assert isinstance(probe.handler, FetchHandler)
+    handler = replace(probe.handler, sample=arguments.expression, by=arguments.by, values=values)
+    return replace(probe, handler=handler)
 
 
 def values_of(event: Event) -> dict[str, Any]:

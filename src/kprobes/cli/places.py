@@ -47,6 +47,11 @@ def parse_place(text: str, *, user: bool = False) -> tuple[str, str]:
         kind, place = (IN_PROCESS.get(prefix, KINDS[prefix]) if user else KINDS[prefix]), rest
     else:
         kind, place = ("uprobe" if user else "kprobe"), text
+    if any(ord(letter) <= 32 for letter in text.strip()) and text[:1] in {"p", "r"}:
+        raise UsageError(
+            f"{text!r} is a definition, which doesn't go here",
+            hint="definitions go with trace, count and hist; name a function",
+        )
     if not place or any(ord(letter) <= 32 for letter in place):
         raise UsageError(
             f"{text!r} names nothing to probe", hint="write `kprobes trace vfs_read`; --help has the spellings"

@@ -67,14 +67,18 @@ class FetchHandler:
     """A handler that a definition in the kernel's language stands for: its event, with what its arguments fetch.
 
     *text* is the definition as it was given, which is parsed only where a plan is made. *filter* is an event filter,
-    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`). With
-    *counts* hits are only counted. *definition* is what *text* means, once a planner knows the target.
+    empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`). With *counts*
+    hits are only counted; with *sample* the argument of that name is added to the map *values*, by the key *by*.
+    *definition* is what *text* means, once a planner knows the target.
     """
 
     text: str
     filter: str = ""
     strings: int = 0
     counts: bool = False
+    sample: str = ""
+    by: str = ""
+    values: object = None
     definition: Definition | None = None
 
 

@@ -177,7 +177,7 @@ class Builder:
         if isinstance(source, FetchHandler):
             # both came with 5.15 to 5.18: a helper tells the function, and the registers hold where it returns to
             tell = bool(self.features.attach_cookie) and probe.kind == "kretprobe"
-            return self.definitions.compiled(probe, len(self.events), returns_tell=tell)
+            return self.definitions.compiled(probe, len(self.events), returns_tell=tell, shards=self.shards)
         if isinstance(source, AutoHandler):
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
         surroundings = Surroundings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kprobes.compiler.fetch.lower import lower_definition
-from kprobes.compiler.fetch.place import Surroundings
+from kprobes.compiler.fetch.place import Sample, Surroundings
 from kprobes.errors import UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.grammar.events import parse
@@ -11,6 +11,7 @@ from kprobes.grammar.facts import KERNELS, dialect
 from kprobes.grammar.filter import fields_of, parse_filter
 from kprobes.grammar.world import UNKNOWN, World
 from kprobes.model.definition import AddressPlace, Definition, FilePlace
+from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import FetchHandler, Probe
 
 TYPE_CHECKING = False
@@ -54,8 +55,10 @@ class Definitions:
         handler = None if given.counts else replace(given, definition=found)
         return replace(probe, places=(_spelled(found),), handler=handler, maxactive=maxactive)
 
-    def compiled(self, probe: Probe, first_event_id: int, *, returns_tell: bool) -> Handler:
-        """Return the handler of a *probe* that `placed` returned; see `Surroundings` for *returns_tell*.
+    def compiled(self, probe: Probe, first_event_id: int, *, returns_tell: bool, shards: int) -> Handler:
+        """Return the handler of a *probe* that `placed` returned.
+
+        *returns_tell* is what `Surroundings` has by that name, *shards* what `MapSpec.layout` wants.
 
         Raises:
             DefinitionError: the kernel refuses its filter.
@@ -78,7 +81,11 @@ class Definitions:
             native=self._native,
             arch=self.language.machine.name,
         )
-        return lower_definition(around, condition)
+        sample = None
+        if given.sample:
+            assert isinstance(given.values, MapSpec)
+            sample = Sample(given.sample, given.by, given.values.layout(shards))
+        return lower_definition(around, condition, sample)
 
     def _world_of(self, user: bool) -> World:
         if user not in self._worlds:

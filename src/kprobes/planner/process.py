@@ -159,14 +159,15 @@ class _Builder:
 
             return counting(returns=returns)
         from kprobes.compiler.ir.verify import verify
+        from kprobes.model.shared import HISTOGRAM_SHARES
 
         if isinstance(source, FetchHandler):
-            handler = self._definitions.compiled(probe, len(self._events), returns_tell=False)
+            handler = self._definitions.compiled(probe, len(self._events), returns_tell=False, shards=HISTOGRAM_SHARES)
             verify(handler)
+            self._add_maps(handler.maps)
             self._events += handler.events
             return handler
         from kprobes.compiler.front.compile import Surroundings, compile_handler
-        from kprobes.model.shared import HISTOGRAM_SHARES
         from kprobes.planner.auto import write_handler
         from kprobes.planner.places import NoTypes
         from kprobes.symbols.variables import FileVariables

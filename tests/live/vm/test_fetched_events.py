@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from random import Random
@@ -101,9 +100,10 @@ def written(dice: Random, name: str) -> str:
         kind = dice.choice(["u", "s", "x"]) + dice.choice(["8", "16", "32", "64"])
         if dice.random() < 0.3:
             kind = f"b{dice.randrange(1, 9)}@{dice.randrange(0, 24)}/{dice.choice(['32', '64'])}"
-        found.append(f"a{number}={_term(dice)}:{kind}{dice.choice(['', '', '[3]']) if dice.random() < 0.5 else ''}")
-    line = f"p:{{}}/{name} do_sys_openat2 {' '.join(found)} +0({_pointer(dice)}):string"
-    return re.sub(r" (?=[%$])([^ ]*)\[3\]", r" \1", line)
+        term = _term(dice)
+        array = dice.choice(["", "[1]", "[3]"]) if term[0] == "+" else ""
+        found.append(f"a{number}={term}:{kind}{array}")
+    return f"p:{{}}/{name} do_sys_openat2 {' '.join(found)} +0({_pointer(dice)}):string"
 
 
 def _term(dice: Random) -> str:

@@ -12,37 +12,43 @@ from kprobes.compiler.fetch import arguments
 from kprobes.compiler.fetch.filters import judge, names_of
 from kprobes.compiler.fetch.terms import Terms
 from kprobes.compiler.front.build import Builder
-from kprobes.compiler.ir.nodes import U64, Emit, Handler, Place, RestoreCall, SaveCall, Slot
+from kprobes.compiler.ir.nodes import I64, U64, Emit, Handler, MapSample, Place, RestoreCall, SaveCall, Slot, Value
+from kprobes.errors import UsageError
 from kprobes.model.fetched import HEAD, event_layout, field_names
 from kprobes.model.layout import pack_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kprobes.compiler.fetch.place import Surroundings
-    from kprobes.compiler.ir.nodes import Operand, Value
+    from kprobes.compiler.fetch.place import Sample, Surroundings
+    from kprobes.compiler.ir.nodes import Operand
     from kprobes.grammar.filter import Expression
     from kprobes.model.definition import Argument
 
 _FILE = "<definition>"
+# What samples can be sorted by besides arguments.
+KEYS = {"comm": "_comm", "pid": "_pid", "tid": "_tid", "cpu": "_cpu"}
 
 
-def lower_definition(around: Surroundings, condition: Expression | None = None) -> Handler:
-    """Return the handler of a definition, which sends its event where *condition* holds.
+def lower_definition(
+    around: Surroundings, condition: Expression | None = None, sample: Sample | None = None
+) -> Handler:
+    """Return the handler of a definition, which sends its event, or adds a *sample*, where *condition* holds.
 
     Raises:
         UnsupportedError: it asks for what can't be had by this way, or depends on types that aren't known.
-        UsageError: its record becomes too large.
+        UsageError: its record becomes too large; there is nothing to sample by that name.
     """
-    return _Lowering(around, condition).handler()
+    return _Lowering(around, condition, sample).handler()
 
 
 class _Lowering:
     """The two parts of the handler while they grow: the entry keeps what the return asks it for."""
 
-    def __init__(self, around: Surroundings, condition: Expression | None) -> None:
+    def __init__(self, around: Surroundings, condition: Expression | None, sample: Sample | None) -> None:
         self._around = around
         self._condition = condition
+        self._sample = sample
         self._name = around.definition.event
         self._layout = event_layout(around.definition, around.first_event_id, around.strings)
         self._main = Builder(self._name, "exit" if around.returns else "entry")
@@ -64,9 +70,10 @@ class _Lowering:
             entry = self._entry.finish(end)
         main = self._main.finish(end)
         lines, arch = {1: self._around.text}, self._around.arch
-        if not self._around.returns:
-            return Handler(self._name, main, None, (), (self._layout,), (), _FILE, lines, arch=arch)
-        return Handler(self._name, entry, main, (), (self._layout,), fields, _FILE, lines, arch=arch)
+        first, last = (entry, main) if self._around.returns else (main, None)
+        maps = (self._sample.layout,) if self._sample else ()
+        events = () if self._sample else (self._layout,)
+        return Handler(self._name, first, last, maps, events, fields, _FILE, lines, arch=arch)
 
     def _keep(self, name: str, make: Callable[[Terms], Value]) -> Value:
         """Return what *make* makes at the entry, kept for the return."""
@@ -81,10 +88,41 @@ class _Lowering:
             operands |= self._head()
             operands |= self._fetched([one for one in self._around.definition.arguments if one.name in wanted])
             self._judge(self._condition, operands)
+        if self._sample is not None:
+            self._add(self._sample, operands)
+            return
         operands |= self._fetched([one for one in self._around.definition.arguments if one.name not in wanted])
         if self._condition is None:
             operands |= self._head()
         self._main.add(Emit(Place(1, 0), layout.id, tuple(operands[field.name] for field in layout.fields)))
+
+    def _add(self, sample: Sample, operands: dict[str, Operand]) -> None:
+        """Add *sample* to its histogram; *operands* are those that the filter has asked about."""
+        names = {sample.name, sample.by} - operands.keys()
+        operands |= self._fetched([one for one in self._around.definition.arguments if one.name in names])
+        if KEYS.get(sample.by, "_pid") not in operands:
+            operands |= self._head()
+        key = self._number(KEYS.get(sample.by, sample.by), operands, texts=True) if sample.by else None
+        value = self._number(sample.name, operands)
+        assert isinstance(value, Value)
+        weight = self._main.const(Place(1, 0), 1, I64)
+        keys = () if key is None else (key,)
+        self._main.add(MapSample(Place(1, 0), sample.layout.name, keys, value, weight))
+
+    def _number(self, name: str, operands: dict[str, Operand], *, texts: bool = False) -> Operand:
+        """Return the operand *name* as 64 bits, or, where *texts* will do, as the string that it is.
+
+        Raises:
+            UsageError: there is none, or it is a string.
+        """
+        found = operands.get(name)
+        if found is None or (isinstance(found, Slot) and not (texts and name == KEYS["comm"])):
+            known = [one.name for one in self._around.definition.arguments if not (one.count or one.type.string)]
+            hint = f"name one of {', '.join(known)}" if known else "let the definition fetch one: size=%dx"
+            raise UsageError(f"{name!r} is no number that the definition fetches", hint=hint)
+        if isinstance(found, Slot):
+            return found
+        return self._main.convert(Place(1, 0), found, I64 if found.type.signed else U64)
 
     def _head(self) -> dict[str, Operand]:
         self._terms.place = Place(1, 0)
