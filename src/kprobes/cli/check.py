@@ -3,7 +3,7 @@
 examples:
   kprobes check probes.txt                     as this machine's version of the kernel takes them
   kprobes check --kernel 5.10 --json - <probes.txt
-  kprobes check --kind uprobe probes.txt       lines of uprobe_events
+  kprobes check --kind uprobe probes.txt       lines of uprobe_events; dynamic: of dynamic_events
   kprobes check --kallsyms /proc/kallsyms probes.txt
   kprobes check --arch arm64 probes.txt        by the registers of another architecture
   kprobes check --vm=6.1 probes.txt            with the symbols and types of a kernel in a box
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from kprobes.arch.registers import machine_name
 from kprobes.cli.options import ANY_KERNEL
 from kprobes.errors import UsageError
-from kprobes.grammar.events import Events
+from kprobes.grammar.events import KINDS, Events
 from kprobes.grammar.facts import DEFAULT, KERNELS, dialect
+from kprobes.grammar.others import other_kind
 from kprobes.grammar.world import World
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--arch", metavar="ARCH", help="whose registers and sizes: x86_64 (default: this machine's), aarch64, i386"
     )
-    parser.add_argument("--kind", choices=("kprobe", "uprobe"), default="kprobe", help="the file they are meant for")
+    parser.add_argument("--kind", choices=KINDS, default="kprobe", help="the file they are meant for")
     parser.add_argument("--json", action="store_true", help="one object per line")
     parser.add_argument("--kallsyms", metavar="FILE", help="check symbols, too: by a copy of /proc/kallsyms")
     parser.add_argument("--vm", metavar="KERNEL", help="check by the symbols and types of a kernel in a box")
@@ -67,7 +68,12 @@ def run(arguments: Namespace) -> int:
         write = _write_json if arguments.json else _write_text
         refused = 0
         for number, line in enumerate(lines, 1):
-            verdict = events.check(line.rstrip(b"\n").decode("utf-8", "surrogateescape"))
+            text = line.rstrip(b"\n").decode("utf-8", "surrogateescape")
+            other = other_kind(text, language) if arguments.kind == "dynamic" else ""
+            if other:
+                _write_unknown(number, other, json=arguments.json)
+                continue
+            verdict = events.check(text)
             refused += not verdict.ok
             write(number, verdict)
     return 1 if refused else 0
@@ -170,6 +176,15 @@ def _write_json(number: int, verdict: Verdict) -> None:
         told = f'"ok": false, "canonical": null, "error": {_quoted(error.what)}, "column": {column}'
         told += f', "errno": {error.errno}'
     sys.stdout.write(f'{{"line": {number}, {told}}}\n')
+
+
+def _write_unknown(number: int, kind: str, *, json: bool) -> None:
+    why = f"{kind} are not modelled here"
+    if json:
+        told = f'"ok": null, "canonical": null, "error": {_quoted(why)}, "column": null, "errno": null'
+        sys.stdout.write(f'{{"line": {number}, {told}}}\n')
+    else:
+        sys.stdout.write(f"{number:>5}  no verdict: {why}\n")
 
 
 def _quoted(text: str | None) -> str:

@@ -86,6 +86,25 @@ def test_kallsyms_tells_what_there_is(tmp_path, capsys):
     ]
 
 
+def test_other_kinds_of_dynamic_events_get_no_verdict(tmp_path, capsys):
+    file = tmp_path / "definitions"
+    file.write_text(
+        "p vfs_read\ne:x sched.sched_switch\nf vfs_read\nt:a/b sched_switch\ns:y u32 pid\nx vfs_read\nfoo\n"
+    )
+    oks = {
+        "5.10": [True, False, False, False, None, False, False],
+        "6.12": [True, None, None, None, None, False, False],
+    }
+    for kernel, expected in oks.items():
+        assert check("--kind", "dynamic", "--json", "--kernel", kernel, str(file)) == 1
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["ok"] for row in rows] == expected
+    assert rows[1]["error"] == "event probes are not modelled here"
+    file.write_text("s:y u32 pid\n")
+    assert check("--kind", "dynamic", "--kernel", "6.1", str(file)) == 0
+    assert capsys.readouterr().out == "    1  no verdict: synthetic events are not modelled here\n"
+
+
 def test_files_of_uprobes_are_looked_for_when_asked(tmp_path, capsys):
     file = tmp_path / "definitions"
     file.write_text(f"p {file}:16\np {tmp_path}:16\np {tmp_path}/none:16\n")
