@@ -13,16 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from process_harness import functions_of
 
-from kprobes import Session, definition
+from kprobes import Session, definition, log, uprobe
 from kprobes.cli.ftrace_lines import FtraceTrace
 from kprobes.engines.kernel.engine import KernelEngine
 from kprobes.engines.kernel.files import KernelFiles
-from kprobes.errors import DefinitionError, UsageError
-from kprobes.model.plan import Way
+from kprobes.errors import DefinitionError, UnsupportedError, UsageError
+from kprobes.frozen import replace
+from kprobes.model.plan import Plan, Way
 from kprobes.model.within import Within
 from kprobes.render.ftrace import heading, style_of
 from kprobes.session import attach_to
@@ -221,6 +224,47 @@ def test_what_needs_a_program_is_refused_with_a_hint(program: Path) -> None:
         done = kprobes("trace", "--engine", "tracefs", "work", *words, "--", str(program), "1", "1", status=1)
         assert "need BPF" in done.stderr
         assert "hint: " in done.stderr
+
+
+class WithoutBpf(KernelEngine):
+    """This machine's kernel, had it no BPF: it refuses whatever has programs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        own = super().facts()
+        self._without = SimpleNamespace(
+            features=replace(own.features, ring_buffer=False), stamp=own.stamp, text=own.text, kallsyms=own.kallsyms
+        )
+
+    def facts(self) -> Any:
+        return self._without
+
+    def attach(self, plan: Plan) -> Any:
+        if plan.programs:
+            raise UnsupportedError("this kernel has no BPF")
+        return super().attach(plan)
+
+
+def test_where_there_is_no_bpf_tracefs_is_taken_by_itself(program: Path) -> None:
+    probes = [definition(text) for text in definitions(program)]
+    with running(program, 5) as process, attach_to(WithoutBpf(), *probes, within=Within(process.pid)) as session:
+        assert {way for probe in session.plan.probes for way in probe.ways} == {Way.TRACEFS}
+        assert any("no BPF" in note for note in session.plan.notes)
+        go(process)
+        session.detach()
+        assert [event.layout.name for event in session.events(0)] == ["entry", "back"] * 5
+
+
+def test_what_only_bpf_can_do_says_so_where_there_is_none(program: Path) -> None:
+    @uprobe(f"{program}:work")
+    def handler() -> None:
+        log("hit")
+
+    with running(program, 5) as process, WithoutBpf() as engine:
+        with pytest.raises(UnsupportedError, match="no BPF"):
+            attach_to(engine, handler, within=Within(process.pid))
+        with pytest.raises(UnsupportedError, match="handlers need BPF"):
+            attach_to(engine, replace(handler, way=Way.TRACEFS), within=Within(process.pid))
 
 
 def children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from guest_harness import Guest, drained, left_in
+from guest_harness import KPROBES, ROOT, Guest, drained, left_in
 
 from kprobes import Session, definition
 from kprobes.cli.ftrace_lines import FtraceTrace
@@ -200,6 +200,18 @@ def test_plain_functions_become_events_by_their_prototypes(newest: Guest) -> Non
     rows = [json.loads(line) for line in counted.errors.splitlines() if line.startswith("{")]
     assert next(row["hits"] for row in rows if row["probe"] == function) >= 7
     assert left_in(newest) == ""
+
+
+def test_nothing_stays_in_a_guest_whose_controller_was_killed(newest: Guest) -> None:
+    words = ["trace", f"--kernel={newest.kernel}", "--engine", "tracefs", "p:mine/opens do_sys_openat2", "vfs_read"]
+    with subprocess.Popen([*KPROBES, *words], stdout=subprocess.PIPE, cwd=ROOT) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline()
+        assert command.stdout.readline()
+        assert newest.shell(f"cat {TRACING}/kprobe_events").output.count("\n") == 2
+        command.kill()
+    assert left_in(newest) == ""
+    assert newest.shell(f"ls {TRACING}/instances").output == ""
 
 
 def test_a_kernels_refusal_has_its_message_and_leaves_nothing(guest: Guest) -> None:
