@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from kprobes.events.value import SymbolAddress
 from kprobes.model.fetched import HEAD as FETCHED_HEAD
-from kprobes.render.ftrace import Argument, Context, line, style_of
+from kprobes.render.ftrace import Argument, Context, heading, line, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TextIO
+    from typing import IO, TextIO
 
     from kprobes.events.record import Event
     from kprobes.model.layout import EventLayout, Field
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Make = Callable[[Event], Argument]
 
 HEAD = frozenset({*FETCHED_HEAD, "_duration", "_stack"})
+KEPT_IN_MEMORY = 16 << 20
+_PIECE = 1 << 16
 _ELEMENT = re.compile(r"(?P<name>.+)\[\d+\]\Z")
 # Kinds that the formatter knows; of all others it is given the text.
 _PLAIN = frozenset({"int", "uint", "hex", "char", "str"})
@@ -32,11 +34,14 @@ _USER_MOMENT = {True: (0xFF, 0xFF), False: (1, 0)}
 
 
 class FtraceTrace:
-    """A line per hit, as the kernel would print it."""
+    """A line per hit, as the kernel would print it. With *headed* (into files) the lines are kept until `end`, since
+    the heading of a `trace` file begins with how many they are; its `trace_pipe` has none."""
 
-    def __init__(self, session: Session, stream: TextIO) -> None:
+    def __init__(self, session: Session, stream: TextIO, *, headed: bool = False) -> None:
         self._session = session
         self._stream = stream
+        self._kept: IO[bytes] | None = _store() if headed else None
+        self._count = 0
         self._style = style_of(session.release)
         self._is_terminal = stream.isatty()
         self._arguments = {layout.id: arguments_of(layout, session.printed) for layout in session.plan.events}
@@ -46,11 +51,27 @@ class FtraceTrace:
         if not events:
             return
         lines = [self._line(event) for event in events]
+        self._count += len(lines)
+        if self._kept is not None:
+            self._kept.write(_encoded("".join(lines)))
+            return
         if self._is_terminal:
             from kprobes.render.escape import escape
 
             lines = [f"{escape(one[:-1])}\n" for one in lines]
         self._write("".join(lines))
+
+    def end(self, session: Session) -> None:
+        """Write what was kept, below its heading."""
+        if self._kept is None:
+            return
+        lost = sum(one.lost for one in session.stats)
+        with self._kept as kept:
+            self._write(heading(self._style, cpus=session.cpus, entries=self._count, lost=lost))
+            kept.seek(0)
+            while piece := kept.read(_PIECE):
+                self._write(piece.decode("utf-8", "surrogateescape"))
+        self._kept = None
 
     def _write(self, text: str) -> None:
         """Write *text* with its exact bytes, which may be no UTF-8."""
@@ -59,7 +80,7 @@ class FtraceTrace:
         if buffer is None:
             self._stream.write(text)
         else:
-            buffer.write(text.encode("utf-8", "surrogateescape"))
+            buffer.write(_encoded(text))
             buffer.flush()
 
     def _line(self, event: Event) -> str:
@@ -117,6 +138,16 @@ def _maker(name: str, fields: list[Field], printed: Callable[[int], str]) -> Mak
         return Argument(name, kind if kind in _KNOWN else "text", list(map(show, values)) if show else values, is_array)
 
     return make
+
+
+def _store() -> IO[bytes]:
+    from tempfile import SpooledTemporaryFile  # only for files
+
+    return SpooledTemporaryFile(KEPT_IN_MEMORY)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def default_name(site: Site, *, returns: bool) -> str:

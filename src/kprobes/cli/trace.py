@@ -67,7 +67,8 @@ def run(arguments: Namespace) -> int:
         if arguments.format == "ftrace":
             from kprobes.cli.ftrace_lines import FtraceTrace
 
-            return Job(FtraceTrace(session, stream).write)
+            lines = FtraceTrace(session, stream, headed=bool(arguments.output))
+            return Job(lines.write, on_end=lines.end)
         as_json = arguments.format == "json"
         writer = JsonTrace(session, stream) if as_json else LineTrace(session, stream, arguments.time)
         return Job(writer.write)

@@ -88,10 +88,9 @@ def style_of(release: str) -> Style:
     return Style(migration=(major, minor) >= (5, 13), lazy=(major, minor) >= (6, 13))
 
 
-def heading(style: Style, *, cpus: int = 0, entries: int = 0) -> str:
-    """Return what the `trace` file begins with; where *cpus* is given, with the line that tells of the buffer's
-    *entries*, none of them lost."""
-    counts = f"# entries-in-buffer/entries-written: {entries}/{entries}   #P:{cpus}\n#\n" if cpus else ""
+def heading(style: Style, *, cpus: int, entries: int, lost: int = 0) -> str:
+    """Return what the `trace` file begins with: it has *entries*, and *lost* ones were overwritten before."""
+    counts = f"# entries-in-buffer/entries-written: {entries}/{entries + lost}   #P:{cpus}\n#\n"
     return f"# tracer: nop\n#\n{counts}{_HEADING_OF_FIVE if style.migration else _HEADING_OF_FOUR}"
 
 

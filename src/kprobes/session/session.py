@@ -329,6 +329,15 @@ class Session:
             return os.uname().release
         return self._engine.facts().features.release
 
+    @property
+    def cpus(self) -> int:
+        """Return how many processors the target has."""
+        if getattr(self._engine, "is_native", False):
+            import os
+
+            return os.cpu_count() or 1
+        return self._engine.facts().features.cpus
+
     def detach(self) -> None:
         """Stop probing; maps, events under way and counts stay readable."""
         self._attached.detach()

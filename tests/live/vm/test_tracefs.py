@@ -188,6 +188,17 @@ def test_a_symbol_as_a_string_is_not_left_to_the_kernel(newest: Guest) -> None:
     assert "damage their memory" in refused.errors
 
 
+def test_a_file_has_the_heading_of_the_trace_file(newest: Guest, tmp_path: Path) -> None:
+    words = ["--copy", str(newest.programs / "calls"), "--", "/root/calls", "openat", "/no/such", "3"]
+    file = tmp_path / "trace"
+    definition = ["p:opens do_sys_openat2 name=+0(%si):string", "--filter", 'name == "/no/such"']
+    newest.command("trace", "--format", "ftrace", "-o", str(file), *definition, *words)
+    text = file.read_text()
+    assert text.startswith(heading(style_of("6.12"), cpus=2, entries=3))
+    assert text.count('name="/no/such"\n') == 3
+    assert len(text.splitlines()) == 12 + 3
+
+
 def test_plain_functions_become_events_by_their_prototypes(newest: Guest) -> None:
     words = ["--copy", str(newest.programs / "calls"), "--", "/root/calls", "openat", "/no/such", "7"]
     function = "do_sys_openat2"
