@@ -27,9 +27,11 @@ _ELEMENT = re.compile(r"(?P<name>.+)\[\d+\]\Z")
 # Kinds that the formatter knows; of all others it is given the text.
 _PLAIN = frozenset({"int", "uint", "hex", "char", "str"})
 _KNOWN = _PLAIN | {"symbol", "symstr"}
-# What an instruction in a process has left in its record, as all kernels do: they have no context of a uprobe's hit.
+# A return that another return probe watches too leads there; the kernel says so.
 _TRAMPOLINES = frozenset({"kretprobe_trampoline", "__kretprobe_trampoline", "arch_rethook_trampoline"})
 _TRAMPOLINE = "[unknown/kretprobe'd]"
+# Of the hit of a uprobe a kernel knows no moment: its record says so by the same bits each time, by whether it has a
+# character for migration.
 _USER_MOMENT = {True: (0xFF, 0xFF), False: (1, 0)}
 
 
