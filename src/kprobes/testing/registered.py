@@ -77,8 +77,8 @@ class Call:
 
     @property
     def task(self) -> Any:
-        """The running thread."""
-        return word_of(self._world, "task")()
+        """The running thread: in a process its id."""
+        return word_of(self._world, "tid")()
 
 
 class CallData:

@@ -33,6 +33,7 @@ from kprobes import (
     dump_stack,
     enable_kprobe,
     enable_kretprobe,
+    get_kretprobe,
     instruction_pointer,
     kernel_stack_pointer,
     kmsg,
@@ -152,7 +153,7 @@ def ret_handler(ri, regs):
 
 
 def tells_return(ri, regs):
-    printk(f"{ri.ret_addr:#x}")
+    printk(f"{ri.ret_addr:#x} {ri.task} {get_kretprobe(ri).kp.symbol_name}")
 
 
 def entry_of_work(b, a):
@@ -529,8 +530,10 @@ def test_the_return_address_at_entry_and_return(program, module):
     program.ask(7)
     entered, left = lines()
     assert entered == left
+    address, thread, name = left.split()
+    assert (int(thread), name) == (program.pid, "work")
     with Path(f"/proc/{program.pid}/mem").open("rb", 0) as memory:
-        memory.seek(int(left, 16) - 5)
+        memory.seek(int(address, 16) - 5)
         assert memory.read(1) == b"\xe8"
 
 

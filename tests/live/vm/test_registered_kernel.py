@@ -12,6 +12,7 @@ from guest_harness import ROOT, Guest, left_in
 from kprobes import (
     KPROBE_FLAG_DISABLED,
     KPROBE_FLAG_ON_FUNC_ENTRY,
+    Count,
     Jprobe,
     Kprobe,
     Kretprobe,
@@ -162,6 +163,29 @@ def inner_offsets(guest: Guest) -> dict[str, int]:
             break
     assert "plain" in found
     return found
+
+
+def test_of_many_threads_each_hit_has_its_post_handler(newest):
+    kp = Kprobe(symbol_name="vfs_read", offset=0, pre_handler=counts_before, post_handler=counts_behind)
+    with Module(newest.target) as module:
+        register_kprobe(kp)
+        newest.call("pipes", 4, 200)
+        disable_kprobe(kp)
+        session = module.session_of(kp)
+        assert session[before] == session[behind] >= 800
+
+
+before, behind = Count("before"), Count("behind")
+
+
+def counts_before(p, regs):
+    if comm() == "calls":
+        before.add()
+
+
+def counts_behind(p, regs, flags):
+    if comm() == "calls":
+        behind.add()
 
 
 def test_a_return_probe_keeps_what_it_is_given_for_each_call(guest, module):

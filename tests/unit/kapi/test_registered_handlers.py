@@ -93,6 +93,17 @@ def test_which_is_refused_where_it_can_not_be(spot, hint):
     assert hint in mistake.hint
 
 
+def test_in_a_kernel_the_next_instruction_counts_only_behind_the_probed_one():
+    spot = Spot("work", native=False, next_place="work+0x3", behind=3, stack_change=-8)
+    thing = Kprobe(symbol_name="work", pre_handler=pre, post_handler=post)
+    first, second = (Dry(compiled(thing, spot, number)) for number in (0, 1))
+    first.hit(registers={"di": 7, "sp": 0x8000}, function=0x1000)
+    (marks,) = (layout.name for layout in first.handler.maps)
+    ((key, _),) = first.map(marks)
+    assert int.from_bytes(key, "little") == 0x8000 - 8
+    assert second.hit(registers={"sp": 0x8000 - 8, "ax": 1}, function=0x1003) == []
+
+
 def test_what_an_entry_handler_keeps_is_there_at_the_return_in_the_width_of_its_class():
     made = Dry(compiled(Kretprobe(symbol_name="work", entry_handler=entry_handler, handler=handler, data_size=Kept)))
     made.hit(registers={"di": 0x1234})

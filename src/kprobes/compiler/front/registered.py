@@ -66,7 +66,7 @@ def _of_call(ctx: Context, node: ast.Attribute, call: Instance, named: tuple[str
     if name == "data":
         return Outside(CallData(call), f"{path}.data")
     if name == "task":
-        return builtins.make(ctx, node, "task", {})
+        return builtins.make(ctx, node, "tid" if ctx.around.user else "task", {})
     if name != "ret_addr":
         raise _no_field(ctx, node, path, name, _OF_CALL)
     place, build = ctx.place(node), ctx.build
