@@ -19,7 +19,7 @@ LOADED = """
 import sys
 from kprobes.cli.main import main
 main(sys.argv[1:])
-print(*sys.modules, sep="\n", file=sys.stderr)
+print(*sys.modules, file=sys.stderr)
 """
 
 
