@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
+from kprobes.grammar.numbers import unsigned
+
 FUNCTIONS = ("vfs_read", "vfs_write", "do_sys_openat2", "kernel_clone", "ksys_read", "vfs_fsync")
 PLACES = (
     *FUNCTIONS,
@@ -274,7 +276,8 @@ class Writer:
     def _listed(self, place: str) -> str:
         if ":" in place:
             path, _, offset = place.rpartition(":")
-            return f"{path}:0x{int(offset, 0):016x}" if offset.isalnum() else place
+            value = unsigned(offset)
+            return f"{path}:0x{value:016x}" if value >= 0 else place
         return place
 
     def _good_place(self) -> str:

@@ -1,13 +1,23 @@
 """Definitions by the rules of a kernel of another architecture."""
 
+import json
+import re
+import sys
 from errno import ERANGE
+from pathlib import Path
 
 import pytest
+from recorded_world import replayed
 
 from kprobes.errors import DefinitionError, UnsupportedError
 from kprobes.grammar.events import parse
 from kprobes.grammar.facts import dialect
 from kprobes.model.definition import Register
+
+sys.path.append(str(Path(__file__).parents[2] / "live/vm"))
+from definition_truth import GuestFiles, parsed
+
+GOLDEN = Path(__file__).parents[2] / "golden/grammar"
 
 
 def read(line, arch, kernel="6.12", kind="kprobe"):
@@ -73,3 +83,26 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones():
     with pytest.raises(UnsupportedError, match="riscv64") as caught:
         dialect("6.1", "riscv64")
     assert "aarch64" in caught.value.hint
+
+
+# What Debian's 6.1 for i386 said in an emulated machine: the lines with its registers, its answers, and of its symbols
+# what the verdicts depend on. Addresses are masked.
+CAPTURED = json.loads((GOLDEN / "6.1-i386.json").read_text())
+ADDRESS = re.compile("(?<!:)0x[0-9a-f]{8}(?![0-9a-f])")
+
+
+@pytest.mark.parametrize("kind", ["kprobe", "uprobe", "dynamic"])
+def test_parser_says_what_a_kernel_of_i386_said(kind):
+    world = replayed(CAPTURED["world"], GuestFiles(), typed=False)
+    written = CAPTURED["written"][kind]
+    assert sum(map(len, written)) >= 100
+    for lines, real, ours in zip(
+        written, CAPTURED[kind], parsed(dialect("6.1", "i386"), kind, world, written), strict=True
+    ):
+        told = [
+            [one.errno, one.message, one.column]
+            if one.errno
+            else "\n".join(sorted(ADDRESS.sub("0xADDRESS", line) for line in one.listed))
+            for one in ours
+        ]
+        assert told == real, lines
