@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from kprobes.arch.registers import registers
 from kprobes.errors import UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.grammar.events import parse
@@ -18,7 +19,7 @@ from kprobes.model.definition import Definition
 from kprobes.model.fetched import event_layout, kernels_layout
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import COUNT_ONLY, Plan, PlannedProbe, TraceEvent, Way
-from kprobes.model.probe import RETURN_KINDS, AutoHandler, FetchHandler, Probe
+from kprobes.model.probe import RETURN_KINDS, AutoHandler, FetchHandler, HandlerSource, Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.planner.auto import is_text
 from kprobes.planner.fetching import kernel_definitions
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
 # Each event takes a moment to be defined, and longer to be taken away.
 MOST_EVENTS = 500
-ARGUMENTS = ("di", "si", "dx", "cx", "r8", "r9")
 _MOST_NAME = 31
 _SYMSTR = "symstr"
+_NOTHING_ASKED = FetchHandler("")
 # So few return probes are worth more room than the kernel gives them.
 _FEW, _LEAST_ROOM, _ROOM_PER_CPU = 8, 64, 10
 _HINT = "leave --engine tracefs out, or fetch with a definition: 'p:NAME PLACE ARGUMENT...' --filter ..."
@@ -49,8 +50,10 @@ def goes_by_tracefs(probe: Probe) -> bool:
     given = probe.handler
     if probe.kind == "tracepoint" or probe.on_fault or probe.record:
         return False
-    if given is None or isinstance(given, FetchHandler):
+    if given is None:
         return True
+    if isinstance(given, FetchHandler):
+        return not given.sample
     return isinstance(given, AutoHandler) and given.action == "trace" and not _asks_more(given)
 
 
@@ -77,7 +80,7 @@ def _check(probe: Probe) -> None:
         raise UsageError("probes that go by tracefs and others are two sessions", hint="give all the same way")
     if goes_by_tracefs(probe):
         return
-    what = "expressions and stacks" if isinstance(probe.handler, AutoHandler) else "handlers"
+    what = "handlers" if isinstance(probe.handler, HandlerSource) else "expressions, histograms and stacks"
     if probe.kind == "tracepoint":
         what = "tracepoints"
     raise UnsupportedError(f"{what} need BPF: tracefs fetches arguments, and no more", hint=_HINT)
@@ -114,28 +117,32 @@ class _Builder:
             self._probes.append(PlannedProbe(probe.kind, text, (Way.TRACEFS,), asked=number))
 
     def _event(self, group: Group, site: Site, given: object) -> None:
-        strings, condition, private = 0, "", True
-        if isinstance(given, FetchHandler):
-            definition, strings, condition = given.definition, given.strings, given.filter
-            assert isinstance(definition, Definition)
-            private = not _names_group(given.text)
-            if condition:
-                _check_filter(condition, definition)
-                parse_filter(condition, fields_of(definition), self._definitions.language)
-        else:
-            shows = given is not None
-            user = bool(site.path)
-            room = max(_LEAST_ROOM, _ROOM_PER_CPU * self._facts.features.cpus) if len(group.sites) <= _FEW else 0
-            text = written(group, site, shows=shows, room=room)
-            found = parse(text, self._definitions.language, "uprobe" if user else "kprobe")
-            assert isinstance(found, Definition)
-            definition = found
+        fetches = given if isinstance(given, FetchHandler) else _NOTHING_ASKED
+        definition = self._definition(group, site, given)
+        if fetches.filter:
+            _check_filter(fetches.filter, definition)
+            parse_filter(fetches.filter, fields_of(definition), self._definitions.language)
         event = COUNT_ONLY
-        if given is not None:
+        if given is not None and not fetches.counts:
             event = len(self._events)
-            self._events.append(kernels_layout(event_layout(definition, event, strings)))
-        self._traced.append(TraceEvent(len(self._sites), harmless(definition).text, event, private, condition))
+            self._events.append(kernels_layout(event_layout(definition, event, fetches.strings)))
+        private = not _names_group(fetches.text)
+        self._traced.append(TraceEvent(len(self._sites), harmless(definition).text, event, private, fetches.filter))
         self._sites.append(replace(site, probe=len(self._probes)))
+
+    def _definition(self, group: Group, site: Site, given: object) -> Definition:
+        """Return the definition that *given* is, or one that fetches what the prototype tells, if that is asked for."""
+        if isinstance(given, FetchHandler):
+            assert given.definition is not None
+            return given.definition
+        language = self._definitions.language
+        table = registers(language.machine.name)
+        where = table.arguments if site.path else table.kernel_arguments
+        room = max(_LEAST_ROOM, _ROOM_PER_CPU * self._facts.features.cpus) if len(group.sites) <= _FEW else 0
+        text = written(group, site, () if given is None else where, room=room)
+        found = parse(text, language, "uprobe" if site.path else "kprobe")
+        assert isinstance(found, Definition)
+        return found
 
     def plan(self) -> Plan:
         """Return the plan."""
@@ -179,8 +186,9 @@ def _check_filter(condition: str, definition: Definition) -> None:
             )
 
 
-def written(group: Group, site: Site, *, shows: bool, room: int = 0) -> str:
-    """Return the definition of an event at *site*, with what the prototype of *group* knows where it *shows* that.
+def written(group: Group, site: Site, arguments: Sequence[str], *, room: int = 0) -> str:
+    """Return the definition of an event at *site*, with what the prototype of *group* knows: its parameters lie in the
+    registers *arguments*, none where nothing is to be shown.
 
     *room* is for how many calls at once a return probe in the kernel has room, unless the user says (0: as the kernel
     chooses).
@@ -189,10 +197,10 @@ def written(group: Group, site: Site, *, shows: bool, room: int = 0) -> str:
     most = group.probe.maxactive or (0 if site.path else room)
     kind = f"r{most or ''}" if returns else "p"
     words = [f"{kind}:{_event_name(site)}", _place(site)]
-    if shows and returns:
+    if arguments and returns:
         words += _result(group.prototype)
-    elif shows and group.prototype is not None:
-        words += _parameters(group.prototype)
+    elif arguments and group.prototype is not None:
+        words += _parameters(group.prototype, arguments)
     return " ".join(words)
 
 
@@ -213,10 +221,10 @@ def _place(site: Site) -> str:
     return f"{symbol}+{site.offset:#x}" if site.offset else symbol
 
 
-def _parameters(prototype: Function) -> list[str]:
+def _parameters(prototype: Function, arguments: Sequence[str]) -> list[str]:
     """Return an argument for each parameter that can be fetched; those behind one that is passed elsewhere can't."""
     found: list[str] = []
-    for register, parameter in zip(ARGUMENTS, prototype.parameters, strict=False):
+    for register, parameter in zip(arguments, prototype.parameters, strict=False):
         if isinstance(parameter.type, Struct | Array | Float | Void):
             break
         name = re.sub(r"\W", "_", parameter.name or f"arg{len(found) + 1}", flags=re.ASCII)[:_MOST_NAME]

@@ -220,8 +220,11 @@ def test_a_refusal_has_the_kernels_message(program: Path) -> None:
 
 
 def test_what_needs_a_program_is_refused_with_a_hint(program: Path) -> None:
-    for words in (["--if", "number > 3"], ["--print", "number"], ["--stack"]):
-        done = kprobes("trace", "--engine", "tracefs", "work", *words, "--", str(program), "1", "1", status=1)
+    for command, *words in (
+        ["trace", "work", "--if", "number > 3"], ["trace", "work", "--print", "number"], ["trace", "work", "--stack"],
+        ["hist", "work", "number"], ["latency", "work"], ["hist", definitions(program)[0], "number"],
+    ):  # fmt: skip
+        done = kprobes(command, "--engine", "tracefs", *words, "--", str(program), "1", "1", status=1)
         assert "need BPF" in done.stderr
         assert "hint: " in done.stderr
 
