@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # Messages that are kept until they are read; the oldest go first and are counted.
 KEPT = 100_000
 POLL_S = 0.1
+# What is there when the time is over is read to its end, unless reading it makes more: of a probe of `write`, say.
+LATE_S = 1.0
 _STACK_EVENT = "dump_stack"
 
 
@@ -250,7 +252,9 @@ class Module:
             while self._messages:
                 yield self._messages.popleft()
                 found = True
-            if not found and (not lives or (end is not None and time.monotonic() >= end)):
+            now = time.monotonic()
+            over = not lives or (end is not None and now >= end)
+            if (over and not found) or (end is not None and now >= end + LATE_S):
                 yield from self._remarks()
                 return
 
