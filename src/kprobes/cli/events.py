@@ -9,6 +9,8 @@ examples:
   kprobes events list                      hits and misses, as the kernel's profile tells them
   kprobes events list 'kprobes/*' --format json
   kprobes events disable '*'
+  kprobes events filter opens 'dfd != -100 && file ~ "/etc/*"'       0 takes it away
+  kprobes events trigger opens 'stacktrace:5 if dfd == 3'           with ! before it: take it away
   kprobes events remove opens
   kprobes events clear                     remove all that nobody uses
 """
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.cli.probe_events import ProbeEvent
 
-ACTIONS = ("list", "add", "remove", "clear", "enable", "disable")
+ACTIONS = ("list", "add", "remove", "clear", "enable", "disable", "filter", "trigger")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -49,6 +51,8 @@ def run(arguments: Namespace) -> int:
     action, names = arguments.action, arguments.names
     if action in ("add", "remove", "enable", "disable") and not names:
         raise UsageError(f"`kprobes events {action}` needs {'a definition' if action == 'add' else 'an event'}")
+    if action in _SETTINGS and len(names) != 2:
+        raise UsageError(f"`kprobes events {action}` needs an event and a text", hint="see `kprobes events --help`")
     engine = target_of(arguments).open()
     try:
         events = ProbeEvents(engine.tracefs())  # type: ignore[attr-defined]  # both engines of kernels have it
@@ -91,7 +95,7 @@ def _add(events: ProbeEvents, definitions: list[str], _: Namespace) -> int:
         except DefinitionError as error:
             for before in added:
                 events.remove(before)
-            sys.stderr.write(_refusal(error))
+            sys.stderr.write(_refusal(error, "`kprobes check` tells more about a definition, without a kernel"))
             return 1
         if one is not None:
             added.append(one)
@@ -99,7 +103,7 @@ def _add(events: ProbeEvents, definitions: list[str], _: Namespace) -> int:
     return 0
 
 
-def _refusal(error: DefinitionError) -> str:
+def _refusal(error: DefinitionError, hint: str) -> str:
     from errno import errorcode
 
     from kprobes.render.escape import escape
@@ -109,7 +113,8 @@ def _refusal(error: DefinitionError) -> str:
         lines.append(f"  {escape(error.command)}")
     if error.indent is not None:
         lines.append(f"  {' ' * error.indent}^")
-    lines.append("hint: `kprobes check` tells more about a definition, without a kernel")
+    if hint:
+        lines.append(f"hint: {hint}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -117,6 +122,8 @@ def _remove(events: ProbeEvents, names: list[str], _: Namespace) -> int:
     for name in names:
         for one in one_of(events.matching(name), name):
             events.enable(one, on=False)
+            for trigger in one.triggers:  # each keeps the event in use
+                events.set(one, "trigger", f"!{trigger.partition(':')[0].split()[0]}")
             events.remove(one)
     return 0
 
@@ -144,6 +151,20 @@ def _switch(*, on: bool) -> Callable[[ProbeEvents, list[str], Namespace], int]:
     return act
 
 
+def _set(file: str) -> Callable[[ProbeEvents, list[str], Namespace], int]:
+    def act(events: ProbeEvents, names: list[str], _: Namespace) -> int:
+        for one in one_of(events.matching(names[0]), names[0]):
+            try:
+                events.set(one, file, names[1])
+            except DefinitionError as error:
+                sys.stderr.write(_refusal(error, ""))
+                return 1
+        return 0
+
+    return act
+
+
+_SETTINGS = ("filter", "trigger")
 _ACTIONS: dict[str, Callable[[ProbeEvents, list[str], Namespace], int]] = {
     "list": _list,
     "add": _add,
@@ -151,4 +172,6 @@ _ACTIONS: dict[str, Callable[[ProbeEvents, list[str], Namespace], int]] = {
     "clear": _clear,
     "enable": _switch(on=True),
     "disable": _switch(on=False),
+    "filter": _set("filter"),
+    "trigger": _set("trigger"),
 }

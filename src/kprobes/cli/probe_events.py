@@ -31,7 +31,8 @@ _NAMED = re.compile(r"(?P<kind>[pr]\d*):(?P<name>[^\s/]+/\S+) (?P<rest>.*)")
 class ProbeEvent:
     """One event: *name* is GROUP/EVENT, *definition* its line, *file* the one that lists it.
 
-    *hits* and *misses* are what the kernel's profile tells; -1 where it tells none.
+    *hits* and *misses* are what the kernel's profile tells; -1 where it tells none. *filter* is empty where there is
+    none, *triggers* has a line each.
     """
 
     name: str
@@ -40,6 +41,8 @@ class ProbeEvent:
     enabled: bool
     hits: int
     misses: int
+    filter: str = ""
+    triggers: tuple[str, ...] = ()
 
 
 class ProbeEvents:
@@ -63,9 +66,15 @@ class ProbeEvents:
                     continue
                 event = match["name"].rpartition("/")[2]
                 hits, misses = profile.get(event, (-1, -1))
-                enabled = (self._tracefs.read(f"events/{match['name']}/enable") or b"").strip() in (b"1", b"1*")
-                found.append(ProbeEvent(match["name"], line, file, enabled, hits, misses))
+                enabled = self._text(match["name"], "enable") in ("1", "1*")
+                set_ = self._text(match["name"], "filter").removeprefix("none")
+                lines = self._text(match["name"], "trigger").splitlines()
+                triggers = tuple(one for one in lines if not one.startswith("#"))
+                found.append(ProbeEvent(match["name"], line, file, enabled, hits, misses, set_, triggers))
         return found
+
+    def _text(self, name: str, file: str) -> str:
+        return (self._tracefs.read(f"events/{name}/{file}") or b"").decode("utf-8", "surrogateescape").strip()
 
     def add(self, definition: str) -> ProbeEvent | None:
         """Define an event; return it as the kernel lists it, None where the line took one away.
@@ -101,6 +110,16 @@ class ProbeEvents:
         code = self._tracefs.write(f"events/{event.name}/enable", b"1" if on else b"0")
         if code:
             raise SyscallError(f"{'enabling' if on else 'disabling'} {event.name}", code)
+
+    def set(self, event: ProbeEvent, file: str, text: str) -> None:
+        """Write *text* to the `filter` or the `trigger` of *event*.
+
+        Raises:
+            DefinitionError: the kernel refuses it; with the message and the caret of its error log, if it has one.
+        """
+        code = self._tracefs.write(f"events/{event.name}/{file}", f"{text}\n".encode("utf-8", "surrogateescape"))
+        if code:
+            raise self._refusal(text, code)
 
     def _lines(self, file: str) -> list[str]:
         content = self._tracefs.read(file)

@@ -15,8 +15,7 @@ def clean(guest: Guest) -> Iterator[Guest]:
     """Give a guest without probe events, and leave it so."""
     guest.command("events", "clear")
     yield guest
-    guest.command("events", "disable", "*", status=None)
-    guest.command("events", "clear")
+    guest.command("events", "remove", "*", status=None)
     assert guest.shell("cat /sys/kernel/tracing/kprobe_events").output == ""
 
 
@@ -49,6 +48,39 @@ def test_a_refusal_shows_the_kernels_caret_and_leaves_nothing(clean: Guest) -> N
     assert lines[1].strip().startswith("p:second vfs_read")
     assert lines[2].index("^") == lines[1].index("%nosuch")
     assert rows(clean) == {}
+
+
+def test_filters_and_triggers_are_set_shown_and_taken_away(clean: Guest) -> None:
+    clean.command("events", "add", "p:opens do_sys_openat2 dfd=%di:s32 file=+0(%si):ustring")
+    clean.command("events", "filter", "opens", 'dfd == -100 && file ~ "*/version"')
+    clean.command("events", "trigger", "opens", 'traceoff:1 if file ~ "*/version"')
+    row = rows(clean)["kprobes/opens"]
+    assert row["filter"] == 'dfd == -100 && file ~ "*/version"'
+    assert row["triggers"] == ['traceoff:count=1 if file ~ "*/version"']
+    clean.command("events", "enable", "opens")
+    # The condition holds for the first one, which ends the trace, once.
+    assert clean.shell("cat /proc/version >/dev/null; cat /sys/kernel/tracing/tracing_on").output == "0\n"
+    clean.shell("echo 1 > /sys/kernel/tracing/tracing_on; cat /proc/version /proc/cmdline")
+    assert clean.shell("cat /sys/kernel/tracing/tracing_on").output == "1\n"
+    traced = clean.shell("cat /sys/kernel/tracing/trace").output
+    assert traced.count('file="/proc/version"') >= 1
+    assert "cmdline" not in traced
+    clean.command("events", "trigger", "opens", "!traceoff")
+    clean.command("events", "filter", "opens", "0")
+    row = rows(clean)["kprobes/opens"]
+    assert (row["filter"], row["triggers"]) == ("", [])
+    clean.command("events", "trigger", "opens", "stacktrace:5")
+    clean.command("events", "remove", "opens")
+    clean.shell("echo > /sys/kernel/tracing/trace")
+
+
+def test_a_filter_that_is_refused_shows_the_kernels_caret(clean: Guest) -> None:
+    clean.command("events", "add", "p:opens do_sys_openat2 dfd=%di:s32")
+    lines = clean.command("events", "filter", "opens", "dfd == 1 && nosuch == 2", status=1).errors.splitlines()
+    assert lines[0] == "error: Field not found (EINVAL)"
+    assert lines[2].index("^") > lines[1].index("nosuch")
+    assert "EINVAL" in clean.command("events", "trigger", "opens", "nosuch", status=1).errors
+    assert "needs an event and a text" in clean.command("events", "filter", "opens", status=2).errors
 
 
 def test_mistakes_are_told(clean: Guest) -> None:
