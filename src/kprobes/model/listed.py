@@ -31,7 +31,8 @@ class Listed:
     """The site of a probe: *address* (0 where unknown), *kind* (k, r or t), *name* as symbol+offset, and the *object*
     or module that it lies in.
 
-    *way* is how it is armed (see `model.plan.Way`), *why* the reason for that one; *state* one of `State`.
+    *way* is how it is armed (see `model.plan.Way`), *why* the reason for that one; *state* one of `State`. *jumps*:
+    there is a jump though it rests, for others at the same place.
     """
 
     address: int
@@ -41,11 +42,12 @@ class Listed:
     way: str
     why: str
     state: str = State.ARMED
+    jumps: bool = False
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Return the words that the kernel's list has in brackets."""
-        jumps = self.way.startswith("jump") and not self.state
+        jumps = self.way.startswith("jump") and (self.jumps or not self.state)
         by_ftrace = _BY_FTRACE & set(self.way.split("+"))
         return tuple(word for word in (self.state, OPTIMIZED if jumps else FTRACE if by_ftrace else "") if word)
 

@@ -40,4 +40,4 @@ def parse_list(text: str) -> Iterator[Listed]:
     for address, kind, name, module, flags in _ARMED.findall(text):
         state = State.GONE if "[GONE]" in flags else State.DISABLED if "[DISABLED]" in flags else State.ARMED
         way = "jump" if "[OPTIMIZED]" in flags else "ftrace" if "[FTRACE]" in flags else "breakpoint"
-        yield Listed(int(address, 16), kind, name, module, way, "", state)
+        yield Listed(int(address, 16), kind, name, module, way, "", state, jumps=bool(state) and way == "jump")

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from kprobes.model.listed import Listed, State
 from kprobes.symbols.kprobes_list import Blacklisted, parse_blacklist, parse_list
 
-# As Linux 6.12 writes it; the third line is of a module, the last one of a user who may not see addresses.
+# As Linux 6.12 writes it; the third line is of a module, the fifth one of a user who may not see addresses.
 LIST = """\
 ffffffff81430999  k  vfs_read+0x9    [OPTIMIZED]
 ffffffff81430994  k  vfs_read+0x4    [DISABLED][FTRACE]
 ffffffffc02f1a30  r  ext4_file_read_iter+0x0 ext4 [FTRACE]
 ffffffffc0301000  k  gone_function+0x10 ext4 [GONE]
 0000000000000000  k  vfs_open+0x9   \x20
+ffffffff8142d029  k  vfs_open+0x9    [DISABLED][OPTIMIZED]
 """
 
 
@@ -25,6 +26,7 @@ def test_each_line_is_a_row_with_its_flags() -> None:
         Listed(0xFFFFFFFFC02F1A30, "r", "ext4_file_read_iter+0x0", "ext4", "ftrace", ""),
         Listed(0xFFFFFFFFC0301000, "k", "gone_function+0x10", "ext4", "breakpoint", "", State.GONE),
         Listed(0, "k", "vfs_open+0x9", "", "breakpoint", ""),
+        Listed(0xFFFFFFFF8142D029, "k", "vfs_open+0x9", "", "jump", "", State.DISABLED, jumps=True),
     ]
     assert [row.flags for row in parse_list(LIST)] == [
         ("OPTIMIZED",),
@@ -32,6 +34,7 @@ def test_each_line_is_a_row_with_its_flags() -> None:
         ("FTRACE",),
         ("GONE",),
         (),
+        ("DISABLED", "OPTIMIZED"),
     ]
 
 

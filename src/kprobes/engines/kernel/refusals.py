@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kprobes.errors import KprobesError
     from kprobes.model.plan import Site
 
-_LOGGED = r"^\[ *[0-9.]+\] \w+: error: (?P<message>.*)\n  Command: (?P<command>.*)\n(?P<gap> *)\^"
+_LOGGED = r"^\[ *[0-9.]+\] [\w ]+: error: (?P<message>.*)\n  Command: (?P<command>.*)\n(?P<gap> *)\^"
 _LOG_GAP = len("  Command: ")
 _LIST_HINT = "`kprobes info {name}` says more"
 
