@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from guest_harness import TIMEOUT_S, Guest, finish
 
@@ -15,6 +17,7 @@ TRACEFS = "/sys/kernel/tracing"
 LINE = re.compile(r" *.{1,16}-(?P<tid>\d+) +\[\d+\] \S+ +[\d.]+: (?P<event>\w+): \([^)]*\) ?(?P<arguments>.*)")
 # A symbol has its size behind its offset; ours has no offset where it is 0.
 SIZE = re.compile(r"(?<=[=\"{,])([A-Za-z_][\w.]*)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[\w+\])?")
+NO_FILTERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,19 @@ class Hit:
     arguments: str
 
 
-def both(guest: Guest, definitions: list[str], *workload: object, condition: str = "") -> tuple[list[Hit], list[Hit]]:
+def both(
+    guest: Guest, definitions: list[str], *workload: object, filters: Mapping[str, str] = NO_FILTERS
+) -> tuple[list[Hit], list[Hit]]:
     """Return the hits of the workload's thread as the kernel's own events have them, and as ours do.
 
-    *definitions* have `{}` for the group: ours are of another than the kernel's. The program is `calls`.
+    *definitions* have `{}` for the group: ours are of another than the kernel's. *filters* are by event. The program
+    is `calls`.
     """
-    probes = [kprobes.definition(line.format("ours"), filter=condition) for line in definitions]
+    probes = [kprobes.definition(line.format("ours"), filter=filters.get(event_of(line), "")) for line in definitions]
     program = guest.start("calls", *workload)
     try:
         with (
-            Truth(guest, [line.format("truth") for line in definitions], condition) as truth,
+            Truth(guest, [line.format("truth") for line in definitions], filters) as truth,
             kprobes.attach(*probes, to=guest.target) as session,
         ):
             finish(program)
@@ -42,26 +48,30 @@ def both(guest: Guest, definitions: list[str], *workload: object, condition: str
             events = [event for event in session.events(0) if event["_tid"] == program.pid]
             return truth.hits(program.pid), [shown(session, event) for event in events]
     except BaseException:
-        finish(program)
+        if program.wait(0) is None:
+            finish(program)
         raise
+
+
+def event_of(line: str) -> str:
+    """Return the name of the event that a definition names."""
+    return line.split()[0].rpartition("/")[2]
 
 
 class Truth:
     """The kernel's own events of *definitions*, in the group `truth`; a context manager that leaves nothing of them."""
 
-    def __init__(self, guest: Guest, definitions: list[str], condition: str) -> None:
+    def __init__(self, guest: Guest, definitions: list[str], filters: Mapping[str, str]) -> None:
         self._guest = guest
         self._definitions = definitions
-        self._condition = condition
+        self._filters = filters
 
     def __enter__(self) -> Truth:
         lines = [f"echo 0 > {TRACEFS}/tracing_on", f"echo > {TRACEFS}/trace"]
         lines += [
             f"echo '{line}' >> {TRACEFS}/{'u' if '/root/' in line else 'k'}probe_events" for line in self._definitions
         ]
-        if self._condition:
-            files = f"{TRACEFS}/events/truth/*/filter"
-            lines.append(f"for file in {files}; do echo '{self._condition}' > $file || exit 1; done")
+        lines += [f"echo '{text}' > {TRACEFS}/events/truth/{name}/filter" for name, text in self._filters.items()]
         lines += [f"echo 1 > {TRACEFS}/events/truth/enable", f"echo 1 > {TRACEFS}/tracing_on"]
         done = self._guest.shell(" && ".join(lines))
         if done.status:
