@@ -116,7 +116,7 @@ class DefinitionSymbols:
         return EINVAL if offset % 4 or (offset == 4 and traced) else 0
 
     def _boundary(self, start: int, offset: int) -> int:
-        if not offset or self._read is None:
+        if not offset or self._read is None or self._arch != "x86_64":
             return 0
         from kprobes.arch.x86_64.decode import is_boundary
 

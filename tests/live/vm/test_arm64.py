@@ -194,6 +194,30 @@ def test_commands_take_the_architecture(arm64: Guest) -> None:
     assert "vfs_read" in run_kprobes("list", f"--vm={arm64.kernel}", "vfs_re*").output
 
 
+def test_what_is_known_of_x86_64_alone_says_so(arm64: Guest) -> None:
+    done = arm64.command("explain", "vfs_read", status=1)
+    assert "x86-64" in done.errors
+    assert "aarch64" in done.errors
+
+
+def test_recorded_hits_of_arm64_are_replayed(arm64: Guest, tmp_path: Path) -> None:
+    script, kept = tmp_path / "script.py", tmp_path / "kept"
+    script.write_text("""
+from kprobes import comm, emit, kprobe, regs
+
+@kprobe("vfs_read")
+def reads(file, count):
+    if comm() == "dd" and count == 1000:
+        emit(count, third=regs.x2, name=file.f_path.dentry.d_name.name.string())
+""")
+    arm64.command("run", "--record", str(kept), str(script), "--", *COPY.split())
+    done = run_kprobes("replay", "--format=json", str(kept), str(script))
+    rows = [json.loads(line) for line in done.output.splitlines()]
+    assert [(row["count"], row["third"], row["name"]) for row in rows if "third" in row] == [
+        (SIZE, SIZE, "zero")
+    ] * TIMES
+
+
 def test_an_architecture_or_kernel_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="no kernel") as caught:
         kprobes.Machine("5.10", arch="arm64").open()

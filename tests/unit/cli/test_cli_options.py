@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 
 from kprobes.cli.hist import linear
-from kprobes.cli.options import add_run_options, add_target_options, make_parser, parse, target_of
+from kprobes.cli.options import add_run_options, add_target_options, make_parser, parse, probes_natively, target_of
+from kprobes.engines.process.target import check_architecture
 from kprobes.engines.targets import Kernel, Machine
-from kprobes.errors import UsageError
+from kprobes.errors import UnsupportedError, UsageError
+from kprobes.model.probe import Probe
 
 
 def parsed(*words: str):
@@ -30,6 +32,45 @@ def test_kernel_is_the_same_as_vm():
     target = target_of(parsed("--kernel", "5.10", "vfs_read"))
     assert isinstance(target, Machine)
     assert target.kernel == "5.10"
+
+
+@pytest.mark.parametrize(
+    ("words", "kernel"),
+    [
+        (["--arch", "arm64"], "6.12-arm64"),
+        (["--vm", "--arch=aarch64"], "6.12-arm64"),
+        (["--vm=6.1", "--arch=arm64"], "6.1-arm64"),
+        (["--kernel=7.2", "--arch=arm64"], "7.2-arm64"),
+        (["--vm=6.1-arm64"], "6.1-arm64"),
+        (["--vm=5.10", "--arch=x86_64"], "5.10"),
+    ],
+)
+def test_an_architecture_names_the_kernel_in_a_box(words, kernel):
+    assert target_of(parsed(*words, "vfs_read")).kernel == kernel
+
+
+@pytest.mark.parametrize("words", [["--arch=riscv64"], ["--vm=5.10", "--arch=arm64"], ["--arch=arm64", "-p", "1"]])
+def test_a_kernel_that_is_not_there_for_an_architecture_is_a_usage_error(words):
+    with pytest.raises(UsageError) as caught:
+        target_of(parsed(*words, "vfs_read"))
+    assert caught.value.hint
+
+
+class Other:
+    """What `uname` says of a machine of another architecture."""
+
+    machine = "aarch64"
+
+
+def test_the_process_engine_is_taken_where_its_code_runs_alone(monkeypatch):
+    probe = Probe("uprobe", ("libc:malloc",), None)
+    arguments = parsed("-p", "1", "libc:malloc")
+    assert probes_natively(arguments, [probe])
+    monkeypatch.setattr("os.uname", Other)
+    assert not probes_natively(arguments, [probe])
+    with pytest.raises(UnsupportedError, match="x86-64") as caught:
+        check_architecture(1)
+    assert "--engine uprobe" in caught.value.hint
 
 
 def test_without_a_target_this_kernel_is_probed():
