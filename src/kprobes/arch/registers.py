@@ -20,7 +20,8 @@ class RegisterTable:
     *syscall_arguments*: those of a system call. Arguments beyond them lie on the stack from
     *stack_arguments_offset* bytes above sp at a function's entry: a call has pushed the return address, which the
     return pops, where that isn't 0. *trap_length* is by how much the instruction pointer of a kprobe's hit lies
-    behind the probed instruction. *size* and *word_size* are bytes.
+    behind the probed instruction. *link* is the register that a call leaves the return address in, empty where it
+    pushes it. *size* and *word_size* are bytes.
     """
 
     name: str

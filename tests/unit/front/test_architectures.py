@@ -14,7 +14,7 @@ from kprobes.compiler.ir.interpret import Interpreter
 from kprobes.compiler.ir.nodes import Load, ReadContext
 from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import CompileError
-from kprobes.model.ctype import Function, Int, Member, Parameter, Pointer, Struct, Void
+from kprobes.model.ctype import Float, Function, Int, Member, Parameter, Pointer, Struct, Void
 from kprobes.model.probe import HandlerSource
 
 LONG, INT, HUGE, WIDE = Int("long", 8, True), Int("int", 4, True), Int("__int128", 16, True), Int("long long", 8, True)
@@ -55,6 +55,18 @@ def test_arm64_leaves_registers_alone_once_a_struct_did_not_fit():
     seven = [LONG] * 7
     assert indexes("aarch64", *seven, SMALL, INT) == (*range(7), None, None)
     assert indexes("x86_64", *[LONG] * 5, SMALL, INT) == (*range(5), None, 5)
+
+
+class Floats(Members):
+    """Types whose structs hold floating-point numbers alone."""
+
+    def member(self, struct, name):
+        return Member(name, Float("double", 8), 64 * "ab".index(name))
+
+
+def test_a_struct_of_floats_takes_no_general_register_of_arm64():
+    function = Function("f", tuple(Parameter("", kind) for kind in (SMALL, Struct("four", 32, False, 3), INT)), INT)
+    assert integer_indexes(function, Floats(), "aarch64") == (None, None, 0)
 
 
 def test_floats_take_no_general_register_of_arm64():

@@ -40,6 +40,11 @@ def test_what_there_is_no_arm64_kernel_of_is_refused_with_those_there_are(name):
     assert "6.12" in caught.value.hint
 
 
+def test_a_name_that_tells_another_architecture_is_refused():
+    with pytest.raises(UsageError, match="is no kernel for amd64"):
+        kernel_name("6.12-arm64", "x86_64")
+
+
 def test_an_architecture_without_guests_is_refused():
     with pytest.raises(UsageError, match="riscv64"):
         kernel_name("6.12", "riscv64")

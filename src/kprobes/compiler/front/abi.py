@@ -92,6 +92,9 @@ def _i386(function: Function, _types: Types, count: int) -> Indexes:
 _RULES: dict[str, Callable[[Function, Types, int], Indexes]] = {"x86_64": _x86_64, "aarch64": _aarch64, "i386": _i386}
 
 
+_MOST_VECTOR = 32  # four floating-point members in vector registers
+
+
 def _is_word(ctype: CType) -> bool:
     return not isinstance(ctype, Int | Float | Struct)
 
@@ -120,9 +123,11 @@ def _aarch64_words(ctype: CType, types: Types) -> int:
         return 0
     if isinstance(ctype, Int):
         return -(-ctype.size // 8)
-    if not isinstance(ctype, Struct) or _in_memory(ctype):
+    if not isinstance(ctype, Struct):
         return 1
-    return -(-sizeof(ctype) // 8) if _halves_with_integers(ctype, types) else 0
+    if sizeof(ctype) <= _MOST_VECTOR and not _halves_with_integers(ctype, types):
+        return 0
+    return 1 if _in_memory(ctype) else -(-sizeof(ctype) // 8)
 
 
 def _halves_with_integers(struct: Struct, types: Types) -> set[int]:

@@ -78,10 +78,12 @@ def kernel_name(kernel: str, arch: str) -> str:
     """Return the name of the kernel of version *kernel* for *arch*: `6.12-arm64`; that of the host's is the version.
 
     Raises:
-        UsageError: there are no guests of *arch*, or *kernel* is a file.
+        UsageError: there are no guests of *arch*, *kernel* is a file, or its name tells another architecture.
     """
-    found = guest_arch(arch)
-    if found is X86_64 or split_name(kernel)[1] is found:
+    found, (version, told) = guest_arch(arch), split_name(kernel)
+    if arch and version != kernel and told is not found:
+        raise UsageError(f"{kernel} is no kernel for {found.debian}", hint=f"leave --arch out, or name {version}")
+    if found is X86_64 or told is found:
         return kernel
     if kernel not in found.versions:
         hint = f"known for {found.debian}: {', '.join(found.versions)}"
