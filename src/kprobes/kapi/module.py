@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar
 from threading import RLock
 
 from kprobes.engines.targets import Kernel
-from kprobes.errors import HandlerWarning, RegistrationError
+from kprobes.errors import HandlerWarning, KprobesError, RegistrationError
 from kprobes.frozen import dataclass
 from kprobes.kapi.handlers import probes_of
 from kprobes.kapi.objects import KPROBE_FLAG_DISABLED, KPROBE_FLAG_GONE
@@ -189,6 +190,8 @@ class Module:
                 self._placing.set_running(ones)
         except BaseException:
             undo()
+            with self._lock, suppress(KprobesError):
+                self._placing.set_running(ones)  # those that have changed already
             raise
 
     # What is known of a registered probe.

@@ -6,8 +6,6 @@ what was counted is kept.
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
-
 from kprobes.errors import RegistrationError, TargetError
 from kprobes.frozen import replace
 from kprobes.kapi.objects import Kretprobe
@@ -159,10 +157,10 @@ class InProcess:
         for one in ones:
             if not one.wants_to_run:
                 self._try(one)
-        before = list(self._ones)
-        self._ones = [*before, *ones]
         if any(one.wants_to_run for one in ones):
-            self._renew(before)
+            self._renew([*self._ones, *ones])
+        else:
+            self._ones += ones
 
     def _try(self, one: Registration) -> None:
         from kprobes.engines.process.preview import preview
@@ -170,24 +168,25 @@ class InProcess:
 
         preview(self._within.pid, cached_process_plan(one.probes, self._within))
 
-    def _renew(self, before: list[Registration]) -> None:
-        """Attach all that want to run, in place of what is attached. If that can't be, have it as *before*."""
+    def _renew(self, ones: list[Registration]) -> None:
+        """Attach those of *ones* that want to run, in place of what is attached; if that can't be, that again."""
         if self._session is not None:
             self._refuse_loss(self._session)
+        running = [one for one in self._ones if one.is_in_place]
         self._end()
         try:
-            self._begin()
+            self._begin([one for one in ones if one.wants_to_run])
         except BaseException:
-            self._ones = before
-            self._begin()
+            self._begin(running)
             raise
+        self._ones = ones
 
-    def _begin(self) -> None:
-        probes = [probe for one in self._ones if one.wants_to_run for probe in one.probes]
-        if probes:
+    def _begin(self, ones: list[Registration]) -> None:
+        if ones:
+            probes = [probe for one in ones for probe in one.probes]
             self._session = attach_to(self._shared, *probes, within=self._within)
-        for one in self._ones:
-            one.is_in_place = one.wants_to_run
+        for one in ones:
+            one.is_in_place = True
 
     def _end(self) -> None:
         session, self._session = self._session, None
@@ -213,14 +212,17 @@ class InProcess:
         going = list(ones)
         for one in going:
             one.is_disabled = True
-        with suppress(TargetError) if not getattr(self._engine, "is_alive", True) else nullcontext():
+        try:
             self.set_running(going)
+        except TargetError:
+            if getattr(self._engine, "is_alive", True):
+                raise  # else it has no probes any more
         for one in going:
             if one.is_in_place and self._session is not None:
                 one.note(self._counted(self._session, one))
                 one.is_in_place = False
         self._ones = [one for one in self._ones if one not in going]
-        if not self._ones:
+        if not any(one.is_in_place for one in self._ones):
             self._end()
 
     def set_running(self, ones: Iterable[Registration]) -> None:

@@ -422,11 +422,24 @@ def test_the_first_that_leaves_the_instruction_out_stops_the_rest(program, modul
 
 
 def test_what_handlers_have_gathered_is_not_lost_unasked(program, module):
-    register_kprobe(Kprobe(symbol_name="work", pre_handler=counts_work))
+    counting = Kprobe(symbol_name="work", pre_handler=counts_work)
+    register_kprobe(counting)
     program.ask(7)
-    refused("EBUSY", Kprobe(symbol_name="load"))
+    late = Kprobe(symbol_name="load", pre_handler=second)
+    refused("EBUSY", late)
     (session,) = module.sessions
     assert session[gathered] == 1
+    assert late.registration is None
+    kp = Kprobe(symbol_name="work", flags=KPROBE_FLAG_DISABLED)
+    register_kprobe(kp)
+    with pytest.raises(RegistrationError, match="EBUSY"):
+        enable_kprobe(kp)
+    assert kp.flags & KPROBE_FLAG_DISABLED
+    module.unregister(counting)
+    enable_kprobe(kp)
+    program.ask("f")
+    assert lines() == []
+    assert kp.flags & KPROBE_FLAG_DISABLED == 0
 
 
 gathered = Count("gathered")
