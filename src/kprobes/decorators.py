@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kprobes.model.definition import Definition
+
 
 def kprobe(*places: str, way: str = "", unsafe: bool = False) -> Callable[[Callable[..., object]], Probe]:
     """Probe kernel functions or instructions: `@kprobe("vfs_read")`, `"vfs_read+0x10"`, `"0xffffffff81..."`.
@@ -54,13 +56,15 @@ def tracepoint(*places: str) -> Callable[[Callable[..., object]], Probe]:
 
 
 def definition(
-    text: str,
+    text: str | Definition,
     *,
     filter: str = "",  # noqa: A002 - what the kernel calls it
     strings: int = 0,
     way: str = "",
 ) -> Probe:
     """Return the probe that *text* defines in the kernel's own language: `definition("p:mine vfs_read size=%dx")`.
+
+    What `kprobes.grammar` has parsed will do as well.
 
     Each hit is an event with the definition's name and arguments, if it passes *filter*, which is written as for the
     kernel's `filter` files: `size > 100 && comm ~ "cat*"`. *strings* is the room for each string in bytes, 0 for the
@@ -70,6 +74,7 @@ def definition(
     Raises:
         UsageError: it is no definition of a probe, or *strings* is no size for a string.
     """
+    text = text if isinstance(text, str) else text.text
     words = text.partition("#")[0].split()
     if len(words) < 2 or words[0][0] not in "pr" or "\n" in text.strip():
         raise UsageError(

@@ -15,6 +15,7 @@ from kprobes.errors import (
 )
 from kprobes.frozen import replace
 from kprobes.model.plan import Way
+from kprobes.model.probe import Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.session.session import Session
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from kprobes.engines.targets import Target
     from kprobes.events.recording import Recorder
     from kprobes.model.caution import Caution
+    from kprobes.model.definition import Definition
     from kprobes.model.plan import Plan
-    from kprobes.model.probe import Probe
     from kprobes.symbols.frames import KernelFrames, UserFrames
 
 # Ways that a kernel may refuse for one function while the next still works.
@@ -36,7 +37,7 @@ FALLBACKS = (frozenset({Way.FENTRY, Way.FEXIT}), frozenset({Way.KPROBE_MULTI, Wa
 
 
 def attach(
-    *probes: Probe | str,
+    *probes: Probe | Definition | str,
     to: Target | None = None,
     warnings: bool = True,
     settings: Mapping[str, object] | None = None,
@@ -46,13 +47,14 @@ def attach(
 
     What is probably not meant in the handlers is told as a `HandlerWarning`, by Python's own `warnings`, unless
     *warnings* is false; `session.warnings` has it. *settings* gives `Setting`s of the handlers their values by name.
-    A text is a definition in the kernel's own language (see `definition`), which *filter* is for.
+    A text is a definition in the kernel's own language (see `definition`), and so is what the grammar has parsed;
+    *filter* is for them.
 
     Raises:
         KprobesError: a leaf of it says what can't be done, and why; nothing stays attached.
     """
-    wanted = [_defined(one, filter) if isinstance(one, str) else one for one in probes]
-    if filter and not any(isinstance(one, str) for one in probes):
+    wanted = [one if isinstance(one, Probe) else _defined(one, filter) for one in probes]
+    if filter and all(isinstance(one, Probe) for one in probes):
         raise UsageError("a filter is for definitions", hint="test in the handler: if ...: return")
     engine = (to or Kernel()).open()
     try:
@@ -69,7 +71,7 @@ def attach(
     return session
 
 
-def _defined(text: str, condition: str) -> Probe:
+def _defined(text: Definition | str, condition: str) -> Probe:
     from kprobes.decorators import definition
 
     return definition(text, filter=condition)

@@ -53,6 +53,12 @@ def test_kind_and_place_are_told_without_the_grammar(text: str, kind: str, place
     assert probe.handler == FetchHandler(text, "a > 1", 64)
 
 
+def test_what_was_parsed_before_is_a_definition_too() -> None:
+    found = parse("p:mine vfs_read size=%dx", "6.1")
+    assert isinstance(found, Definition)
+    assert definition(found).handler == FetchHandler("p:kprobes/mine vfs_read size=%dx")
+
+
 def test_what_defines_nothing_is_refused() -> None:
     for text in ("p:mine", "", "-:mine", "# p vfs_read", "q vfs_read", "p vfs_read\np vfs_write"):
         with pytest.raises(UsageError, match="defines no probe"):
