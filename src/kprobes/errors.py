@@ -227,7 +227,11 @@ class FormatError(KprobesError, ValueError):
 
 
 class TargetError(KprobesError):
-    """The target can't be opened, is gone, or died."""
+    """The target can't be opened, is gone, died, or belongs to another; *number* is an errno for that, or 0."""
+
+    def __init__(self, what: str, *, hint: str = "", number: int = 0) -> None:
+        super().__init__(what, hint=hint)
+        self.number = number
 
 
 class PrivilegeError(TargetError, PermissionError):

@@ -66,7 +66,7 @@ def told_as_errno(doing: str) -> Iterator[None]:
 
 def name_of(error: KprobesError) -> str:
     """Return the name of the errno that *error* is to the kernel's own interface; empty for a mistake in a handler."""
-    number = error.number if isinstance(error, UnprobeableError) else getattr(error, "errno", None)
+    number = getattr(error, "number", 0) or getattr(error, "errno", None)
     if number in _NUMBERS:
         return _NUMBERS[number]
     return next((name for kind, name in _NAMES if isinstance(error, kind)), "")

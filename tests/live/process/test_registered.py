@@ -220,6 +220,11 @@ def test_a_process_that_is_gone():
     refused("ESRCH", Kprobe(symbol_name="main"), to=Process(done.pid))
 
 
+def test_a_process_that_another_module_probes(program, module):
+    register_kprobe(Kprobe(symbol_name="work"))
+    assert "end that session first" in refused("EBUSY", Kprobe(symbol_name="work"), to=Process(program.pid)).hint
+
+
 def test_the_same_object_once_more(program, module):
     kp = Kprobe(symbol_name="work", pre_handler=first)
     register_kprobe(kp)

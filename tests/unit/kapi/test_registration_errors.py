@@ -33,7 +33,7 @@ CASES = {
     "EINVAL": [UnprobeableError("x", "it is data"), UsageError("what place?")],
     "EPERM": [PrivilegeError("not permitted"), SyscallError("attaching", errno.EPERM)],
     "EILSEQ": [UnprobeableError("x+1", "inside", number=errno.EILSEQ)],
-    "EBUSY": [SyscallError("attaching", errno.EBUSY)],
+    "EBUSY": [SyscallError("attaching", errno.EBUSY), TargetError("it is probed already", number=errno.EBUSY)],
     "ESRCH": [TargetError("process 7 ended")],
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -195,6 +196,7 @@ def check_free(target: Identity, found: Sequence[Leftover], *, patience_s: float
             raise TargetError(
                 f"process {target.pid} is probed already, by process {owner.pid}",
                 hint="end that session first, or put all probes into one",
+                number=errno.EBUSY,
             )
 
 

@@ -86,6 +86,7 @@ def identify(pid: int) -> Identity:
         raise TargetError(
             f"process {pid} is traced by process {status.tracer} ({_name(status.tracer)}) already",
             hint="a process has one tracer at a time: end the other first",
+            number=errno.EBUSY,
         )
     lead = procfs.live_thread(pid)
     check_access(lead, status)
