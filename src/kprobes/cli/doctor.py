@@ -104,8 +104,23 @@ def _kernel() -> Iterator[Finding]:
     yield Finding(
         topic, "ring buffer", features.ring_buffer, "" if features.ring_buffer else "needs Linux 5.8 or later"
     )
+    yield _tracefs(topic)
     no_types = "arguments go by arg(1) and regs only: built without CONFIG_DEBUG_INFO_BTF"
     yield Finding(topic, "types (BTF)", has_types, "" if has_types else no_types)
+
+
+def _tracefs(topic: str) -> Finding:
+    """Tell what can be probed without BPF, by `--engine tracefs`."""
+    from kprobes.engines.kernel.files import KernelFiles
+
+    files = KernelFiles()
+    try:
+        found = [name for name in ("kprobe", "uprobe") if files.writable("tracefs", f"{name}_events")]
+        works = bool(found) and files.writable("tracefs", "instances")
+    finally:
+        files.close()
+    detail = f"{' and '.join(found)} events, without BPF" if works else "can't be written"
+    return Finding(topic, "tracefs", works, detail, "" if works or os.geteuid() == 0 else "run as root")
 
 
 def _ways(topic: str, features: Features) -> Iterator[Finding]:

@@ -61,6 +61,9 @@ def run(arguments: Namespace) -> int:
     handler = AutoHandler(
         "trace", arguments.condition, tuple(split_expressions(arguments.prints)), stack=arguments.stack
     )
+    if arguments.format == "ftrace" and (arguments.stack or arguments.time != TIMES[0]):
+        option = "--stack" if arguments.stack else "--time"
+        raise UsageError(f"{option} doesn't go with --format ftrace", hint="the kernel's lines have their own columns")
     probes = traced(arguments, handler)
 
     def make_job(session: Session, stream: TextIO) -> Job:

@@ -229,6 +229,12 @@ def test_what_needs_a_program_is_refused_with_a_hint(program: Path) -> None:
         assert "hint: " in done.stderr
 
 
+def test_options_that_the_kernels_lines_have_no_room_for_are_refused(program: Path) -> None:
+    for words in (["--stack"], ["--time", "wall"]):
+        done = kprobes("trace", "work", "--format", "ftrace", *words, "--", str(program), "1", "1", status=2)
+        assert f"{words[0]} doesn't go with --format ftrace" in done.stderr
+
+
 class WithoutBpf(KernelEngine):
     """This machine's kernel, had it no BPF: it refuses whatever has programs."""
 

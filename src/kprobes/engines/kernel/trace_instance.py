@@ -40,6 +40,8 @@ for event; do echo "-:$event" >> dynamic_events; done 2>/dev/null
 # So long the kernel may take to let go of what was just closed.
 _PATIENCE_S = 2.0
 _PAUSE_S = 0.02
+# The memory of all buffers together, of one by default, and what one needs.
+_MOST_KB, _USUAL_KB, _LEAST_KB = 1 << 16, 1408, 64
 
 
 class TraceInstance:
@@ -61,12 +63,18 @@ class TraceInstance:
         try:
             _make(self.path)
             self.set("trace_clock", "mono")
+            self._share_memory(os.cpu_count() or 1)
             # Readers are woken by the first event, not by a buffer that is half full.
             self.set("buffer_percent", "0", needed=False)
             self.set("options/record-tgid", "1", needed=False)
         except BaseException:
             self.close()
             raise
+
+    def _share_memory(self, cpus: int) -> None:
+        """Let the buffers of many CPUs be smaller than the kernel makes them, 1.4 MB each."""
+        if _MOST_KB // cpus < _USUAL_KB:
+            self.set("buffer_size_kb", str(max(_LEAST_KB, _MOST_KB // cpus)), needed=False)
 
     def set(self, file: str, text: str, *, needed: bool = True, append: bool = False) -> None:
         """Write *text* to *file* of the instance, or *append* it there.
