@@ -70,7 +70,9 @@ MESSAGES = {
     "NO_FUNCTION": "Function not found",
     "ERRNO": "Error",
 }
+_NO_BOUNDS = "the bounds of functions are not known here"
 HINTS = {
+    _NO_BOUNDS: "they are told by the symbols of a kernel, not in a process: compare addresses by < and >=",
     "INVALID_OP": "operators are == != < <= > >= & for numbers, == != ~ for strings",
     "TOO_MANY_OPEN": "a brace is not closed",
     "TOO_MANY_CLOSE": "a brace is closed that was not opened",
@@ -256,7 +258,10 @@ class _Parser:
             return self._function(field, operator)
         if self._language.btf and self._text.startswith("CPUS", self._at):
             return self._cpus(field, operator)
-        return Comparison(field, operator, self._value(field, operator), user)
+        value = self._value(field, operator)
+        if operator == "&" and any(field is one for one in GENERIC):  # of the CPU: the kernel has no such comparison
+            return Comparison(replace(field, signed=False), "<", 0)
+        return Comparison(field, operator, value, user)
 
     def _function(self, field: FilterField, operator: str) -> Expression:
         """Parse a name or an address; the field is in the function around it, or not."""
@@ -266,7 +271,7 @@ class _Parser:
             raise self._refuse("INVALID_OP")
         symbols = self._world.symbols
         if symbols is None:
-            raise _Refused("the bounds of functions are not known here", self._at)
+            raise _Refused(_NO_BOUNDS, self._at)
         address = self._address() if "0" <= self._peek() <= "9" else symbols.address(self._name())
         span = symbols.span(address) if address else None
         if span is None:

@@ -49,7 +49,7 @@ def filters(kernel: str, shape: str, world: World) -> dict[str, tuple[str, Expre
             condition = parse_filter(line, fields, kernel, world)
         except DefinitionError:
             continue
-        if condition is not None and len(found) < COUNT.get(kernel, 40):
+        if condition is not None and len(found) < COUNT.get(kernel, 25):
             found[f"e{len(found)}"] = (line, condition)
     return found
 

@@ -124,6 +124,8 @@ def test_a_list_of_cpus_is_read_as_the_kernel_does():
         ("cpu == CPUS{1-2}", set()),
         ("cpu != CPUS{1-2}", {0, 1, 2, 3}),
         ("cpu & CPUS{,}", set()),
+        ("cpu & 1", set()),
+        ("!(cpu & 1)", {0, 1, 2, 3}),
         ("!(cpu & CPUS{0,3})", {1, 2}),
     ],
 )
