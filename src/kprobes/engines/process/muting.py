@@ -18,6 +18,7 @@ from kprobes.frozen import dataclass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kprobes.engines.process.detours import Group
     from kprobes.engines.process.stops import Stops
 
 JUMP_SIZE = 5
@@ -30,6 +31,37 @@ class Body:
     begin: int
     end: int
     head: bytes
+
+
+class Resting:
+    """Which *sites* are disabled, and what of detours is jumped over for it."""
+
+    def __init__(self) -> None:
+        self.sites: frozenset[int] = frozenset()
+        self._muted: set[int] = set()
+
+    def change(self, sites: frozenset[int], *, enabled: bool) -> None:
+        """Note that *sites* are enabled, or disabled."""
+        self.sites = self.sites - sites if enabled else self.sites | sites
+
+    def without(self, groups: Sequence[Group], patches: Sequence[Patch]) -> list[Patch]:
+        """Return those of *patches* that serve a site which isn't disabled."""
+        rest = {id(one) for group in groups if group.sites <= self.sites for one in group.patches}
+        return [patch for patch in patches if id(patch) not in rest]
+
+    def mute(self, stops: Stops, groups: Sequence[Group]) -> None:
+        """Let the detours that serve several sites run what those want that are not disabled.
+
+        Raises:
+            TargetError: as `mute`.
+        """
+        shared = [group for group in groups if len(group.sites) > 1]
+        by_site = [(number, one) for group in shared for number, bodies in group.bodies.items() for one in bodies]
+        bodies = [(number in self.sites, one) for number, one in by_site]
+        resting = [one for rests, one in bodies if rests and one.begin not in self._muted]
+        waking = [one for rests, one in bodies if not rests and one.begin in self._muted]
+        mute(stops, resting, waking)
+        self._muted = {one.begin for rests, one in bodies if rests}
 
 
 def mute(stops: Stops, resting: Sequence[Body], waking: Sequence[Body]) -> None:

@@ -26,7 +26,7 @@ from kprobes.engines.process.layout import SharedLayout, layout_for
 from kprobes.engines.process.listing import format_listing, rows_of
 from kprobes.engines.process.loader import find_rendezvous
 from kprobes.engines.process.memory import HIGHEST, LOWEST, PAGE, ProcessMemory, Room, find_room, free_rooms
-from kprobes.engines.process.muting import mute
+from kprobes.engines.process.muting import Resting
 from kprobes.engines.process.owners import ThreadPointers, choose_mode, give_blocks
 from kprobes.engines.process.patch import move_threads, places, ways_out, write_patches
 from kprobes.engines.process.pending import LOOK_BESIDES_S, Pending
@@ -124,8 +124,7 @@ class Worker:
         self._siting = Siting(target.pid, plan, self.memory, exact=self._exact_faults)
         self._listing_is_old = False
         self._rendezvous = 0
-        self._disabled: frozenset[int] = frozenset()
-        self._muted: set[int] = set()
+        self._resting = Resting()
         self._pending = Pending(n for n, site in enumerate(plan.sites) if plan.probes[site.probe].is_pending)
         # Made early: the longer a clock has measured when it is asked, the better.
         self._clock = Clock() if any(one.kind == "world" for one in plan.maps) else None
@@ -325,19 +324,19 @@ class Worker:
         Raises:
             TargetError: a thread is in the way, and doesn't go on.
         """
-        self._disabled = self._disabled - sites if enabled else self._disabled | sites
+        self._resting.change(sites, enabled=enabled)
         if self._on_fault is not None:
-            self._on_fault.disabled = self._disabled
+            self._on_fault.disabled = self._resting.sites
         groups = [group for group in self.detours.groups if group.sites & sites]
         there = {id(patch) for patch in (*self.detours.patches, *(self._pending.dormant() if enabled else ()))}
-        changing = [group for group in groups if enabled or group.sites <= self._disabled]
+        changing = [group for group in groups if enabled or group.sites <= self._resting.sites]
         patches = [patch for group in changing for patch in group.patches if (id(patch) in there) != enabled]
         if not enabled and patches:
             restore(self.stops, patches, self.detours.resume, let_go=False)
             changed = {id(patch) for patch in patches}
             self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in changed]
             self._write_registry()
-        self._mute()
+        self._resting.mute(self.stops, self.detours.groups)
         if enabled and patches:
             self.detours.patches += patches
             self._write_registry()
@@ -345,16 +344,6 @@ class Worker:
         if not enabled and groups:
             wait_until_left(self.stops, self._area().code)
         self._write_listing()
-
-    def _mute(self) -> None:
-        """Let the detours that serve several sites run what those want that are not disabled."""
-        shared = [group for group in self.detours.groups if len(group.sites) > 1]
-        by_site = [(number, one) for group in shared for number, bodies in group.bodies.items() for one in bodies]
-        bodies = [(number in self._disabled, one) for number, one in by_site]
-        resting = [one for rests, one in bodies if rests and one.begin not in self._muted]
-        waking = [one for rests, one in bodies if not rests and one.begin in self._muted]
-        mute(self.stops, resting, waking)
-        self._muted = {one.begin for rests, one in bodies if rests}
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
@@ -395,7 +384,7 @@ class Worker:
         for group in self.detours.groups:
             if any(id(patch) not in in_place for patch in group.patches):
                 off |= group.sites
-        off |= self._disabled
+        off |= self._resting.sites
         return rows_of(self.plan, self.outcome.armed, off, self._pending.waiting)
 
     def _write_listing(self) -> None:
@@ -421,7 +410,7 @@ class Worker:
         if gone:
             self.detours.patches = [patch for patch in self.detours.patches if id(patch) not in gone]
             self._write_registry()
-        back = self._wanted(self._pending.take_back(self.memory, mappings))
+        back = self._resting.without(self.detours.groups, self._pending.take_back(self.memory, mappings))
         if back:
             self.detours.patches += back
             self._write_registry()
@@ -434,11 +423,6 @@ class Worker:
             except (KprobesError, OSError) as error:
                 self.outcome.armed += [Armed(n, 0, "", str(error)) for n in self._pending.note_failure(come)]
                 self._listing_is_old = True
-
-    def _wanted(self, patches: Sequence[Patch]) -> list[Patch]:
-        """Return those of *patches* that serve a site which isn't disabled."""
-        rest = {id(one) for group in self.detours.groups if group.sites <= self._disabled for one in group.patches}
-        return [patch for patch in patches if id(patch) not in rest]
 
     def _come(self, mappings: Sequence[Mapping]) -> list[int]:
         objects = self._siting.objects(mappings)
@@ -476,9 +460,9 @@ class Worker:
         before = len(self.detours.patches)
         try:
             patches = self._build(arrangement, settled)
-            self.detours.patches[before:] = self._wanted(patches)
+            self.detours.patches[before:] = self._resting.without(self.detours.groups, patches)
             self._write_registry()
-            self._mute()
+            self._resting.mute(self.stops, self.detours.groups)
             self._arm(self.detours.patches[before:])
         except BaseException:
             del self.detours.patches[before:]
