@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kprobes.arch.registers import X86_64
+from kprobes.arch.registers import X86_64, registers
 from kprobes.arch.x86_64.decode import Flow, decode
 from kprobes.errors import RegistrationError, SymbolNotFoundError
 from kprobes.kapi.handlers import Spot, wants_next
@@ -64,10 +64,10 @@ class KernelPlaces:
         return self._with_next(place, item, end)
 
     def _returns_to(self) -> str:
-        """Return the register that has the return address at a return. Before 5.16, and on other architectures than
-        x86-64, it isn't told: the kernel's own trampoline stands there."""
-        told = self._facts.features.attach_cookie and self._facts.features.machine == X86_64.name
-        return X86_64.instruction_pointer if told else "none"
+        """Return the register that has the return address at a return. Before 5.16 it isn't told: the kernel's own
+        trampoline stands there."""
+        features = self._facts.features
+        return registers(features.machine).instruction_pointer if features.attach_cookie else "none"
 
     def is_entry(self, place: str) -> bool:
         """Tell whether *place* is where a function is entered: its first instruction, or what follows an ENDBR64."""

@@ -14,7 +14,26 @@ from guest_harness import Guest, drained, left_in, run_kprobes
 from test_definitions import SEED
 
 import kprobes
-from kprobes import Count, Histogram, arg, comm, emit, function, kprobe, kretprobe, regs, stack, symbol, tracepoint
+from kprobes import (
+    Count,
+    Histogram,
+    Kprobe,
+    Kretprobe,
+    Module,
+    arg,
+    comm,
+    emit,
+    function,
+    instruction_pointer,
+    kprobe,
+    kretprobe,
+    regs,
+    regs_get_kernel_argument,
+    regs_return_value,
+    stack,
+    symbol,
+    tracepoint,
+)
 from kprobes.cli.check import world_of
 from kprobes.engines.vm.arches import AARCH64
 from kprobes.engines.vm.kernels import FOREIGN_NAMES
@@ -198,6 +217,38 @@ def test_what_is_known_of_x86_64_alone_says_so(arm64: Guest) -> None:
     done = arm64.command("explain", "vfs_read", status=1)
     assert "x86-64" in done.errors
     assert "aarch64" in done.errors
+
+
+def before(p, regs):
+    if comm() == "dd" and regs.x2 == 1000:
+        emit(at=instruction_pointer(regs) == p.addr, third=regs_get_kernel_argument(regs, 2))
+    return 0
+
+
+def entered(ri, regs):
+    if comm() != "dd" or regs.x2 != 1000:
+        return 1
+    ri.data.asked = regs.x2
+    return 0
+
+
+def left(ri, regs):
+    emit(got=regs_return_value(regs), asked=ri.data.asked, back=symbol(ri.ret_addr))
+    return 0
+
+
+def test_probes_are_registered_as_in_c(each: Guest) -> None:
+    probe = Kprobe(symbol_name="vfs_read", pre_handler=before)
+    returning = Kretprobe(symbol_name="vfs_read", handler=left, entry_handler=entered, data_size=8)
+    with Module(each.target) as module:
+        module.register(probe, returning)
+        each.shell(COPY)
+        found = [event for session in module.sessions for event in drained(session)]
+        callers = {str(module.sessions[0].known(event.back)) for event in found if event.layout.name == "left"}
+    told = [tuple(int(value) for name, value in event.fields.items() if name != "back") for event in found]
+    assert len(told) == 2 * TIMES
+    assert set(told) == {(True, SIZE), (SIZE, SIZE)}
+    assert [caller.partition("+")[0] for caller in callers] == ["ksys_read"]
 
 
 def test_recorded_hits_of_arm64_are_replayed(arm64: Guest, tmp_path: Path) -> None:
