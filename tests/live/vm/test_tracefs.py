@@ -27,7 +27,7 @@ from kprobes.symbols.frames import KernelFrames
 READER = Path(__file__).with_name("trace_reader.py")
 TRACING = "/sys/kernel/tracing"
 WORK = (
-    "while read -r line; do :; done < /proc/version; cat /proc/version /nonexistent > /dev/null 2>&1; "
+    "read -r -n 8 line < /proc/version; cat /proc/version /nonexistent > /dev/null 2>&1; "
     "/root/calls openat /no/such 5; /root/calls sum 3 2; "
     "printf x > '/tmp/we\"ird\nname'; cat /tmp/we* > /dev/null; sleep 0.05"
 )
@@ -161,11 +161,11 @@ def test_a_returns_line_by_bpf_is_that_of_the_kernels_own_event(guest: Guest) ->
     assert process != other
 
 
-def test_a_definition_runs_without_bpf_and_counts_as_the_kernel_does(guest: Guest) -> None:
+def test_a_definition_runs_without_bpf_and_counts_as_the_kernel_does(newest: Guest) -> None:
     words = ["p:opens do_sys_openat2 filename=+0(%si):string", "--filter", 'filename == "/no/such"']
-    done = guest.command(
+    done = newest.command(
         "trace", "--engine", "tracefs", *words, "--format", "json",
-        "--copy", str(guest.programs / "calls"), "--", "/root/calls", "openat", "/no/such", "7",
+        "--copy", str(newest.programs / "calls"), "--", "/root/calls", "openat", "/no/such", "7",
     )  # fmt: skip
     rows = [json.loads(line) for line in done.errors.splitlines() if line.startswith("{")]
     assert [(row["event"], row["comm"], row["args"]) for row in rows] == [
@@ -173,7 +173,7 @@ def test_a_definition_runs_without_bpf_and_counts_as_the_kernel_does(guest: Gues
     ] * 7
     assert [row["time_ns"] for row in rows] == sorted(row["time_ns"] for row in rows)
     assert "(tracefs), nothing missed" in done.errors
-    assert left_in(guest) == ""
+    assert left_in(newest) == ""
 
 
 def test_a_symbol_as_a_string_is_not_left_to_the_kernel(newest: Guest) -> None:
@@ -225,8 +225,8 @@ def test_nothing_stays_in_a_guest_whose_controller_was_killed(newest: Guest) -> 
     assert newest.shell(f"ls {TRACING}/instances").output == ""
 
 
-def test_a_kernels_refusal_has_its_message_and_leaves_nothing(guest: Guest) -> None:
-    done = guest.command("trace", "--engine", "tracefs", "p:fine vfs_read", "p:wrong nosuch_function_here", status=1)
+def test_a_kernels_refusal_has_its_message_and_leaves_nothing(newest: Guest) -> None:
+    done = newest.command("trace", "--engine", "tracefs", "p:fine vfs_read", "p:wrong nosuch_function_here", status=1)
     assert done.errors.startswith("error: ")
     assert "Traceback" not in done.errors
-    assert left_in(guest) == ""
+    assert left_in(newest) == ""
