@@ -61,7 +61,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Run the script."""
-    from kprobes.export.bundlefile import is_bundle
+    from kprobes.export.magic import is_bundle
 
     if is_bundle(arguments.file):
         from kprobes.cli.run_bundle import run_bundle

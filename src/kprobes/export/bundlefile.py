@@ -13,6 +13,7 @@ import struct
 from json import JSONDecodeError, dumps, loads
 
 from kprobes.errors import FormatError
+from kprobes.export.magic import MAGIC
 from kprobes.frozen import dataclass
 from kprobes.model.store import digest_of
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-MAGIC = b"KPB1"
 VERSION = 1
 LARGEST = 256 << 20
 LARGEST_HEAD = 16 << 20
@@ -92,15 +92,6 @@ def bundle_to_bytes(bundle: Bundle) -> bytes:
     text = dumps(head, separators=(",", ":")).encode()
     body = b"".join((MAGIC, _LENGTH.pack(len(text)), text, *blobs))
     return body + digest_of(body, _DIGEST)
-
-
-def is_bundle(path: str) -> bool:
-    """Return whether the file *path* begins like a bundle."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - on the way of each `kprobes run`
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
 
 
 def bundle_from_bytes(data: bytes) -> Bundle:

@@ -11,9 +11,10 @@ from kprobes.compiler.ir.nodes import U64
 from kprobes.export import expressions
 from kprobes.export.cnaming import c_string
 from kprobes.export.fetching import argument_in_c
-from kprobes.export.headers import integer_text
+from kprobes.export.headers import integer_text, pointer_text
 from kprobes.export.unit import AND, ATOM, UNARY, Expression
 from kprobes.model.aggregates import Sum
+from kprobes.model.ctype import Struct
 from kprobes.model.mapspec import Count, HashMap, Histogram, MapSpec
 
 if TYPE_CHECKING:
@@ -255,15 +256,21 @@ def _cast_to(unit: Unit, node: ast.Call, source: ast.expr) -> Expression:
     raise unit.refuse(node, "this cast")
 
 
-def _sizeof(unit: Unit, node: ast.Call) -> Expression:
-    term = unit.term(node)
-    assert isinstance(term, Constant)
-    return expressions.literal(term.value)
+def _container_of(unit: Unit, node: ast.Call) -> Expression:
+    term, member = unit.term(node), unit.term(node.args[2])
+    if not isinstance(term, Pointer) or not isinstance(term.target, Struct) or not isinstance(member, Literal):
+        raise unit.refuse(node, "this container_of()", 'container_of(p, "struct x", "member")')
+    unit.include("linux/container_of.h")
+    expressions.need_struct(unit, node, term.target)
+    kind = pointer_text(term.target).removesuffix(" *")
+    inner = expressions.value(unit, node.args[0]).within(UNARY)
+    return Expression(f"container_of((void *){inner}, {kind}, {member.text})", pointer=True, signed=False)
 
 
 _CALLS: dict[str, Callable[[Unit, ast.Call], Expression]] = {
     "arg": _argument, "int": _int, "bool": _bool, "abs": _abs, "min": _extreme, "max": _extreme, "len": _len,
     "ntohs": _swapped, "htons": _swapped, "ntohl": _swapped, "htonl": _swapped, "deref": _deref, "cast": _cast,
+    "container_of": _container_of,
 }  # fmt: skip
 
 

@@ -89,6 +89,8 @@ def value(unit: Unit, node: ast.expr) -> Expression:
     if isinstance(node, ast.Call):
         return calls.call(unit, node)
     term = unit.seen.terms.get(node)
+    if isinstance(term, Nothing):
+        return Expression("NULL", pointer=True)
     if isinstance(term, Constant) and not names_setting(unit, node):
         return literal(term.value)
     make = _EXPRESSIONS.get(type(node))
@@ -131,8 +133,6 @@ def _name(unit: Unit, node: ast.Name) -> Expression:
     term = unit.term(node)
     if isinstance(term, Constant):
         return literal(term.value)
-    if isinstance(term, Nothing):
-        return Expression("NULL", pointer=True)
     return calls.word(unit, node, node.id)
 
 
@@ -224,6 +224,15 @@ def _need(unit: Unit, node: ast.AST, owner: Pointer, *, member: bool = True) -> 
             raise unit.refuse(
                 node, f"the bit-field {node.attr}, which has no address", "read what lies around it: deref()"
             )
+    need_struct(unit, node, struct)
+
+
+def need_struct(unit: Unit, node: ast.AST, struct: Struct) -> None:
+    """Include the header that defines *struct*.
+
+    Raises:
+        CompileError: none is known, and the user named none.
+    """
     header = header_of(struct)
     if header is not None:
         unit.include(header)
@@ -381,11 +390,11 @@ def _link(unit: Unit, node: ast.AST, operator: ast.cmpop, left: ast.expr, right:
     if (one is not None and texts.is_text(one)) or (other is not None and texts.is_text(other)):
         unit.include("linux/string.h")
         return Expression(f"strcmp({text(unit, left)}, {text(unit, right)}) {sign} 0", EQUALITY)
-    if isinstance(one, Pointer | Nothing) or isinstance(other, Pointer | Nothing):
-        first, second = value(unit, left), value(unit, right)
-        if isinstance(other, Nothing):
-            return first if sign == "!=" else Expression(f"!{first.within(UNARY)}", UNARY)
-        casted = [f"(void *){one.within(UNARY)}" for one in (first, second)]
+    if isinstance(one, Nothing) or isinstance(other, Nothing):
+        found = value(unit, right if isinstance(one, Nothing) else left)
+        return found if sign == "!=" else Expression(f"!{found.within(UNARY)}", UNARY)
+    if isinstance(one, Pointer) or isinstance(other, Pointer):
+        casted = [f"(void *){value(unit, side).within(UNARY)}" for side in (left, right)]
         return Expression(f"{casted[0]} {sign} {casted[1]}", EQUALITY)
     return _integers(unit, node, sign, left, right)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kprobes.planner.group import Group
     from kprobes.planner.places import Places
 
-MOST_PLACES = 64
+MOST_PLACES = 256
 _HEADS = {
     "pre": "static int {name}(struct kprobe *p, struct pt_regs *regs)",
     "post": "static void {name}(struct kprobe *p, struct pt_regs *regs, unsigned long flags)",

@@ -47,8 +47,6 @@ class MapInC:
         value = fields_of(spec.value, "value")[0]
         if len(value) != 1 or value[0].kind not in ("int", "uint", "bool"):
             raise MapRefusedError(f"{spec.name}, whose values are more than an integer,")
-        if spec.lru:
-            raise MapRefusedError(f"{spec.name} with lru=True")
         self.value_signed = value[0].kind == "int"
 
     @property
@@ -137,6 +135,8 @@ static void {name}_report_buckets(const char *key, atomic64_t *buckets)
         name, spec = self.name, self.spec
         entries = min(getattr(spec, "entries", 1024), _MOST_ENTRIES)
         bits = max(4, min(12, (entries - 1).bit_length() - 1))
+        age = "\tstruct list_head age;\n" if self._ages() else ""
+        ages = f"static LIST_HEAD({name}_ages); /* the last one was used longest ago */\n" if self._ages() else ""
         freed = f"static HLIST_HEAD({name}_free);\n" if self._deletes() else ""
         text = f"""\
 /* {spec.name}: {entries} keys at most. */
@@ -147,12 +147,12 @@ struct {name}_entry {{
 	struct hlist_node node;
 	struct {name}_key key;
 	{self._value()};
-}};
+{age}}};
 
 static DEFINE_HASHTABLE({name}_table, {bits});
 static DEFINE_RAW_SPINLOCK({name}_lock);
 static struct {name}_entry *{name}_entries;
-{freed}static unsigned int {name}_count;
+{freed}{ages}static unsigned int {name}_count;
 
 static struct {name}_entry *{name}_find(const struct {name}_key *key)
 {{
@@ -195,8 +195,17 @@ static struct {name}_entry *{name}_find(const struct {name}_key *key)
     def _deletes(self) -> bool:
         return "pop" in self.used
 
+    def _ages(self) -> bool:
+        return isinstance(self.spec, HashMap) and self.spec.lru and bool(self.used & {"set", "bump"})
+
     def _make(self, entries: int) -> str:
         name = self.name
+        full = "\treturn NULL;\n"
+        if self._ages():
+            full = (
+                f"\tentry = list_last_entry(&{name}_ages, struct {name}_entry, age);\n"
+                "\tlist_del(&entry->age);\n\thash_del(&entry->node);\n"
+            )
         again = f"""\
 	if (!hlist_empty(&{name}_free)) {{
 		entry = hlist_entry({name}_free.first, struct {name}_entry, node);
@@ -204,14 +213,15 @@ static struct {name}_entry *{name}_find(const struct {name}_key *key)
 	}} else if ({name}_count < {entries}) {{
 		entry = &{name}_entries[{name}_count++];
 	}} else {{
-		return NULL;
-	}}
+{full.replace(chr(9), chr(9) * 2, 1).replace(chr(10) + chr(9), chr(10) + chr(9) * 2)}	}}
 """
         first = f"""\
-	if ({name}_count == {entries})
-		return NULL;
-	entry = &{name}_entries[{name}_count++];
+	if ({name}_count < {entries}) {{
+		entry = &{name}_entries[{name}_count++];
+	}} else {{
+{full.replace(chr(9), chr(9) * 2, 1).replace(chr(10) + chr(9), chr(10) + chr(9) * 2)}	}}
 """
+        young = f"\tlist_add(&entry->age, &{name}_ages);\n" if self._ages() else ""
         return f"""\
 
 /* The entry of a key, a new one where there is none; NULL where there is no room. */
@@ -224,7 +234,7 @@ static struct {name}_entry *{name}_make(const struct {name}_key *key)
 {again if self._deletes() else first}	memset(entry, 0, sizeof(*entry));
 	entry->key = *key;
 	hash_add({name}_table, &entry->node, jhash(key, sizeof(*key), 0));
-	return entry;
+{young}	return entry;
 }}
 """
 
@@ -253,6 +263,10 @@ static struct {name}_entry *{name}_make(const struct {name}_key *key)
                 f"\t\thlist_add_head(&entry->node, &{name}_free);\n\t}}\n"
             )
         result = "entry" if returns == "bool" else "otherwise"
+        used = ""
+        if self._ages():
+            move = f"list_move(&entry->age, &{name}_ages)" if what != "pop" else "list_del(&entry->age)"
+            used = f"\tif (entry)\n\t\t{move};\n"
         parameters = ", ".join([_parameter(one) for one in self.key] + extra)
         return f"""\
 
@@ -265,7 +279,7 @@ static {returns} {name}_{what}({parameters})
 {"".join(f"	{_assignment(one)};{chr(10)}" for one in self.key)}\
 	raw_spin_lock_irqsave(&{name}_lock, flags);
 	entry = {name}_{find}(&wanted);
-{body}\
+{used}{body}\
 	raw_spin_unlock_irqrestore(&{name}_lock, flags);
 	return {result};
 }}

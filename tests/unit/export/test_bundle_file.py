@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from kprobes.errors import FormatError
 from kprobes.export.bundlefile import (
-    MAGIC,
     Bundle,
     BundledProbe,
     BundledTarget,
     bundle_from_bytes,
     bundle_to_bytes,
-    is_bundle,
 )
+from kprobes.export.magic import MAGIC, is_bundle
 from kprobes.model.store import digest_of
 
 text = st.text(max_size=20)
