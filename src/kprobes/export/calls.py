@@ -108,6 +108,10 @@ def call(unit: Unit, node: ast.Call) -> Expression:
     Raises:
         CompileError: it has no counterpart.
     """
+    if expressions.is_literal(unit, node):
+        found = unit.term(node)
+        assert isinstance(found, Constant)
+        return expressions.literal(found.value)
     if isinstance(node.func, ast.Attribute):
         map_ = map_named(unit, node.func.value)
         if map_ is not None:

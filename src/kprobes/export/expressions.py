@@ -30,6 +30,7 @@ from kprobes.export.unit import (
     UNARY,
     Expression,
 )
+from kprobes.frozen import replace
 from kprobes.model.ctype import Struct
 from kprobes.model.setting import Setting
 
@@ -253,7 +254,8 @@ def _binary(unit: Unit, node: ast.BinOp) -> Expression:
         left, right = value(unit, node.left), value(unit, node.right)
         return Expression(f"{left.within(SUM)} {operator} {right.within(PRODUCT)}", SUM, pointer=True, signed=False)
     left, right = number(unit, node.left), number(unit, node.right)
-    return arithmetic(unit, node, node.op, (left, node.left), (right, node.right))
+    found = arithmetic(unit, node, node.op, (left, node.left), (right, node.right))
+    return replace(found, signed=term.value.type != U64) if isinstance(term, Number) else found
 
 
 def arithmetic(
@@ -268,7 +270,7 @@ def arithmetic(
     signed = (one.signed or is_literal(unit, left[1])) and (other.signed or is_literal(unit, right[1]))
     signed = signed and (one.signed or other.signed)
     if isinstance(operator, ast.FloorDiv | ast.Mod):
-        return _division(unit, node, operator, left, right)
+        return _division(unit, operator, left, right)
     if isinstance(operator, ast.LShift | ast.RShift):
         sign = "<<" if isinstance(operator, ast.LShift) else ">>"
         shifted = one if not is_literal(unit, left[1]) else Expression(f"(s64){one.within(UNARY)}", UNARY)
@@ -298,7 +300,6 @@ def _lowest(unit: Unit, node: ast.expr) -> int:
 
 def _division(
     unit: Unit,
-    node: ast.AST,
     operator: ast.operator,
     left: tuple[Expression, ast.expr],
     right: tuple[Expression, ast.expr],
@@ -311,12 +312,13 @@ def _division(
     if positive and is_literal(unit, right[1]):
         sign = "/" if is_div else "%"
         return Expression(f"{one.within(PRODUCT)} {sign} {other.within(UNARY)}", PRODUCT, signed=result)
+    kind = "div" if is_div else "mod"
     if positive:
-        helper = "unsigned_div" if is_div else "unsigned_mod"
-    elif one.signed and other.signed:
-        helper = "floor_div" if is_div else "floor_mod"
+        helper = f"unsigned_{kind}"
+    elif one.signed == other.signed:
+        helper = f"floor_{kind}" if one.signed else f"unsigned_{kind}"
     else:
-        raise unit.refuse(node, "a division of a signed by an unsigned integer", "make both signed: int(x)")
+        helper = f"floor_{kind}_{'signed' if one.signed else 'unsigned'}"
     unit.use(helper)
     call = f"{helper}({one.text}, {other.text}, &fault)"
     return Expression(f"(s64){call}", UNARY) if positive and result else Expression(call, signed=result)
@@ -392,7 +394,7 @@ def _link(unit: Unit, node: ast.AST, operator: ast.cmpop, left: ast.expr, right:
         return Expression(f"strcmp({text(unit, left)}, {text(unit, right)}) {sign} 0", EQUALITY)
     if isinstance(one, Nothing) or isinstance(other, Nothing):
         found = value(unit, right if isinstance(one, Nothing) else left)
-        return found if sign == "!=" else Expression(f"!{found.within(UNARY)}", UNARY)
+        return Expression(f"{found.within(RELATION)} {sign} NULL", EQUALITY)
     if isinstance(one, Pointer) or isinstance(other, Pointer):
         casted = [f"(void *){value(unit, side).within(UNARY)}" for side in (left, right)]
         return Expression(f"{casted[0]} {sign} {casted[1]}", EQUALITY)
@@ -416,9 +418,8 @@ def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.e
     if _lowest(unit, left) >= 0:
         return Expression(f"(u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", binds)
     if not _is_simple(unit, left):
-        raise unit.refuse(
-            node, "comparing a computed signed with an unsigned value", "give the signed one a name first"
-        )
+        unit.use("order")
+        return Expression(f"order({one.text}, {other.text}) {sign} 0", binds)
     if sign in ("<", "<=", "!="):
         return Expression(f"{one.within(SHIFT)} < 0 || (u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", OR)
     return Expression(f"{one.within(SHIFT)} >= 0 && (u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", AND)

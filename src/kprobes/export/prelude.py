@@ -197,6 +197,60 @@ static u64 unsigned_mod(u64 a, u64 b, bool *fault)
 }
 """
 
+_ORDER = """\
+/* Whether a is less than b (-1), the same (0) or more (1): a negative number is less than any without sign. */
+static int order(s64 a, u64 b)
+{
+	if (a < 0 || (u64)a < b)
+		return -1;
+	return (u64)a > b;
+}
+"""
+
+_FLOOR_DIV_SIGNED = """\
+/* floor_div() of a signed by an unsigned integer. */
+static s64 floor_div_signed(s64 a, u64 b, bool *fault)
+{
+	if (b >> 63)
+		return a < 0 ? -1 : 0;
+	return floor_div(a, b, fault);
+}
+"""
+
+_FLOOR_MOD_SIGNED = """\
+/* What floor_div_signed() leaves. */
+static u64 floor_mod_signed(s64 a, u64 b, bool *fault)
+{
+	if (b >> 63)
+		return a < 0 ? a + b : a;
+	return floor_mod(a, b, fault);
+}
+"""
+
+_FLOOR_DIV_UNSIGNED = """\
+/* floor_div() of an unsigned by a signed integer. */
+static u64 floor_div_unsigned(u64 a, s64 b, bool *fault)
+{
+	u64 size = b < 0 ? -(u64)b : b;
+
+	if (b >= 0)
+		return unsigned_div(a, size, fault);
+	return -(a / size + !!(a % size));
+}
+"""
+
+_FLOOR_MOD_UNSIGNED = """\
+/* What floor_div_unsigned() leaves. */
+static s64 floor_mod_unsigned(u64 a, s64 b, bool *fault)
+{
+	u64 size = b < 0 ? -(u64)b : b;
+
+	if (b >= 0)
+		return unsigned_mod(a, size, fault);
+	return a % size ? a % size - size : 0;
+}
+"""
+
 _BUCKET = """\
 /* The bucket of a value by powers of two: 0 is for what is negative, 1 for zero, n + 2 for 2^n and above. */
 static unsigned int bucket_of(u64 value, bool is_signed)
@@ -252,6 +306,11 @@ HELPERS: dict[str, Helper] = {
     "floor_mod": Helper(_FLOOR_MOD),
     "unsigned_div": Helper(_UNSIGNED_DIV),
     "unsigned_mod": Helper(_UNSIGNED_MOD),
+    "order": Helper(_ORDER),
+    "floor_div_signed": Helper(_FLOOR_DIV_SIGNED, (), ("floor_div",)),
+    "floor_mod_signed": Helper(_FLOOR_MOD_SIGNED, (), ("floor_mod",)),
+    "floor_div_unsigned": Helper(_FLOOR_DIV_UNSIGNED, (), ("unsigned_div",)),
+    "floor_mod_unsigned": Helper(_FLOOR_MOD_UNSIGNED, (), ("unsigned_mod",)),
     "BUCKETS": Helper("#define BUCKETS 66\n"),
     "bucket_of": Helper(_BUCKET, ("linux/bitops.h",)),
     "report_buckets": Helper(_REPORT_BUCKETS, ("linux/atomic.h",), ("BUCKETS",)),
