@@ -6,7 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import names, texts
-from kprobes.compiler.front.terms import Constant, Literal, Map, Number, Pointer
+from kprobes.compiler.front.terms import I64_MAX, I64_MIN, U64_MAX, Constant, Literal, Map, Number, Pointer
 from kprobes.compiler.ir.nodes import U64
 from kprobes.export import expressions
 from kprobes.export.cnaming import c_string
@@ -210,6 +210,11 @@ def _extreme(unit: Unit, node: ast.Call) -> Expression:
         raise unit.refuse(node, "min() and max() of this", "two integers of one sign: min(int(a), b)")
     unit.include("linux/minmax.h")
     kind = "s64" if signed.pop() else "u64"
+    low, high = (I64_MIN, I64_MAX) if kind == "s64" else (0, U64_MAX)
+    for one in node.args:
+        found = unit.seen.terms.get(one)
+        if isinstance(found, Constant) and not low <= found.value <= high:
+            raise unit.refuse(one, "min() and max() with a number of another sign", "numbers that fit the other value")
     return Expression(f"{word_of(unit, node)}_t({kind}, {parts[0].text}, {parts[1].text})", signed=kind == "s64")
 
 

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES
 from kprobes.compiler.front import texts
-from kprobes.compiler.front.terms import Constant, Literal, Nothing, Number, Pointer, Term, Text, Word
+from kprobes.compiler.front.terms import (
+    I64_MIN,
+    U64_MAX,
+    Constant,
+    Literal,
+    Nothing,
+    Number,
+    Pointer,
+    Term,
+    Text,
+    Word,
+)
 from kprobes.compiler.ir.nodes import U64
 from kprobes.export import calls
 from kprobes.export.cnaming import c_string
@@ -47,6 +58,7 @@ _COMPARE: dict[type[ast.cmpop], str] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Is: "==",
     ast.IsNot: "!=",
 }  # fmt: skip
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _READERS = {"kernel": "PEEK", "user": "PEEK_USER", "any": "PEEK_ANY"}
 _LARGEST_INT = (1 << 31) - 1
 
@@ -404,6 +416,11 @@ def _link(unit: Unit, node: ast.AST, operator: ast.cmpop, left: ast.expr, right:
 def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.expr) -> Expression:
     """Compare as mathematics does: a negative number is less than any without sign."""
     binds = EQUALITY if sign in ("==", "!=") else RELATION
+    mirrored = _MIRRORED.get(sign, sign)
+    for where, operator in ((right, sign), (left, mirrored)):
+        term = unit.seen.terms.get(where)
+        if isinstance(term, Constant) and not I64_MIN <= term.value <= U64_MAX:  # beyond all that a value can be
+            return literal(int(operator in ("<", "<=", "!=") if term.value > 0 else operator in (">", ">=", "!=")))
     one, other = _beside(unit, left, right), _beside(unit, right, left)
     fixed = [is_literal(unit, left), is_literal(unit, right)]
     if (
@@ -413,7 +430,6 @@ def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.e
     ):
         return Expression(f"{one.within(SHIFT)} {sign} {other.within(SHIFT)}", binds)
     if not one.signed:
-        mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(sign, sign)
         return _integers(unit, node, mirrored, right, left)
     if _lowest(unit, left) >= 0:
         return Expression(f"(u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", binds)

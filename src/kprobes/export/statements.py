@@ -403,7 +403,7 @@ def shown(unit: Unit, node: ast.expr, *, quoted: bool = True) -> tuple[str, str]
         return "0x%llx", f"(u64){wide.within(1)}" if wide.signed or _LONG.search(wide.text) else wide.text
     if kind == "bool" or isinstance(node, ast.Compare | ast.BoolOp):
         return "%d", f"!!{wide.within(1)}"
-    if isinstance(term, Constant):
+    if isinstance(term, Constant) and wide.signed:
         return "%lld", f"{wide.text}LL" if wide.text.lstrip("-").isdigit() else wide.text
     if _LONG.search(wide.text):
         return ("%lld", f"(s64){wide.within(1)}") if wide.signed else ("%llu", f"(u64){wide.within(1)}")
