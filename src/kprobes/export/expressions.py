@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kprobes.arch.x86_64.registers import ALIASES
 from kprobes.compiler.front import texts
 from kprobes.compiler.front.terms import (
+    I64_MAX,
     I64_MIN,
     U64_MAX,
     Constant,
@@ -417,11 +418,13 @@ def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.e
     """Compare as mathematics does: a negative number is less than any without sign."""
     binds = EQUALITY if sign in ("==", "!=") else RELATION
     mirrored = _MIRRORED.get(sign, sign)
-    for where, operator in ((right, sign), (left, mirrored)):
-        term = unit.seen.terms.get(where)
-        if isinstance(term, Constant) and not I64_MIN <= term.value <= U64_MAX:  # beyond all that a value can be
-            return literal(int(operator in ("<", "<=", "!=") if term.value > 0 else operator in (">", ">=", "!=")))
     one, other = _beside(unit, left, right), _beside(unit, right, left)
+    for where, value_, operator in ((right, one, sign), (left, other, mirrored)):
+        term = unit.seen.terms.get(where)
+        low, high = (I64_MIN, I64_MAX) if value_.signed else (0, U64_MAX)
+        if isinstance(term, Constant) and is_literal(unit, where) and not low <= term.value <= high:
+            # beyond all that the other side can be
+            return literal(int(operator in ("<", "<=", "!=") if term.value > high else operator in (">", ">=", "!=")))
     fixed = [is_literal(unit, left), is_literal(unit, right)]
     if (
         one.signed == other.signed
@@ -433,7 +436,7 @@ def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.e
         return _integers(unit, node, mirrored, right, left)
     if _lowest(unit, left) >= 0:
         return Expression(f"(u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", binds)
-    if not _is_simple(unit, left):
+    if not (_is_simple(unit, left) and _is_simple(unit, right)):  # both sides are read, whatever the first one is
         unit.use("order")
         return Expression(f"order({one.text}, {other.text}) {sign} 0", binds)
     if sign in ("<", "<=", "!="):
