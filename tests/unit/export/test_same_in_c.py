@@ -29,7 +29,7 @@ from kprobes.model.plan import Site
 from kprobes.model.probe import HandlerSource, Probe
 from kprobes.planner.group import Group
 
-HANDLERS = int(os.environ.get("KPROBES_C_HANDLERS", "60"))
+HANDLERS = int(os.environ.get("KPROBES_C_HANDLERS", "40"))
 HITS = 8
 PROTOTYPE = PROTOTYPES["wide"]
 SHIM = Path(__file__).with_name("shim.h")
