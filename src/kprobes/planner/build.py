@@ -213,7 +213,9 @@ class Builder:
             typed=all(site.btf_id for site in group.sites),
             sites=len(group.sites),
         )
-        ranked = candidates(demand, self.features, group.probe.way)
+        # definitions sit where the kernel's own events would, also where they ask for no register
+        usual = "kprobe" if isinstance(group.probe.handler, FetchHandler) else ""
+        ranked = candidates(demand, self.features, group.probe.way or usual)
         kept = [ways for ways in ranked if not self.avoid & set(ways.names())]
         return (kept or ranked)[0]
 

@@ -82,7 +82,7 @@ class Definitions:
         around = Surroundings(
             definition,
             given.text,
-            symbols.address if symbols else lambda _: 0,
+            symbols.address if symbols else _hidden,
             first_event_id,
             given.strings,
             returns_tell=returns_tell,
@@ -126,12 +126,16 @@ def process_definitions() -> Definitions:
 def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
     from kprobes.symbols.definitions import FewSymbols, character_ids
 
-    symbols = FewSymbols(
-        places.kernel.table,
-        functions=facts.text("functions"),
-        blacklist=facts.text("blacklist"),
-        read=lambda address, size: facts.memory(address, size) or b"",
-        arch=facts.features.machine,
+    symbols = (
+        None
+        if places.kernel.table.hidden
+        else FewSymbols(
+            places.kernel.table,
+            functions=facts.text("functions"),
+            blacklist=facts.text("blacklist"),
+            read=lambda address, size: facts.memory(address, size) or b"",
+            arch=facts.features.machine,
+        )
     )
     path = facts.btf() if language.btf else None
     return World(
@@ -140,6 +144,10 @@ def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
         cpus=facts.features.cpus,
         character_ids=character_ids(path) if path else frozenset(),
     )
+
+
+def _hidden(name: str) -> int:
+    raise UnsupportedError(f"the address of {name} can't be told here", hint="addresses are hidden from who isn't root")
 
 
 def _spelled(definition: Definition) -> str:
