@@ -117,7 +117,8 @@ def buckets(log: list[str], name: str) -> dict[str, int]:
 def test_scripts_compute_and_count_in_a_module_what_they_do_in_bpf(guest, tmp_path):
     here = Path(__file__).parent / "exported"
     examples = ["vfslatency", "argdist", "slower"]
-    scripts = [str(here / "language.py"), str(here / "samples.py"), *(f"examples/{one}.py" for one in examples)]
+    own = [str(here / name) for name in ("language.py", "samples.py", "tables.py")]
+    scripts = [*own, *(f"examples/{one}.py" for one in examples)]
     named = load_script(scripts[0])
     with (
         guest.attach(*probes_of(named, scripts[0])) as session,
@@ -151,3 +152,7 @@ def test_scripts_compute_and_count_in_a_module_what_they_do_in_bpf(guest, tmp_pa
     assert len(around) == 6
     assert all(re.fullmatch(r"pre: __\w+_sys_getppid\S* flags 0x\w+|post: moved (0|8)", line) for line in around)
     assert len([line for line in module.log if line.startswith("timed: returned 1 after ")]) == 3
+    assert by_key(module.log, "newest") == {"2": 20, "3": 30}
+    assert by_key(module.log, "first") == {"1": 10, "2": 20}
+    assert by_key(module.log, "passing") == {}
+    assert counts["numbered"][1:] == (0, 1)  # the third found no room in `first`
