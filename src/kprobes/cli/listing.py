@@ -15,6 +15,7 @@ Functions that can't be probed are left out; the last line says how many, and wh
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from fnmatch import fnmatchcase
@@ -58,6 +59,7 @@ def run(arguments: Namespace) -> int:
     if arguments.pid is not None:
         _write(_functions_of_process(glob, arguments.pid), arguments.format)
         return 0
+    gc.disable()  # 100,000 small things that live until the end of the command
     engine = target.look()
     try:
         facts = engine.facts()
@@ -69,6 +71,7 @@ def run(arguments: Namespace) -> int:
             _write(_functions(glob, facts), arguments.format)
     finally:
         engine.close()
+        gc.enable()
     return 0
 
 
@@ -139,7 +142,7 @@ def _functions(glob: str, facts: Facts) -> Iterator[dict[str, object]]:
     if GLOB.search(glob) and "+" not in glob:
         found = symbols.functions(glob)
         traceable = True if found.traceable else None
-        for name, module in found.found:
+        for name, module, _ in found.found:
             yield {"name": name, "module": module, "traceable": traceable}
         notes = found.notes(glob)
     else:

@@ -75,12 +75,12 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """What a glob means, by (name, module), and how many functions were left out, by reason.
+    """What a glob means, by (name, module, address), and how many functions were left out, by reason.
 
     *traceable*: ftrace reaches them all; else the kernel doesn't tell.
     """
 
-    found: tuple[tuple[str, str], ...]
+    found: tuple[tuple[str, str, int], ...]
     skipped: tuple[tuple[str, int], ...] = ()
     traceable: bool = True
 
@@ -235,7 +235,7 @@ class KernelSymbols:
             SymbolNotFoundError: none is left.
         """
         found, skipped = self._passing(pattern)
-        return Functions(tuple((name, module) for name, module, _ in found), skipped, self._traceable is not None)
+        return Functions(tuple(found), skipped, self._traceable is not None)
 
     def _resolve_glob(self, pattern: str) -> Resolution:
         found, skipped = self._passing(pattern)

@@ -127,7 +127,7 @@ def test_glob_counts_blacklisted_functions(facts):
 @pytest.mark.parametrize("pattern", ["*", "vfs_*", "??s_read"])
 def test_functions_of_a_glob_are_those_it_resolves_to(symbols, pattern):
     listed, resolved = symbols.functions(pattern), symbols.resolve(pattern)
-    assert listed.found == tuple((one.site.name, one.site.module) for one in resolved.found)
+    assert listed.found == tuple((one.site.name, one.site.module, one.site.address) for one in resolved.found)
     assert listed.notes(pattern) == resolved.notes(pattern)
 
 
