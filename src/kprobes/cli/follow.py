@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kprobes.events.recording import Recorder
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within
+    from kprobes.render.summary import ProbeSummary
+    from kprobes.session.counts import ProbeStats
 else:
     import _signal as signal  # what `signal` wraps in enums, without the 4 ms that these take
 
@@ -75,7 +77,7 @@ def follow(
     limits = limits_of(arguments)
     if arguments.engine == "tracefs":
         probes = [replace(probe, way=probe.way or Way.TRACEFS) for probe in probes]
-    with Output(arguments) as stream, _TerminatedAsInterrupt():
+    with Output(arguments) as stream, TerminatedAsInterrupt():
         native = probes_natively(arguments, probes)
         engine = (process_of(arguments) if native else target_of(arguments)).open()
         try:
@@ -88,12 +90,12 @@ def follow(
         except BaseException:
             engine.close()
             raise
-        if session.warnings:
-            from kprobes.cli.problems import write_warnings
-
-            write_warnings(session.warnings, sys.stderr, as_json=arguments.format == "json")
-        begin = time.monotonic()
         with session, workload:  # the workload ends first: it needs the engine that the session closes
+            if session.warnings:
+                from kprobes.cli.problems import write_warnings
+
+                write_warnings(session.warnings, sys.stderr, as_json=arguments.format == "json")
+            begin = time.monotonic()
             job = make_job(session, stream)
             try:
                 workload.release()
@@ -140,11 +142,28 @@ def _drain(session: Session, job: Job, left: int | None) -> None:
 def _sum_up(session: Session, elapsed_s: float) -> bool:
     """Write the closing summary and the plan's notes to standard error; return whether nothing was missed, lost or
     failed."""
-    from kprobes.render.summary import FailedAssert, ProbeSummary, failures, summary
+    from kprobes.render.summary import FailedAssert, failures, summary
     from kprobes.render.terminal import Terminal
 
     stats = session.stats
-    rows = [
+    for note in (*session.plan.notes, *session.arming):
+        sys.stderr.write(f"note: {note}\n")
+    sys.stderr.write(summary(summaries(stats), elapsed_s, Terminal.of(sys.stderr), dropped=session.dropped_writes))
+    failed = [
+        FailedAssert(f"{one.file}:{one.line}", one.text, one.message, stats.failed)
+        for stats in session.asserts
+        if stats.failed
+        for one in [stats.assertion]
+    ]
+    sys.stderr.write(failures(failed, Terminal.of(sys.stderr)))
+    return not failed and all(one.clean for one in stats)
+
+
+def summaries(stats: Sequence[ProbeStats]) -> list[ProbeSummary]:
+    """Return what the closing summary tells of *stats*."""
+    from kprobes.render.summary import ProbeSummary
+
+    return [
         ProbeSummary(
             one.name,
             one.hits,
@@ -156,20 +175,9 @@ def _sum_up(session: Session, elapsed_s: float) -> bool:
         )
         for one in stats
     ]
-    for note in (*session.plan.notes, *session.arming):
-        sys.stderr.write(f"note: {note}\n")
-    sys.stderr.write(summary(rows, elapsed_s, Terminal.of(sys.stderr), dropped=session.dropped_writes))
-    failed = [
-        FailedAssert(f"{one.file}:{one.line}", one.text, one.message, stats.failed)
-        for stats in session.asserts
-        if stats.failed
-        for one in [stats.assertion]
-    ]
-    sys.stderr.write(failures(failed, Terminal.of(sys.stderr)))
-    return not failed and all(one.clean for one in stats)
 
 
-class _TerminatedAsInterrupt:
+class TerminatedAsInterrupt:
     """Lets SIGTERM and SIGHUP end the command as Ctrl-C does, so that it cleans up and sums up."""
 
     def __enter__(self) -> None:

@@ -6,9 +6,8 @@ examples:
   kprobes run --vm=6.1 examples/slower.py --set limit_us=500 --format json
   kprobes run reads.kpb --duration 5           a bundle, see `kprobes export --help`
 
-Each probe that the file defines is attached. Events are shown as they come, or given to the file's own
-`show(event)`. At the
-end its maps are shown, or `report(session)` is called.
+Each probe that the file defines is attached; Kprobe, Kretprobe and Jprobe objects are registered. Events are shown as
+they come, or given to the file's own `show(event)`. At the end its maps are shown, or `report(session)` is called.
 """
 
 from __future__ import annotations
@@ -68,6 +67,11 @@ def run(arguments: Namespace) -> int:
 
         return run_bundle(arguments)
     names = load_script(arguments.file)
+    if "kprobes.kapi.objects" in sys.modules:  # else the script can't have made any
+        from kprobes.cli.run_registered import registrable_of, run_registered
+
+        if things := registrable_of(names):
+            return run_registered(arguments, things)
     probes = probes_of(names, arguments.file)
     if arguments.settings:
         return _show_settings(settings_of(probes))

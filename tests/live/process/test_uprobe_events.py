@@ -21,6 +21,7 @@ from process_harness import functions_of
 
 from kprobes import Session, definition, log, uprobe
 from kprobes.cli.ftrace_lines import FtraceTrace
+from kprobes.cli.main import INTERRUPTED
 from kprobes.engines.kernel.engine import KernelEngine
 from kprobes.engines.kernel.files import KernelFiles
 from kprobes.errors import DefinitionError, UnsupportedError, UsageError
@@ -309,7 +310,8 @@ def test_nothing_stays_however_the_command_ends(program: Path, tracefs: Path, nu
         wait_for(lambda: armed(tracefs))
         command.send_signal(number)
         command.communicate(timeout=TIMEOUT_S)
-        assert command.returncode == (-number if number == signal.SIGKILL else 0)
+        # 130: it was not yet done with attaching, though all events were enabled
+        assert command.returncode in ((-number,) if number == signal.SIGKILL else (0, INTERRUPTED))
         assert left(tracefs) == []
 
 
