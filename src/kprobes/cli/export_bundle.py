@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kprobes.cli.export import is_definition
 from kprobes.cli.options import ANY_KERNEL
+from kprobes.cli.outfile import replacing
 from kprobes.decorators import definition
 from kprobes.errors import UsageError
 from kprobes.export.bundlefile import Bundle, bundle_to_bytes
@@ -34,15 +34,10 @@ def export_bundle(arguments: Namespace) -> int:
     targets = tuple(_targets(arguments, probes))
     settings = tuple(sorted(values_of(probes).items()))
     bundle = Bundle(VERSION, name, script, settings, bundled_probes(probes), targets)
-    path = Path(arguments.output)
+    path = arguments.output
     data = bundle_to_bytes(bundle)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UsageError(f"can't write {path}: {error.strerror}") from error
+    with replacing(path) as stream:
+        stream.buffer.write(data)
     fits = ", ".join(one.release if one.kind == "kernel" else "a process" for one in targets)
     sys.stderr.write(f"{path}: {len(data) / 1024:.0f} KiB, for {fits}\n")
     return 0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from kprobes.cli.export import is_definition
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 # Identifiers of the module's own frame.
 FRAME = frozenset({"site", "return_site", "sites", "returns", "at", "error", *HELPERS, *KEYWORDS.split()})
+# What the files of an export have in them.
+OWN = (
+    "# SPDX-License-Identifier: GPL-2.0 OR MIT\nobj-m := ",
+    "written by `kprobes export module`",
+    "(`kprobes export module`)",
+)
 
 
 def export_module(arguments: Namespace) -> int:
@@ -53,7 +60,7 @@ def export_module(arguments: Namespace) -> int:
     _write(directory, source)
     sys.stderr.write(f"{directory}/{name}.c, Makefile and README.md are written\n")
     if not arguments.build:
-        sys.stderr.write(f"build it with `make -C {directory}`; the README says more\n")
+        sys.stderr.write(f"build it with `make -C {quote(str(directory))}`; the README says more\n")
         return 0
     return _build(directory, name, kernel)
 
@@ -121,12 +128,23 @@ def _write(directory: Path, source: ModuleSource) -> None:
     files = {f"{source.name}.c": source.code, "Makefile": source.makefile, "README.md": source.readme}
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            _refuse_others(directory / name)
         for name, text in files.items():
             (directory / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"can't write to {directory}: {error.strerror}", hint="name a directory that is yours"
         ) from error
+
+
+def _refuse_others(file: Path) -> None:
+    """Raise where *file* is there and not of an export: `-o .` in a user's project must not cost its Makefile."""
+    if file.exists() and not any(mark in file.read_text(encoding="utf-8", errors="replace") for mark in OWN):
+        raise UsageError(
+            f"{file} is there already, and `kprobes export module` has not written it",
+            hint="name a directory of its own: -o DIR",
+        )
 
 
 def _build(directory: Path, name: str, kernel: str | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EDQUOT, EFBIG, ENOSPC
 
 from kprobes.errors import InternalError, KprobesError, UsageError
 
@@ -45,6 +46,7 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+NO_ROOM = (EFBIG, ENOSPC, EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,13 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output is gone: say nothing, and keep the interpreter from trying again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            _close_output()
+            _report(KprobesError(f"can't write: {os.strerror(error.errno)}"), as_json=_wants_json(words))
+            return 1
         if os.environ.get("KPROBES_DEBUG"):
             raise
         _report(InternalError(f"{type(error).__name__}: {error} (KPROBES_DEBUG=1 shows where)"))
         return 1
+
+
+def _close_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:
