@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from kprobes.cli.parser import Namespace, Parser
 from kprobes.engines.targets import Kernel, Machine
@@ -206,8 +205,3 @@ class Limits:
 def limits_of(arguments: Namespace) -> Limits:
     """Return when the command is to end."""
     return Limits(arguments.duration, getattr(arguments, "number", None))
-
-
-def stdout_is_terminal() -> bool:
-    """Return whether a person is likely to read standard output now."""
-    return sys.stdout.isatty()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kprobes.model.ctype import Array, Enum, Function, Int, Pointer, Struct, Void
+from kprobes.model.ctype import Enum, Int, Pointer, Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,8 +91,3 @@ def pointer_text(target: CType) -> str:
 def integer_text(size: int, *, signed: bool) -> str:
     """Return the kernel's name of an integer of *size* bytes."""
     return f"{'s' if signed else 'u'}{8 * size}"
-
-
-def is_plain(ctype: CType) -> bool:
-    """Return whether a pointer to *ctype* can be written in C as it is."""
-    return isinstance(ctype, Struct | Pointer | Int | Enum | Void) and not isinstance(ctype, Array | Function)
