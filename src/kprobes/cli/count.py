@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
-from kprobes.cli.definitions import counted, is_definition
+from kprobes.cli.definitions import counted, is_definition, named_stats
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
@@ -46,11 +46,11 @@ def run(arguments: Namespace) -> int:
         from kprobes.render.counts import counts
 
         if arguments.format == "json":
-            return Job(lambda _events: None, on_end=lambda _: _write_json(session.stats, stream))
+            return Job(lambda _events: None, on_end=lambda _: _write_json(named_stats(session, probes), stream))
         return picture_job(
             stream,
             lambda terminal, live: counts(
-                _rows(session.stats), terminal, most=max(5, terminal.height - 6) if live else 0
+                _rows(named_stats(session, probes)), terminal, most=max(5, terminal.height - 6) if live else 0
             ),
         )
 

@@ -11,13 +11,14 @@ from kprobes.model.probe import FetchHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
     from kprobes.model.mapspec import Histogram
     from kprobes.model.probe import Probe
+    from kprobes.session import ProbeStats, Session
 
 FAULT = "(fault)"
 
@@ -70,6 +71,24 @@ def counted(text: str) -> Probe:
     probe = definition(text)
     assert isinstance(probe.handler, FetchHandler)
     return replace(probe, handler=replace(probe.handler, counts=True))
+
+
+def event_name(probe: Probe) -> str:
+    """Return the name that a definition gives its event, empty where it gives none, and for other probes."""
+    if not isinstance(probe.handler, FetchHandler):
+        return ""
+    return probe.handler.text.split(None, 1)[0].partition(":")[2].replace(".", "/").rpartition("/")[2]
+
+
+def named_stats(session: Session, probes: Sequence[Probe]) -> list[ProbeStats]:
+    """Return the counts of each site, those of a definition by the name of its event, not of its place."""
+    plan = session.plan
+    shown = []
+    for site, stats in zip(plan.sites, session.stats, strict=True):
+        asked = plan.probes[site.probe].asked
+        name = event_name(probes[asked]) if asked < len(probes) else ""
+        shown.append(replace(stats, name=name) if name else stats)
+    return shown
 
 
 def sampled(arguments: Namespace, values: Histogram) -> Probe:

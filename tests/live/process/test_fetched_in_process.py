@@ -84,9 +84,25 @@ def test_a_filter_lets_pass_what_it_says(engine: str, program: Path, place: str)
     assert [row["args"] for row in found] == [{"text": "hello", "n": number} for number in (2, 3, 4)]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_definitions_of_one_place_are_counted_by_the_names_of_their_events(
+    engine: str, program: Path, place: str
+) -> None:
+    words = ["count", "--engine", engine, f"p:mine/opened {place}", f"r:back {place}", "--", str(program), "4"]
+    told = [
+        json.loads(row) for row in run(*words[:1], "--format=json", "-o", "/dev/stdout", *words[1:]).stdout.splitlines()
+    ]
+    assert {row["probe"]: row["hits"] for row in told} == {"opened": 8, "back": 8}
+    table = run(*words[:1], "-o", "/dev/stdout", *words[1:]).stdout
+    assert "opened" in table
+    assert "back" in table
+    assert place not in table
+
+
 def test_definitions_are_counted_sampled_and_stand_in_scripts(program: Path, place: str, tmp_path: Path) -> None:
     counted = run("count", "--format=json", f"p {place}", f"r:back {place}", "--", str(program), "4").stderr
     assert [json.loads(row)["hits"] for row in counted.splitlines()[:2]] == [8, 8]
+    assert json.loads(counted.splitlines()[1])["probe"] == "back"
     line = f"p:entry {place} n=%dx:s32"
     sampled = run("hist", "--format=json", line, "n", "--filter", "n >= 0", "--", str(program), "4").stderr
     assert sum(bucket[2] for bucket in json.loads(sampled.splitlines()[0])["buckets"]) == 5

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from kprobes.cli.definitions import is_definition, json_arguments, show_arguments, values_of
+from kprobes.cli.definitions import event_name, is_definition, json_arguments, show_arguments, values_of
 from kprobes.cli.places import parse_place
 from kprobes.decorators import definition
 from kprobes.errors import UsageError
@@ -51,6 +51,20 @@ def test_kind_and_place_are_told_without_the_grammar(text: str, kind: str, place
     probe = definition(text, filter=" a > 1 ", strings=64)
     assert (probe.kind, probe.places) == (kind, (place,))
     assert probe.handler == FetchHandler(text, "a > 1", 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("p:mine vfs_read", "mine"),
+        ("r10:group/mine vfs_read", "mine"),
+        ("p:group.mine vfs_read", "mine"),
+        ("p:group/ vfs_read", ""),
+        ("p vfs_read a=@b:u8", ""),
+    ],
+)
+def test_the_name_of_an_event_is_what_its_definition_says(text: str, name: str) -> None:
+    assert event_name(definition(text)) == name
 
 
 def test_what_was_parsed_before_is_a_definition_too() -> None:
