@@ -4,7 +4,8 @@ examples:
   source <(kprobes completion bash)
   kprobes completion zsh > ~/.zfunc/_kprobes
   kprobes completion fish | source
-Commands and options are completed; after a command that takes a probe, functions of this machine's kernel are.
+Commands, options and their values are completed; after a command that takes a probe, functions of this machine's
+kernel are.
 """
 
 from __future__ import annotations
@@ -14,22 +15,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from kprobes.cli.options import make_parser
+from kprobes.frozen import dataclass
 
 if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
 
+# The usual values of --arch, which has more spellings, so that its parser knows no choices.
+ARCHES: tuple[str, ...] = ("x86_64", "arm64")
+ARCHES_OF_CHECK: tuple[str, ...] = ("x86_64", "aarch64", "i386")
+
+# Bash splits `--format=json` into three words at the `=`.
 BASH = """\
 _kprobes() {{
-    local word="${{COMP_WORDS[COMP_CWORD]}}" command="${{COMP_WORDS[1]}}"
+    local word="${{COMP_WORDS[COMP_CWORD]}}" command="${{COMP_WORDS[1]}}" before="" options="" values=""
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W "{commands}" -- "$word"))
         return
     fi
+    before="${{COMP_WORDS[COMP_CWORD-1]}}"
+    if [ "$word" = "=" ]; then
+        word=""
+    elif [ "$before" = "=" ]; then
+        before="${{COMP_WORDS[COMP_CWORD-2]}}"
+    fi
     case "$command" in
 {options}
     esac
+    case "$command $before" in
+{values}
+    esac
+    case "$COMP_CWORD $command" in
+{actions}
+    esac
     case "$word" in
-        -*) COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
+        -*) COMPREPLY=($(compgen -W "$options" -- "$word")); return ;;
+    esac
+    if [ -n "$values" ]; then
+        COMPREPLY=($(compgen -W "$values" -- "$word"))
+        return
+    fi
+    case "$word" in
         ???*)
             case "$command" in
                 trace|count|hist|latency|info|list)
@@ -53,35 +78,66 @@ def run(arguments: Namespace) -> int:
     """Write the script."""
     from kprobes.cli.main import COMMANDS
 
-    options = {name: _options(name) for name in COMMANDS}
+    words = {name: _words(name) for name in COMMANDS}
     if arguments.shell == "fish":
-        sys.stdout.write(_fish(options))
+        sys.stdout.write(_fish(words))
         return 0
-    cases = "\n".join(f'        {name}) local options="{" ".join(words)}" ;;' for name, words in options.items())
-    script = BASH.format(commands=" ".join(COMMANDS), options=cases)
-    sys.stdout.write((ZSH if arguments.shell == "zsh" else "") + script)
+    sys.stdout.write((ZSH if arguments.shell == "zsh" else "") + _bash(words))
     return 0
 
 
-def _options(name: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What can stand behind a command: its *options*, the *values* of those that have choices, and the *actions* that
+    its first word is one of, if it is."""
+
+    options: tuple[str, ...]
+    values: dict[str, tuple[str, ...]]
+    actions: tuple[str, ...]
+
+
+def _words(name: str) -> Words:
     from kprobes.cli.main import COMMANDS
 
     module, summary = COMMANDS[name]
     parser = make_parser(name, summary, "")
     import_module(f"kprobes.cli.{module}").add_arguments(parser)
-    return sorted(word for word in parser.option_names() if word.startswith("--"))
+    options = tuple(sorted(word for word in parser.option_names() if word.startswith("--")))
+    values = {"--arch": ARCHES_OF_CHECK if name == "check" else ARCHES} if "--arch" in options else {}
+    for argument in parser.arguments:
+        if argument.is_option and "choices" in argument.details:
+            values |= dict.fromkeys(argument.names, tuple(argument.details["choices"]))
+    first = next((argument.details for argument in parser.arguments if not argument.is_option), {})
+    return Words(options, values, tuple(first.get("choices", ())))
 
 
-def _fish(options: dict[str, list[str]]) -> str:
+def _bash(words: dict[str, Words]) -> str:
+    values = {f"{name} {option}": said for name, one in words.items() for option, said in one.values.items()}
+    return BASH.format(
+        commands=" ".join(words),
+        options=_cases({name: one.options for name, one in words.items()}, "options"),
+        values=_cases(values, "values"),
+        actions=_cases({f"2 {name}": one.actions for name, one in words.items() if one.actions}, "values"),
+    )
+
+
+def _cases(found: dict[str, tuple[str, ...]], variable: str) -> str:
+    return "\n".join(f'        "{key}") {variable}="{" ".join(words)}" ;;' for key, words in found.items())
+
+
+def _fish(words: dict[str, Words]) -> str:
     from kprobes.cli.main import COMMANDS
 
     lines = [
         f"complete -c kprobes -n __fish_use_subcommand -f -a {name} -d '{summary.replace(chr(39), '')}'"
         for name, (_, summary) in COMMANDS.items()
     ]
-    lines += [
-        f"complete -c kprobes -n '__fish_seen_subcommand_from {name}' -l {word.removeprefix('--')}"
-        for name, words in options.items()
-        for word in words
-    ]
+    for name, one in words.items():
+        behind = f"complete -c kprobes -n '__fish_seen_subcommand_from {name}"
+        for option in one.options:
+            values = f" -x -a '{' '.join(one.values[option])}'" if option in one.values else ""
+            lines.append(f"{behind}' -l {option.removeprefix('--')}{values}")
+        if one.actions:
+            actions = " ".join(one.actions)
+            lines.append(f"{behind}; and not __fish_seen_subcommand_from {actions}' -f -a '{actions}'")
     return "\n".join(lines) + "\n"
