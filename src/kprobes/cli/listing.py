@@ -48,6 +48,10 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """List what matches."""
+    if arguments.command:
+        raise UsageError(
+            "`kprobes list` runs no command", hint="leave `-- CMD` out; -p PID lists the functions of a running process"
+        )
     target = target_of(arguments)
     if arguments.blacklist and (arguments.armed or arguments.pid is not None):
         raise UsageError(

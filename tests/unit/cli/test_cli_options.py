@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kprobes.cli.hist import linear
+from kprobes.cli.main import main
 from kprobes.cli.options import add_run_options, add_target_options, make_parser, parse, probes_natively, target_of
 from kprobes.engines.process.target import check_architecture
 from kprobes.engines.targets import Kernel, Machine
@@ -115,3 +116,12 @@ def test_a_linear_range_that_is_none_is_a_usage_error(text):
 @pytest.mark.parametrize(("text", "range_"), [("0:4096:256", (0, 4096, 256)), ("-5:5:1", (-5, 5, 1))])
 def test_a_linear_range_is_read(text, range_):
     assert linear(text) == range_
+
+
+@pytest.mark.parametrize("words", [["vfs_*"], ["--armed"], ["--vm", "vfs_*"]])
+def test_a_list_refuses_a_command_that_it_would_not_run(words: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["list", *words, "--", "true"]) == 2
+    told = capsys.readouterr()
+    assert not told.out
+    assert told.err.startswith("error: `kprobes list` runs no command\n")
+    assert "-p PID" in told.err
