@@ -3,10 +3,8 @@ shown."""
 
 from __future__ import annotations
 
-from kprobes.decorators import definition
 from kprobes.errors import UsageError
 from kprobes.frozen import replace
-from kprobes.model.fetched import HEAD
 from kprobes.model.probe import FetchHandler
 
 TYPE_CHECKING = False
@@ -49,7 +47,13 @@ def definition_of(text: str, arguments: Namespace) -> Probe:
         UsageError: it defines none, or an option that it doesn't go with was given.
     """
     _refuse_options(arguments)
-    return definition(text, filter=arguments.filter, strings=arguments.strings)
+    return _definition(text, filter=arguments.filter, strings=arguments.strings)
+
+
+def _definition(text: str, **options: Any) -> Probe:
+    from kprobes.decorators import definition  # not on the way of other probes
+
+    return definition(text, **options)
 
 
 def _refuse_options(arguments: Namespace) -> None:
@@ -68,7 +72,7 @@ def counted(text: str) -> Probe:
     Raises:
         UsageError: it defines none.
     """
-    probe = definition(text)
+    probe = _definition(text)
     assert isinstance(probe.handler, FetchHandler)
     return replace(probe, handler=replace(probe.handler, counts=True))
 
@@ -98,7 +102,7 @@ def sampled(arguments: Namespace, values: Histogram) -> Probe:
         UsageError: it defines none, or an option that it doesn't go with was given.
     """
     _refuse_options(arguments)
-    probe = definition(arguments.probe, filter=arguments.filter)
+    probe = _definition(arguments.probe, filter=arguments.filter)
     assert isinstance(probe.handler, FetchHandler)
     handler = replace(probe.handler, sample=arguments.expression, by=arguments.by, values=values)
     return replace(probe, handler=handler)
@@ -106,6 +110,8 @@ def sampled(arguments: Namespace, values: Histogram) -> Probe:
 
 def values_of(event: Event) -> dict[str, Any]:
     """Return what the arguments of an event hold, those of an array as a list."""
+    from kprobes.model.fetched import HEAD
+
     found: dict[str, Any] = {}
     for name, value in event.fields.items():
         if name in HEAD:

@@ -15,7 +15,6 @@ from kprobes.errors import CompileError, FormatError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.plan import Way
 from kprobes.model.probe import AutoHandler, FetchHandler, HandlerSource, Probe
-from kprobes.model.registered import Instance, Registered
 from kprobes.model.store import digest_of, plan_from_store, plan_to_store
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.symbols.cache import read_cached, write_cached
@@ -193,11 +192,8 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
         yield word
     elif _is_plain(value):
         yield f"{word}={type(value)!r} {value!r} {_layout(value)}"
-    elif isinstance(value, Registered):
-        yield f"{word}={value!r}"
-    elif isinstance(value, Instance):
-        data = _type(value.data) if isinstance(value.data, type) else value.data
-        yield f"{word}={value.rp!r} {value.returns_to} {data}"
+    elif type(value).__module__ == "kprobes.model.registered":
+        yield f"{word}={_registered(value)}"
     elif isinstance(value, FunctionType):
         from kprobes.compiler.front.source import source_of
 
@@ -210,6 +206,16 @@ def _named(word: str, value: object, seen: set[str]) -> Iterator[str]:
         yield f"{word}={_type(value)}"
     else:
         raise _UncacheableError
+
+
+def _registered(value: object) -> str:
+    """Return what a handler of a registered probe is called with, as text."""
+    from kprobes.model.registered import Instance  # few plans have one
+
+    if not isinstance(value, Instance):
+        return repr(value)
+    data = _type(value.data) if isinstance(value.data, type) else value.data
+    return f"{value.rp!r} {value.returns_to} {data}"
 
 
 def _layout(value: object) -> str:
