@@ -72,7 +72,7 @@ def run(arguments: Namespace) -> int:
         elif glob.startswith(TRACEPOINT):
             _write(_tracepoints(glob.partition(":")[2], facts), arguments.format)
         else:
-            _write(_functions(glob, facts), arguments.format)
+            _write_functions(glob, facts, arguments.format)
     finally:
         engine.close()
         gc.enable()
@@ -139,21 +139,21 @@ def _functions_of_process(glob: str, pid: int) -> Iterator[dict[str, object]]:
         sys.stderr.write(f"{count} left out: {reason}\n")
 
 
-def _functions(glob: str, facts: Facts) -> Iterator[dict[str, object]]:
+def _write_functions(glob: str, facts: Facts, form: str) -> None:
     from kprobes.symbols.kernel import GLOB, KernelSymbols
 
     symbols = KernelSymbols(facts)
-    if GLOB.search(glob) and "+" not in glob:
-        found = symbols.functions(glob)
-        traceable = True if found.traceable else None
-        for name, module, _ in found.found:
-            yield {"name": name, "module": module, "traceable": traceable}
-        notes = found.notes(glob)
-    else:
+    if not GLOB.search(glob) or "+" in glob:
         one = symbols.resolve(glob, traceable=True).found[0]
-        yield {"name": one.site.name, "module": one.site.module, "traceable": one.traceable}
-        notes = []
-    for note in notes:
+        _write([{"name": one.site.name, "module": one.site.module, "traceable": one.traceable}], form)
+        return
+    found = symbols.functions(glob)
+    if form == "json":
+        traceable = True if found.traceable else None
+        _write(({"name": name, "module": module, "traceable": traceable} for name, module, _ in found.found), form)
+    else:  # all of a kernel's, in one piece
+        sys.stdout.write("".join([f"{_named(name, module)}\n" for name, module, _ in found.found]))
+    for note in found.notes(glob):
         sys.stderr.write(f"{note}\n")
 
 
@@ -171,5 +171,8 @@ def _tracepoints(glob: str, facts: Facts) -> Iterator[dict[str, object]]:
 
 
 def _line(row: dict[str, object]) -> str:
-    module = f" [{row['module']}]" if row.get("module") else ""
-    return f"{row['name']}{module}"
+    return _named(row["name"], row.get("module"))
+
+
+def _named(name: object, module: object) -> str:
+    return f"{name} [{module}]" if module else f"{name}"
