@@ -16,7 +16,7 @@ from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yiel
 from kprobes.compiler.front.terms import Number, Pointer
 from kprobes.compiler.front.variables import variable_for
 from kprobes.errors import UsageError
-from kprobes.export import calls, statements
+from kprobes.export import calls, statements, variables
 from kprobes.export.cnaming import comment_text
 from kprobes.export.fetching import MOST_STACK, argument_in_c
 from kprobes.export.headers import pointer_text
@@ -179,8 +179,8 @@ class _Writer:
                 continue
             if name in made or name in count_stores(after):
                 value = self._value_of(name, before)
-                variable = statements.variable_of(unit, name, value)
-                self._crossing[name] = statements.declaration(unit, variable, name, self._definition)
+                variable = variables.variable_of(unit, name, value)
+                self._crossing[name] = variables.declaration(unit, variable, name, self._definition)
             else:
                 self._crossing[name] = self._parameter_declaration(name, after)
 
@@ -205,7 +205,7 @@ class _Writer:
         if isinstance(term, Pointer):
             return f"{pointer_text(term.target)}{name}"
         unit = Unit(self._seen, self._shared, self._types, self._group.prototype, "entry")
-        return statements.declaration(unit, variable_for(term) if term else None, name, self._definition)
+        return variables.declaration(unit, variable_for(term) if term else None, name, self._definition)
 
     def _argument(self, name: str) -> str:
         """Return where the parameter *name* lies at the entry."""
@@ -260,7 +260,7 @@ class _Writer:
     def _local_declaration(self, unit: Unit, name: str, local: str, body: Sequence[ast.AST]) -> str:
         variable = unit.seen.types.get(name)
         if variable is not None:
-            return statements.declaration(unit, variable, local, self._definition)
+            return variables.declaration(unit, variable, local, self._definition)
         return self._parameter_declaration(name, body).removesuffix(name) + local
 
     def _take_result(self, unit: Unit, half: Half, result: ast.stmt | None) -> None:

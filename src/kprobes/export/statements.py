@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import ast
-import re
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front.events import name_of
 from kprobes.compiler.front.loops import INNER_TURNS, WHILE_TURNS
 from kprobes.compiler.front.scan import is_yield
-from kprobes.compiler.front.terms import Constant, Literal, Map, Number, Pointer
-from kprobes.compiler.front.variables import (
-    IntVariable,
-    PointerVariable,
-    TextVariable,
-    variable_for,
-)
+from kprobes.compiler.front.terms import Constant, Literal, Map
+from kprobes.compiler.front.variables import IntVariable, Variable, variable_for
 from kprobes.compiler.ir.nodes import U64
-from kprobes.export import calls, expressions
-from kprobes.export.cnaming import c_string, comment_text, wrapped
-from kprobes.export.headers import pointer_text
-from kprobes.model.ctype import Function, Void
+from kprobes.export import arithmetic, calls, constants, expressions, maps, printing, strings, variables
+from kprobes.export.cnaming import c_string, comment_text
+from kprobes.export.unit import Expression, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from kprobes.compiler.front.variables import Variable
-    from kprobes.export.unit import Expression, Unit
-
-# What has the type of a register or a module's parameter: as wide as 64 bits, but another type to printk.
-_LONG = re.compile(r"\bregs->|\bREAD_ONCE\(|\(unsigned long\)|\bregs_return_value\(")
 
 
 def run(unit: Unit, body: Sequence[ast.stmt]) -> None:
@@ -53,44 +39,6 @@ def is_reached(unit: Unit, body: Sequence[ast.stmt]) -> bool:
     return any(node in known for one in body for node in ast.walk(one)) or all(isinstance(one, plain) for one in body)
 
 
-# Variables.
-
-
-def declared(unit: Unit, name: str, variable: Variable | None, node: ast.AST) -> str:
-    """Declare the local *name* in C, once; return its C name."""
-    known = unit.locals.get(name)
-    if known is not None:
-        return known
-    found = unit.local(name)
-    unit.declare(f"{declaration(unit, variable, found, node)};")
-    unit.locals[name] = found
-    return found
-
-
-def declaration(unit: Unit, variable: Variable | None, name: str, node: ast.AST) -> str:
-    """Return the declaration of a *variable*.
-
-    Raises:
-        CompileError: it holds what C has no type for here.
-    """
-    if isinstance(variable, IntVariable):
-        return f"{'u64' if variable.type == U64 else 's64'} {name}"
-    if isinstance(variable, TextVariable):
-        return f"char {name}[{variable.size}]"
-    if isinstance(variable, PointerVariable):
-        return f"{pointer_text(variable.target or Void())}{name}"
-    raise unit.refuse(node, "a variable of this type", "keep integers, pointers and strings in variables")
-
-
-def variable_of(unit: Unit, name: str, value: ast.expr | None = None) -> Variable | None:
-    """Return the type of the local *name*, which is assigned *value* where nothing else is known."""
-    found = unit.seen.types.get(name)
-    if found is None and value is not None:
-        term = unit.seen.terms.get(value)
-        found = variable_for(term) if term is not None else None
-    return found
-
-
 def _assign(unit: Unit, node: ast.Assign) -> None:
     if len(node.targets) != 1:
         raise unit.refuse(node, "several targets at once", "one assignment a line")
@@ -112,20 +60,20 @@ def assign_to(unit: Unit, target: ast.expr, value: ast.expr) -> None:
                 assign_to(unit, one, part)
             return
     if isinstance(target, ast.Subscript):
-        owner = calls.map_named(unit, target.value)
+        owner = maps.named(unit, target.value)
         if isinstance(owner, Map):
-            calls.map_write(unit, target, owner, target.slice, expressions.number(unit, value).text, add=False)
+            maps.write(unit, target, owner, target.slice, expressions.number(unit, value).text, add=False)
             return
     if not isinstance(target, ast.Name):
         raise unit.refuse(target, "assigning to this", "assign to a name, or to an element of a HashMap")
     term = unit.seen.terms.get(value)
     if isinstance(term, Map):
         raise unit.refuse(value, "another name for a map", "use the map by its own name")
-    variable = variable_of(unit, target.id, value)
-    found = None if expressions.is_string(term) else expressions.value(unit, value)
-    name = declared(unit, target.id, variable, target)
+    variable = variables.variable_of(unit, target.id, value)
+    found = None if strings.is_string(term) else expressions.value(unit, value)
+    name = variables.declared(unit, target.id, variable, target)
     if found is None:
-        expressions.fill(unit, value, name)
+        strings.fill(unit, value, name)
     else:
         unit.line(f"{name} = {_fitting(variable, found)};")
 
@@ -139,25 +87,21 @@ def _fitting(variable: Variable | None, found: Expression) -> str:
 
 def _augmented(unit: Unit, node: ast.AugAssign) -> None:
     if isinstance(node.target, ast.Subscript) and isinstance(node.target.value, ast.Name):
-        owner = calls.map_named(unit, node.target.value)
+        owner = maps.named(unit, node.target.value)
         if isinstance(owner, Map) and isinstance(node.op, ast.Add | ast.Sub):
             amount = expressions.number(unit, node.value)
             shown = amount.text if isinstance(node.op, ast.Add) else f"-{amount.within(1)}"
-            calls.map_write(unit, node, owner, node.target.slice, shown, add=True)
+            maps.write(unit, node, owner, node.target.slice, shown, add=True)
             return
     if not isinstance(node.target, ast.Name) or node.target.id not in unit.locals:
         raise unit.refuse(node, "this assignment", "assign to a name, or to an element of a HashMap")
     name = unit.locals[node.target.id]
-    variable = variable_of(unit, node.target.id)
+    variable = variables.variable_of(unit, node.target.id)
     if not isinstance(variable, IntVariable):
         raise unit.refuse(node, "this assignment", "integers can be added to")
-    from kprobes.export.unit import Expression
-
     left = Expression(name, signed=variable.type != U64)
     load = ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target)
-    found = expressions.arithmetic(
-        unit, node, node.op, (left, load), (expressions.number(unit, node.value), node.value)
-    )
+    found = arithmetic.arithmetic(unit, node, node.op, (left, load), (expressions.number(unit, node.value), node.value))
     plain = f"{name} "
     if found.text.startswith(plain) and found.text[len(plain)] in "+-*&|^" and found.text[len(plain) + 1] == " ":
         unit.line(f"{name} {found.text[len(plain)]}= {found.text[len(plain) + 2 :]};")
@@ -225,17 +169,19 @@ def _for(unit: Unit, node: ast.For) -> None:
     unit.declare(f"s64 {counter};")
     begin = expressions.number(unit, first).text if first is not None else "0"
     end = expressions.number(unit, last)
-    if not end.signed and not expressions.is_literal(unit, last):
+    if not end.signed and not constants.is_literal(unit, last):
         raise unit.refuse(last, "a bound without sign", "make it signed: int(n)")
     limit = end.within(4)
-    if not expressions.is_literal(unit, last):
+    if not constants.is_literal(unit, last):
         limit = unit.local("end")
         unit.declare(f"s64 {limit};")
         unit.line(f"{limit} = {end.text};")
     sign, move = ("<", f"{counter}++") if step.value == 1 else ("<", f"{counter} += {step.value}")
     if step.value < 0:
         sign, move = ">", f"{counter} -= {-step.value}"
-    target = declared(unit, node.target.id, variable_of(unit, node.target.id) or variable_for(Constant(0)), node.target)
+    target = variables.declared(
+        unit, node.target.id, variables.variable_of(unit, node.target.id) or variable_for(Constant(0)), node.target
+    )
     unit.line(f"for ({counter} = {begin}; {counter} {sign} {limit}; {move}) {{")
     unit.depth += 1
     unit.line(f"{target} = {counter};")
@@ -288,10 +234,10 @@ def _word(text: str) -> Callable[[Unit, ast.stmt], None]:
 
 def _delete(unit: Unit, node: ast.Delete) -> None:
     for target in node.targets:
-        owner = calls.map_named(unit, target.value) if isinstance(target, ast.Subscript) else None
+        owner = maps.named(unit, target.value) if isinstance(target, ast.Subscript) else None
         if not isinstance(owner, Map) or not isinstance(target, ast.Subscript):
             raise unit.refuse(target, "deleting this", "del m[key] of a HashMap")
-        calls.map_delete(unit, target, owner)
+        maps.delete(unit, target, owner)
 
 
 # Effects.
@@ -304,9 +250,9 @@ def _expression(unit: Unit, node: ast.Expr) -> None:
     if not isinstance(call, ast.Call):
         raise unit.refuse(node, "this statement")
     if isinstance(call.func, ast.Attribute):
-        owner = calls.map_named(unit, call.func.value)
+        owner = maps.named(unit, call.func.value)
         if isinstance(owner, Map) and call.func.attr == "add":
-            calls.map_add(unit, call, owner)
+            maps.add(unit, call, owner)
             return
         if isinstance(owner, Map) and call.func.attr == "pop":
             unit.line(f"{calls.call(unit, call).text};")
@@ -315,110 +261,14 @@ def _expression(unit: Unit, node: ast.Expr) -> None:
     if name not in ("emit", "log"):
         raise unit.refuse(node, f"calling {ast.unparse(call.func)}", "write what it does into the handler")
     if len(call.args) == 1 and isinstance(call.args[0], ast.JoinedStr):
-        _log(unit, call.args[0])
+        printing.log(unit, call.args[0])
     elif name == "log":
         term = unit.seen.terms.get(call.args[0]) if call.args else None
         if not isinstance(term, Literal):
             raise unit.refuse(call, "this log()", 'log(f"...")')
         unit.line(f"pr_info({c_string(term.text.replace('%', '%%') + chr(10))});")
     else:
-        _emit(unit, call)
-
-
-def _emit(unit: Unit, call: ast.Call) -> None:
-    pieces, values, stacks = [], [], 0
-    pairs = [(name_of(unit.seen.text, one, at), one) for at, one in enumerate(call.args)]
-    pairs += [(str(one.arg), one.value) for one in call.keywords if one.arg is not None]
-    if any(one.arg is None for one in call.keywords) or any(isinstance(one, ast.Starred) for one in call.args):
-        raise unit.refuse(call, "sending all parameters at once", "name them: emit(file, count)")
-    for name, node in pairs:
-        if calls.word_of(unit, node) == "stack":
-            stacks += 1
-            continue
-        form, value = shown(unit, node)
-        pieces.append(f"{name.replace('%', '%%')}={form}")
-        values.append(value)
-    title = unit.seen.text.source.name
-    _print(unit, " ".join([f"{title}:", *pieces]), values)
-    for _ in range(stacks):
-        unit.line("dump_stack();")
-
-
-def _log(unit: Unit, node: ast.JoinedStr) -> None:
-    form, values = "", []
-    for piece in node.values:
-        if isinstance(piece, ast.Constant):
-            form += str(piece.value).replace("%", "%%")
-            continue
-        assert isinstance(piece, ast.FormattedValue)
-        conversion, value = shown(unit, piece.value, quoted=False)
-        form += _formatted(unit, piece, conversion)
-        values.append(value)
-    _print(unit, form, values)
-
-
-def _formatted(unit: Unit, piece: ast.FormattedValue, conversion: str) -> str:
-    """Return the conversion of printk with the width and the base that the f-string asks for."""
-    spec = ast.unparse(piece.format_spec)[2:-1] if piece.format_spec is not None else ""
-    if not spec and piece.conversion == -1:
-        return conversion
-    found = re.fullmatch(r"([<>])?(#)?(0)?(\d+)?([dxX])?", spec)
-    if found is None or piece.conversion != -1 or conversion.startswith("%p"):
-        raise unit.refuse(piece, f"the format {spec!r}", "{x}, {x:>8}, {x:<16}, {x:08x}, {x:#x}")
-    side, alternate, zero, width, base = found.groups()
-    is_text = conversion == "%s"
-    left = "-" if (side == "<" or (is_text and side is None)) and width else ""
-    letters = conversion[-3:] if not is_text else "s"
-    if base in ("x", "X"):
-        letters = f"ll{base}"
-    if is_text and (alternate or zero or base):
-        raise unit.refuse(piece, f"the format {spec!r} of a string", "{x:>16}")
-    return f"%{left}{alternate or ''}{zero or ''}{width or ''}{letters}"
-
-
-def shown(unit: Unit, node: ast.expr, *, quoted: bool = True) -> tuple[str, str]:
-    """Return how printk shows *node*: the conversion, and the value."""
-    term = unit.seen.terms.get(node)
-    if expressions.is_string(term):
-        return ('"%s"' if quoted else "%s"), expressions.text(unit, node)
-    if isinstance(term, Number | Constant) and term.kind in ("stack", "user_stack", "cgroup"):
-        raise unit.refuse(
-            node, f"a {term.kind.replace('_', ' ')} in a line of text", "emit(stack=stack()) shows the stack below it"
-        )
-    found = expressions.value(unit, node)
-    if found.pointer:
-        if isinstance(term, Pointer) and isinstance(term.target, Function):
-            return "%pS", found.text
-        return "0x%lx", f"(unsigned long){found.within(1)}"
-    wide = expressions.widened(found)
-    kind = term.kind if isinstance(term, Number | Constant) else ""
-    if kind == "symbol":
-        return "%pS", f"(void *){wide.within(1)}"
-    if kind == "ipv4":
-        name = unit.local("address")
-        unit.declare(f"__be32 {name};")
-        unit.line(f"{name} = (__force __be32){wide.within(1)};")
-        return "%pI4", f"&{name}"
-    if kind == "hex":
-        return "0x%llx", f"(u64){wide.within(1)}" if wide.signed or _LONG.search(wide.text) else wide.text
-    if kind == "bool" or isinstance(node, ast.Compare | ast.BoolOp):
-        return "%d", f"!!{wide.within(1)}"
-    if isinstance(term, Constant) and wide.signed:
-        return "%lld", f"{wide.text}LL" if wide.text.lstrip("-").isdigit() else wide.text
-    if _LONG.search(wide.text):
-        return ("%lld", f"(s64){wide.within(1)}") if wide.signed else ("%llu", f"(u64){wide.within(1)}")
-    return ("%lld" if wide.signed else "%llu"), wide.text
-
-
-def _print(unit: Unit, form: str, values: list[str]) -> None:
-    unit.include("linux/printk.h")
-    text = c_string(f"{form}\n")
-    if not values:
-        unit.line(f"pr_info({text});")
-        return
-    unit.line(f"pr_info({text},")
-    for line in wrapped(values):
-        unit.line(f"\t{line}")
+        printing.emit(unit, call)
 
 
 _STATEMENTS: dict[type[ast.stmt], Callable[..., None]] = {
