@@ -178,7 +178,7 @@ def test_a_process_is_taken_before_its_first_probe_is_in_place(build: Callable[.
         area = first._find_place().area  # half of an attach: the memory is there, the jumps are not
         with pytest.raises(TargetError, match="is probed already"), attached(Process(target.pid), plan):
             pass
-        assert first._unmap(area)
+        assert first.ground.unmap(area)
         first.close()
         assert len(read_maps(target.pid)) == mappings
         assert target.communicate(b"\n", timeout=60)[0] == b"calls 1000\n"

@@ -85,7 +85,6 @@ class TargetService:
                 raise
         self._running = True
         self._worker = worker
-        assert worker.area is not None
         return outcome, os.getpid(), worker.area.file
 
     def run(self) -> None:
@@ -100,7 +99,7 @@ class TargetService:
         if self._worker is None:
             return []
         try:
-            with _ending(self._worker.target):
+            with _ending(self._worker.ground.target):
                 return [patch.address for patch in self._worker.detach()]
         finally:
             self._worker.close()
@@ -137,12 +136,12 @@ class TargetService:
         """Put the jumps of *sites* in place, or take them away."""
         if self._worker is None:
             raise TargetError("nothing is attached")
-        with _ending(self._worker.target):
+        with _ending(self._worker.ground.target):
             self._worker.set_enabled(frozenset(sites), enabled)
 
     def armed(self) -> list[Armed]:
         """Return how each site is armed by now."""
-        return [] if self._worker is None else self._worker.outcome.armed
+        return [] if self._worker is None else self._worker.armed
 
     def listed(self) -> list[Listed]:
         """Return what is armed now, and how."""
