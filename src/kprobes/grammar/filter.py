@@ -95,10 +95,10 @@ HINTS = {
 
 def field_of(declaration: str, name: str, size: int, signed: bool) -> FilterField:
     """Return the field *name* that a format file declares with the C type *declaration* (with its `[]`)."""
-    is_text = "char" in declaration and (
-        "[" in declaration or "__data_loc" in declaration or "__rel_loc" in declaration
-    )
-    return FilterField(name, size, signed, is_text or declaration in {"char *", "const char *"})
+    elsewhere = "__data_loc" in declaration or "__rel_loc" in declaration
+    is_text = "char" in declaration and ("[" in declaration or elsewhere)
+    fixed = is_text and not elsewhere
+    return FilterField(name, size, signed, is_text or declaration in {"char *", "const char *"}, fixed)
 
 
 def fields_of(definition: Definition) -> list[FilterField]:

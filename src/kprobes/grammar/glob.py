@@ -1,18 +1,31 @@
 """Patterns of `~` in filters.
 
-Source: Documentation/trace/events.rst, and the kernel's answers: of a pattern that begins with a digit it takes all
-characters as they are.
+Of a pattern that begins with a digit the kernel takes all characters as they are. In an array of fixed size, such as a
+task's name, it looks at all bytes for what stars enclose, and at the last but one for an end, not at that of the text:
+`*at` is found in a name of 15 characters alone.
+
+Source: Documentation/trace/events.rst, filter_parse_regex() and regex_match_end() of
+kernel/trace/trace_events_filter.c, and the kernels' answers.
 """
 
 from __future__ import annotations
 
 
-def matches_pattern(pattern: str, text: str) -> bool:
-    """Return whether *text* matches *pattern*: `*`, `?`, `[a-z]`, `[!a-z]`, a backslash; `!` before it inverts."""
+def matches_pattern(pattern: str, text: str, size: int = 0) -> bool:
+    """Return whether *text* matches *pattern*: `*`, `?`, `[a-z]`, `[!a-z]`, a backslash; `!` before it inverts.
+
+    *size* is that of the array of bytes that the text lies in, where that is fixed; *text* may tell what is behind its
+    NUL, too.
+    """
     inverted = pattern[:1] == "!"
     if inverted:
         pattern = pattern[1:]
-    return _matches(pattern, text) != inverted
+    return _matches(pattern, text, size) != inverted
+
+
+def equals(text: str, wanted: str, size: int = 0) -> bool:
+    """Return whether *text*, in an array of *size* bytes where that is fixed, is *wanted*."""
+    return text.partition("\0")[0] == (wanted[:size] if size else wanted)
 
 
 def plain_parts(pattern: str) -> tuple[bool, str, bool] | None:
@@ -27,16 +40,16 @@ def plain_parts(pattern: str) -> tuple[bool, str, bool] | None:
     return pattern[:1] == "*", body, len(pattern) > 1 and pattern[-1:] == "*"
 
 
-def _matches(pattern: str, text: str) -> bool:
+def _matches(pattern: str, text: str, size: int) -> bool:
     parts = plain_parts(pattern)
     if parts is None:
-        return _glob(pattern, text)
+        return _glob(pattern, text.partition("\0")[0])
     front, body, end = parts
     if front and end:
         return body in text
     if front:
-        return text.endswith(body)
-    return text.startswith(body) if end else text == body
+        return text.ljust(size, "\0")[: size - 1 if size else None].endswith(body)
+    return text.startswith(body) if end else equals(text, body, size)
 
 
 def _glob(pattern: str, text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kprobes.frozen import dataclass
-from kprobes.grammar.glob import matches_pattern
+from kprobes.grammar.glob import equals, matches_pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,20 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FilterField:
-    """A field of a record: *size* in bytes; *string* where it is text."""
+    """A field of a record: *size* in bytes; *string* where it is text, *fixed* where that is in *size* bytes itself."""
 
     name: str
     size: int
     signed: bool = False
     string: bool = False
+    fixed: bool = False
 
 
 # What every event has, without a place in its record.
 GENERIC = (
     FilterField("cpu", 4, signed=True),
     FilterField("CPU", 4, signed=True),
-    FilterField("comm", 16, string=True),
-    FilterField("COMM", 16, string=True),
+    FilterField("comm", 16, string=True, fixed=True),
+    FilterField("COMM", 16, string=True, fixed=True),
 )
 
 
@@ -64,7 +65,10 @@ Expression = Comparison | Not | Both | Either
 
 
 def matches(expression: Expression | None, record: Mapping[str, int | str]) -> bool:
-    """Return whether *record*, the values by field, passes; without an expression all do."""
+    """Return whether *record*, the values by field, passes; without an expression all do.
+
+    A text in an array of fixed size may have with it what lies behind its NUL; else that is zeros.
+    """
     if expression is None:
         return True
     if isinstance(expression, Not):
@@ -76,7 +80,7 @@ def matches(expression: Expression | None, record: Mapping[str, int | str]) -> b
     value = record[expression.field.name]
     if isinstance(expression.value, str):
         assert isinstance(value, str)
-        return _compare_text(expression.operator, value, expression.value)
+        return _compare_text(expression, value, expression.value)
     assert isinstance(value, int)
     field = expression.field
     left, right = _cut(value, field), _cut(expression.value, field)
@@ -94,10 +98,11 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def _compare_text(operator: str, value: str, wanted: str) -> bool:
-    if operator == "~":
-        return matches_pattern(wanted, value)
-    return (value == wanted) == (operator == "==")
+def _compare_text(one: Comparison, value: str, wanted: str) -> bool:
+    size = one.field.size if one.field.fixed else 0
+    if one.operator == "~":
+        return matches_pattern(wanted, value, size)
+    return equals(value, wanted, size) == (one.operator == "==")
 
 
 def _cut(value: int, field: FilterField) -> int:

@@ -70,6 +70,8 @@ FILTERS = {
     "a": 'name ~ "/e?c/*ss[a-w]d" && !(name ~ "*q*d")',
     "b": 'fd == -100 && name ~ "/etc/*" && size & 100',
     "c": '!(fd < 0) || comm == "calls"',
+    "end": 'comm ~ "*lls"',
+    "no_end": 'comm ~ "!*lls" && comm ~ "c?lls"',
     "d": 'name == "/etc/passwd" && (fd > 5 || big >= 0x8000)',
     "none": 'name ~ "*nothing" || size == 101',
 }
@@ -79,7 +81,7 @@ def test_a_filter_passes_the_same_hits(newest: Guest) -> None:
     fetched = "do_sys_openat2 fd=%di:s32 name=+0(%si):string size=\\100:u8 big=+0(%dx)"
     theirs, ours = both(newest, [f"p:{{}}/{name} {fetched}" for name in FILTERS], *OPEN, filters=FILTERS)
     assert ours == theirs
-    assert {hit.event for hit in ours} == {"a", "b", "c", "d"}
+    assert {hit.event for hit in ours} == {"a", "b", "c", "d", "no_end"}
 
 
 def test_programs_in_the_guest_are_probed_by_definitions_too(newest: Guest) -> None:

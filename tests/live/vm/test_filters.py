@@ -18,17 +18,33 @@ from kprobes.grammar.filter import Expression, field_of, matches, parse_filter
 from kprobes.grammar.world import World
 
 PLACE = "do_sys_openat2 a=%di b=%di:s32 c=+0(%si):ustring d=%si:u8 e=$comm"
-COUNT = {"5.10": 10}  # where an event takes a third of a second to be deleted
+COUNT = {"5.10": 16}  # where an event takes a third of a second to be deleted
 TRACING = "/sys/kernel/tracing"
 OFF = f"cd {TRACING}; echo 0 > events/judged/enable"
-WORKLOAD = "cat /proc/version nosuch; ls /; for i in 1 2 3; do cat /etc/passwd; done; true"
+LONG = "fifteen_ends_at"  # as many characters as a task's name can have
+RENAMED = f"(echo {LONG} > /proc/self/comm; read -r line < /proc/version)"
+WORKLOAD = f"cat /proc/version nosuch; ls /; {RENAMED}; for i in 1 2 3; do cat /etc/passwd; done; true"
+TASKS = ("cat", "ls", LONG)
+# What 5.10 leaves behind the NUL of a name: the ends of the longer ones that the task had before, the shell's and that
+# of who started it.
+LEFT_BEHIND = {"cat": "cat\0bes-agent\0\0\0", "ls": "ls\0obes-agent\0\0\0"}
 LINE = re.compile(
     r"^ *(?P<comm>.+)-(?P<pid>\d+) +\[(?P<cpu>\d+)\] .*? (?P<event>\w+): \(do_sys_openat2\+\S+\) "
     r"a=0x(?P<a>[0-9a-f]+) b=(?P<b>-?\d+) c=(?P<c>\"[^\n]*\"|\(fault\)) d=(?P<d>\d+) e=\"(?P<e>[^\n]*)\"$",
     re.MULTILINE,
 )
 # Of whatever the dice write, all may pass or none.
-TELLING = ('e == "cat"', 'c ~ "/etc/*" || e == "ls"')
+TELLING = (
+    'e == "cat"',
+    'c ~ "/etc/*" || e == "ls"',
+    'comm ~ "*at"',
+    'COMM ~ "!*ends_at"',
+    'comm ~ "*a*"',
+    'comm ~ "*agent*"',
+    'e ~ "*at"',
+    'comm ~ "?at"',
+    f'comm == "{LONG}" || comm ~ "l*"',
+)
 # These compare with what is another for each event, or isn't in the line.
 LEFT_OUT = ("common_type", "__probe_ip")
 
@@ -47,8 +63,6 @@ def filters(kernel: str, shape: str, world: World) -> dict[str, tuple[str, Expre
     for line in (*TELLING, *FilterWriter(SEED).lines(2000)):
         if any(name in line for name in LEFT_OUT) and ".function" not in line:
             continue
-        if '"*at"' in line and "comm" in line.lower():
-            continue  # kernels look for the end of a task's name at the end of its 16 bytes, where it never is
         try:
             condition = parse_filter(line, fields, kernel, world)
         except DefinitionError:
@@ -71,22 +85,25 @@ def test_records_pass_as_judged(guest: Guest, tracefs: GuestTracefs) -> None:
     records: dict[str, list[dict[str, int | str]]] = {name: [] for name in ("all", *wanted)}
     for match in LINE.finditer((tracefs.read("trace") or b"").decode()):
         if match["c"] != "(fault)":
-            records[match["event"]].append(record_of(match, address))
-    every = [record for record in records["all"] if record["e"] in ("cat", "ls")]
+            records[match["event"]].append(record_of(match, address, guest.kernel))
+    every = [record for record in records["all"] if record["e"] in TASKS]
+    assert {record["e"] for record in every} == {*TASKS}
     assert len({record["c"] for record in every}) >= 3
     passed = 0
     for name, (line, condition) in wanted.items():
-        theirs = Counter(key(record) for record in records[name] if record["e"] in ("cat", "ls"))
+        theirs = Counter(key(record) for record in records[name] if record["e"] in TASKS)
         ours = Counter(key(record) for record in every if matches(condition, record))
         assert theirs == ours, (line, f"KPROBES_DEFINITIONS_SEED={SEED} writes the same again")
         passed += 0 < ours.total() < len(every)
     assert passed
 
 
-def record_of(match: re.Match[str], address: int) -> dict[str, int | str]:
+def record_of(match: re.Match[str], address: int, kernel: str) -> dict[str, int | str]:
+    """Return the record of a line. The name in front of it is what the task was called last, not at the hit."""
     numbers = {"a": int(match["a"], 16), "b": int(match["b"]), "d": int(match["d"]), "__probe_ip": address}
     texts = {"c": match["c"][1:-1], "e": match["e"]}
-    task = {"comm": match["comm"], "COMM": match["comm"], "common_pid": int(match["pid"])}
+    comm = LEFT_BEHIND.get(match["e"], match["e"]) if kernel == "5.10" else match["e"]
+    task = {"comm": comm, "COMM": comm, "common_pid": int(match["pid"])}
     return {**numbers, **texts, **task, "cpu": int(match["cpu"]), "CPU": int(match["cpu"])}
 
 

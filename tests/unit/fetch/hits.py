@@ -46,11 +46,12 @@ class Hit:
     memory: dict[tuple[str, int], bytes] = field(default_factory=dict)
     result: int = 0
     returns: dict[str, int] | None = None
+    comm: bytes = b"cat"
 
 
 def fetched(handler: Handler, hit: Hit) -> dict[str, object] | None:
     """Return the arguments of the event that *handler* sends for *hit*, None where it sends none."""
-    world = DryWorld(hit.memory, {"now": 5, "cpu": 1, "pid": 70, "tid": 71}, {"comm": b"cat"})
+    world = DryWorld(hit.memory, {"now": 5, "cpu": 1, "pid": 70, "tid": 71}, {"comm": hit.comm})
     interpreter = Interpreter(handler, world)
     ip = hit.registers.get("ip", 0xFFFFFFFF81234568)
     registers = {**dict.fromkeys((*NAMES, "di", "si", "dx", "cx", "r8", "r9", "sp"), 0), "ip": ip, **hit.registers}

@@ -16,6 +16,7 @@ from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import DefinitionError, UnsupportedError, UsageError
 from kprobes.grammar.events import parse
 from kprobes.grammar.filter import fields_of, parse_filter
+from kprobes.grammar.glob import matches_pattern
 from kprobes.model.definition import Definition, Memory
 from kprobes.model.fetched import event_layout
 from kprobes.model.mapspec import Histogram
@@ -174,6 +175,19 @@ def test_a_filter_lets_pass_what_the_kernels_own_would(condition: str, passes: b
     assert (found is not None) == passes
     if found:
         assert list(found) == ["fd", "name", "small", "big", "late"]
+
+
+LONG = "fifteen_ends_at"
+
+
+@pytest.mark.parametrize("pattern", ["*at", "!*at", "*", "*t*", "c*t", f"*{LONG}", f"*{LONG}x", "*ends_at", "*een*"])
+@pytest.mark.parametrize("comm", ["cat", LONG])
+def test_the_end_of_a_tasks_name_is_compared_where_the_kernel_does(comm: str, pattern: str) -> None:
+    handler = compiled("p:mine vfs_read name=$comm", condition=f'comm ~ "{pattern}"')
+    wanted = matches_pattern(pattern, comm, 16)
+    assert (fetched(handler, Hit(comm=comm.encode())) is not None) == wanted
+    plain = compiled("p:mine vfs_read name=$comm", condition=f'name ~ "{pattern}"')
+    assert (fetched(plain, Hit(comm=comm.encode())) is not None) == matches_pattern(pattern, comm)
 
 
 def test_what_only_the_kernel_can_filter_by_is_told() -> None:

@@ -135,8 +135,8 @@ def test_a_list_of_several_cpus_is_asked_by_an_ampersand(text, passing):
 
 
 def test_field_is_read_from_its_declaration():
-    assert field_of("__data_loc char[]", "c", 4, True).string
-    assert field_of("char[16]", "comm", 16, False).string
+    assert field_of("__data_loc char[]", "c", 4, True) == FilterField("c", 4, signed=True, string=True)
+    assert field_of("char[16]", "comm", 16, False) == FilterField("comm", 16, string=True, fixed=True)
     assert field_of("const char *", "p", 8, False).string
     assert not field_of("unsigned char", "flags", 1, False).string
     assert not field_of("u64[2]", "x", 16, False).string
@@ -165,6 +165,31 @@ def test_field_is_read_from_its_declaration():
 )
 def test_pattern(pattern, text, expected):
     assert matches_pattern(pattern, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("filter_", "comm", "passes"),
+    [
+        ('comm ~ "*at"', "cat", False),  # 13 zeros stand behind it
+        ('comm ~ "!*at"', "cat", True),
+        ('prev_comm ~ "*at"', "cat", False),
+        ('comm ~ "*at"', "fifteen_ends_at", True),
+        ('comm ~ "*"', "cat", True),
+        ('comm ~ "*a*"', "cat", True),
+        ('comm ~ "?at"', "cat", True),
+        ('comm ~ "fifteen_ends_at*"', "fifteen_ends_at", True),
+        ('comm == "fifteen_ends_at!"', "fifteen_ends_at", False),
+        ('comm == "ls"', "ls\0obes-agent\0\0", True),
+        ('comm ~ "l?"', "ls\0obes-agent\0\0", True),
+        ('comm ~ "*agent*"', "ls\0obes-agent\0\0", True),  # what 5.10 leaves of the name before
+        ('comm ~ "*agent"', "ls\0obes-agent\0\0", False),
+        ('comm ~ "*agent"', "ls\0obes-n_agent\0", True),
+        ('prev_comm == "sixteen_with_no_nul"', "sixteen_with_no_", True),
+    ],
+)
+def test_an_array_of_fixed_size_is_compared_to_its_end(filter_, comm, passes):
+    fields = [field_of("char[16]", "prev_comm", 16, True)]
+    assert matches(parse_filter(filter_, fields), {"comm": comm, "prev_comm": comm}) == passes
 
 
 PIECES = [

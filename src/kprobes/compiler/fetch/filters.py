@@ -31,6 +31,7 @@ _OWN = {
 }
 _OPERATORS = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 _HERE = Place(1, 0)
+_ANY = bytes(range(1, 256))
 
 
 def names_of(condition: Expression | None) -> frozenset[str]:
@@ -92,11 +93,12 @@ def _compared_text(build: Builder, one: Comparison, operand: Operand) -> Value:
         found = _equal(build, operand, pattern.encode("latin-1", "replace"))
         return build.negate(_HERE, found) if one.operator == "!=" else found
     inverted = pattern[:1] == "!"
-    found = _matched(build, operand, pattern[inverted:])
+    found = _matched(build, operand, pattern[inverted:], one.field.size if one.field.fixed else 0)
     return build.negate(_HERE, found) if inverted else found
 
 
-def _matched(build: Builder, slot: Slot, pattern: str) -> Value:
+def _matched(build: Builder, slot: Slot, pattern: str, size: int) -> Value:
+    """Compare by *pattern*; *size* is that of the kernel's array of bytes, where that is fixed."""
     parts = plain_parts(pattern)
     if parts is None:
         return _matched_by_elements(build, slot, pattern)
@@ -109,7 +111,9 @@ def _matched(build: Builder, slot: Slot, pattern: str) -> Value:
     if len(text) >= slot.size:
         return build.const(_HERE, 0, BOOL)
     to = build.value(BOOL)
-    if front:
+    if front and size and not end:  # a text that fills all but the last byte
+        build.add(MatchText(_HERE, to, slot, (_ANY,) * (size - 1 - len(text)) + tuple(bytes([one]) for one in text)))
+    elif front:
         build.add(FindText(_HERE, to, slot, text, at_end=not end))
     else:
         build.add(CompareText(_HERE, to, slot, text, prefix=True))
