@@ -93,26 +93,75 @@ static long tries(int count)
     return sum;
 }
 
-static void *work(void *count)
+/* Four threads that fault N times each. All the while each is sent signals: by another thread, queued and numbered, and
+   by itself, blocked, so that one is pending at every other fault. It goes on only as signals come, and ends when none
+   is to come any more: `changed` tells of one that was lost, doubled, or came as another one. */
+static struct worker {
+    pthread_t thread;
+    int count;
+    volatile int sent, ticks, changed;
+    long sum;
+} workers[4];
+static __thread struct worker *self;
+static __thread volatile int came;
+static volatile int busy = 4, sending = 1;
+enum { PACES = 8, WAITING = 3 };
+
+static void tick(int number, siginfo_t *info, void *context)
 {
-    long sum = tries(*(int *)count);
-    return (void *)(sum + 1000L * seen);
+    (void)number, (void)context;
+    self->changed |= info->si_code != SI_QUEUE || info->si_value.sival_int != self->ticks;
+    self->ticks++;
 }
 
-static void *ticks(void *end)
+static void come(int number)
 {
-    while (!*(volatile int *)end) {
-        kill(getpid(), SIGUSR2);
-        usleep(300);
+    (void)number;
+    came++;
+}
+
+static void *work(void *given)
+{
+    sigset_t own;
+    volatile int raised = 0;
+    self = given;
+    sigemptyset(&own);
+    sigaddset(&own, SIGRTMIN);
+    pthread_sigmask(SIG_UNBLOCK, &own, NULL);
+    sigemptyset(&own);
+    sigaddset(&own, SIGUSR2);
+    for (volatile int pace = 1; pace <= PACES; pace++) {
+        self->sum += tries(self->count / PACES);
+        for (volatile int i = 0; i < self->count / PACES / 2; i++)
+            if (!sigsetjmp(back, 1)) {
+                pthread_sigmask(SIG_BLOCK, &own, NULL);
+                raised += !pthread_kill(pthread_self(), SIGUSR2);
+                load_from(NULL);
+            }
+        while (self->ticks < pace * 2)
+            usleep(100);
     }
+    __atomic_sub_fetch(&busy, 1, __ATOMIC_SEQ_CST);
+    while (sending || self->ticks < self->sent)
+        usleep(100);
+    self->changed |= self->ticks != self->sent || came != raised;
+    self->sum += 1000L * seen;
     return NULL;
 }
 
-static volatile int ticked;
-static void tick(int number)
+static void *ticks(void *unused)
 {
-    (void)number;
-    ticked++;
+    (void)unused;
+    while (busy) {
+        for (struct worker *one = workers; one < workers + 4; one++) {
+            union sigval value = {.sival_int = one->sent};
+            if (one->sent - one->ticks < WAITING && !pthread_sigqueue(one->thread, SIGRTMIN, value))
+                one->sent++;
+        }
+        usleep(300);
+    }
+    sending = 0;
+    return NULL;
 }
 
 static void *overflow(void *unused)
@@ -157,22 +206,28 @@ int main(int argc, char **argv)
             raise(SIGFPE);
         printf("stored %ld\n", *(long *)page);
     } else if (!strcmp(how, "threads")) {
-        pthread_t threads[4], other;
-        int end = 0;
-        long sum = 0;
+        struct sigaction ticked = {.sa_sigaction = tick, .sa_flags = SA_SIGINFO};
+        pthread_t other;
+        long sum = 0, changed = 0;
+        sigset_t blocked;
         quiet = 1;
-        signal(SIGUSR2, tick);
-        pthread_create(&other, NULL, ticks, &end);
-        for (int i = 0; i < 4; i++)
-            pthread_create(&threads[i], NULL, work, &count);
+        sigemptyset(&blocked);
+        sigaddset(&blocked, SIGRTMIN);
+        sigprocmask(SIG_BLOCK, &blocked, NULL);
+        sigaction(SIGRTMIN, &ticked, NULL);
+        signal(SIGUSR2, come);
         for (int i = 0; i < 4; i++) {
-            void *found;
-            pthread_join(threads[i], &found);
-            sum += (long)found;
+            workers[i].count = count;
+            pthread_create(&workers[i].thread, NULL, work, &workers[i]);
         }
-        end = 1;
+        pthread_create(&other, NULL, ticks, NULL);
         pthread_join(other, NULL);
-        printf("sum %ld %s\n", sum, ticked ? "ticked" : "");
+        for (int i = 0; i < 4; i++) {
+            pthread_join(workers[i].thread, NULL);
+            sum += workers[i].sum;
+            changed += workers[i].changed;
+        }
+        printf("sum %ld changed %ld\n", sum, changed);
     } else if (!strcmp(how, "deep")) {
         pthread_t thread;
         pthread_create(&thread, NULL, overflow, NULL);
