@@ -48,7 +48,8 @@ class Site:
     """One resolved place of a probe. Its index in `Plan.sites` is the site number that records and counters carry.
 
     Kernel: *symbol* + *offset*, *address* as kallsyms has it (0 where hidden), *module* (empty for vmlinux).
-    File (uprobes): *path* and *address* = file offset. Tracepoint: *symbol* = `category:name`.
+    File (uprobes): *path* and *address* = file offset; *counter* is the file offset of the 16-bit counter that is one
+    more while it is probed, 0 for none. Tracepoint: *symbol* = `category:name`.
     Process engine: as for files, and *size* is that of the function *symbol* (0 where unknown); with no *path*,
     *address* is one of the process (code that comes from no file).
     """
@@ -62,6 +63,7 @@ class Site:
     path: str = ""
     btf_id: int = 0
     size: int = 0
+    counter: int = 0
 
 
 @dataclass(frozen=True, slots=True)

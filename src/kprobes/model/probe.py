@@ -81,6 +81,11 @@ class FetchHandler:
     values: object = None
     definition: Definition | None = None
 
+    @property
+    def only_counts(self) -> bool:
+        """Return whether all hits are counted, and that is all."""
+        return self.counts and not self.filter
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
@@ -100,3 +105,8 @@ class Probe:
     on_fault: bool = False
     settings: tuple[tuple[str, SettingValue], ...] = ()
     record: bool = False
+
+    @property
+    def only_counts(self) -> bool:
+        """Return whether no more is asked for than the counter of hits that every probe has."""
+        return self.handler is None or (isinstance(self.handler, FetchHandler) and self.handler.only_counts)

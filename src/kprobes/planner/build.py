@@ -152,8 +152,8 @@ class Builder:
         """Return the plan."""
         owners = [number for number, group in enumerate(self.groups) for _ in group.sites]
         sites = [
-            Site(owner, site.name, site.symbol, site.offset, site.address, site.module, site.path, site.btf_id)
-            for owner, site in zip(owners, self.sites, strict=True)
+            Site(owner, one.name, one.symbol, one.offset, one.address, one.module, one.path, one.btf_id, 0, one.counter)
+            for owner, one in zip(owners, self.sites, strict=True)
         ]
         return Plan(
             probes=tuple(self.probes),
@@ -172,7 +172,7 @@ class Builder:
     def _handler(self, group: Group) -> Handler:
         probe, source = group.probe, group.probe.handler
         returns = probe.kind in RETURN_KINDS
-        if source is None:
+        if source is None or probe.only_counts:
             return counting(returns=returns, arch=self.features.machine)
         if isinstance(source, FetchHandler):
             # both came with 5.15 to 5.18: a helper tells the function, and the registers hold where it returns to
@@ -214,7 +214,7 @@ class Builder:
             sites=len(group.sites),
         )
         # definitions sit where the kernel's own events would, also where they ask for no register
-        usual = "kprobe" if isinstance(group.probe.handler, FetchHandler) else ""
+        usual = "kprobe" if isinstance(group.probe.handler, FetchHandler) and not group.probe.only_counts else ""
         ranked = candidates(demand, self.features, group.probe.way or usual)
         kept = [ways for ways in ranked if not self.avoid & set(ways.names())]
         return (kept or ranked)[0]

@@ -35,14 +35,12 @@ class Definitions:
         self._native = native
         self._worlds: dict[bool, World] = {}
 
-    def placed(self, probe: Probe, *, counts_up: bool = False) -> Probe:
+    def placed(self, probe: Probe) -> Probe:
         """Return *probe* with its definition parsed, at the place that this names; others as they are.
-
-        *counts_up*: the engine counts the reference counter of a place up.
 
         Raises:
             DefinitionError: the kernel refuses it.
-            UnsupportedError: it has a counter that would not be counted up, or is to be recorded.
+            UnsupportedError: it is to be recorded.
         """
         given = probe.handler
         if not isinstance(given, FetchHandler):
@@ -54,14 +52,8 @@ class Definitions:
         found = parse(given.text, self.language, kind, world=self._world_of(user))
         if not isinstance(found, Definition):
             raise UsageError(f"{given.text!r} defines no probe", hint="write `p:NAME PLACE ARGUMENT...`")
-        if isinstance(found.place, FilePlace) and found.place.reference_counter and not counts_up:
-            raise UnsupportedError(
-                "the reference counter of a place is not counted up here, so what asks for it would not run",
-                hint="leave it out where nothing asks for it, or add --engine tracefs",
-            )
         maxactive = probe.maxactive or (found.maxactive if given.text[1:2].isdigit() else 0)
-        handler = None if given.counts else replace(given, definition=found)
-        return replace(probe, places=(_spelled(found),), handler=handler, maxactive=maxactive)
+        return replace(probe, places=(_spelled(found),), handler=replace(given, definition=found), maxactive=maxactive)
 
     def compiled(self, probe: Probe, first_event_id: int, *, returns_tell: bool, shards: int) -> Handler:
         """Return the handler of a *probe* that `placed` returned.

@@ -51,13 +51,19 @@ def group_files(
         if resolution.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in resolution.skipped)
             notes.append(f"{place}: {sum(count for _, count in resolution.skipped)} left out ({reasons})")
-    sites = [replace(one.site, size=one.size) for one in resolved]
+    sites = [replace(one.site, size=one.size, counter=_counter(probe)) for one in resolved]
     for site in sites:
         if probe.kind == "uretprobe" and site.offset:
             raise UsageError(f"a return probe sits at a function's entry, {site.name} does not")
     at_entry = all(is_entry(site) for site in sites)
     group = Group(probe, tuple(sites), None, at_entry=at_entry, is_pending=is_pending)
     return prototypes.groups(group, resolved), notes
+
+
+def _counter(probe: Probe) -> int:
+    """Return the file offset of the counter that a definition's place has, 0 for none."""
+    place = getattr(getattr(probe.handler, "definition", None), "place", None)
+    return getattr(place, "reference_counter", 0)
 
 
 def _yet_to_come(place: str, pid: int, missing: SymbolNotFoundError) -> FileResolution:

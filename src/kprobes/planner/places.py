@@ -163,7 +163,8 @@ def _as_defined(probe: Probe) -> Group | None:
     if not isinstance(place, FilePlace) or not place.path.startswith("/"):
         return None
     name = f"{place.path.rpartition('/')[2]}:{place.offset:#x}"
-    return Group(probe, (Site(0, name, path=place.path, address=place.offset),), None)
+    site = Site(0, name, path=place.path, address=place.offset, counter=place.reference_counter)
+    return Group(probe, (site,), None)
 
 
 def _checked(probe: Probe, resolved: list[Resolved]) -> list[Resolved]:

@@ -152,7 +152,7 @@ class _Builder:
         """Compile the handler of *group* to IR; None where hits are only counted."""
         probe, source = group.probe, group.probe.handler
         returns = probe.kind in RETURN_KINDS
-        if source is None:
+        if source is None or probe.only_counts:
             if not returns and not probe.on_fault:
                 return None
             from kprobes.planner.build import counting

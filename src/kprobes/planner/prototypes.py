@@ -159,7 +159,7 @@ class Prototypes:
         """Return *group*, whose sites are *resolved* in this order, parted by prototype where its handler asks for
         one."""
         probe, first = group.probe, resolved[0]
-        if not first.site.path or probe.handler is None:
+        if not first.site.path or probe.only_counts:
             return [group]
         if not wants_prototype(probe, len(resolved)) and (
             len(resolved) > 1 or isinstance(probe.handler, AutoHandler | FetchHandler)

@@ -103,7 +103,7 @@ class _Builder:
         """Add the events of *probe*, which is the one asked for as *number*."""
         given = probe.handler
         if isinstance(given, FetchHandler):
-            probe = self._definitions.placed(probe, counts_up=True)
+            probe = self._definitions.placed(probe)
         groups, notes = self._places.groups(probe)
         self._notes += notes
         for group in groups:

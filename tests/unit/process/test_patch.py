@@ -106,3 +106,31 @@ def test_patches_of_a_page_are_written_at_once() -> None:
     assert write_patches(memory, [other, PATCH]) == []  # type: ignore[arg-type]
     assert memory.writes == 1
     assert memory.read_some(0x1000, 9) == PATCH.written + b"\0\0\0\xcc"
+
+
+def test_counters_go_up_and_down_by_what_they_hold_and_nothing_beside_them_is_written() -> None:
+    memory = Memory(bytes(16))
+    counters = [Patch.counter(0x1002, 0x5000), Patch.counter(0x1008, 0x5000), Patch.counter(0x1002, 0x6000)]
+    assert write_patches(memory, counters, check_only=True) == []  # type: ignore[arg-type]
+    assert write_patches(memory, counters) == []  # type: ignore[arg-type]
+    assert memory.writes == 2
+    assert memory.content == b"\0\0\2\0\0\0\0\0\1\0\0\0\0\0\0\0"
+    memory.content[2:4] = b"\0\1"  # somebody else has counted up to 256
+    assert write_patches(memory, counters[:2], undo=True) == []  # type: ignore[arg-type]
+    assert memory.content[2:4] + memory.content[8:10] == b"\xff\0\0\0"
+
+
+def test_a_counter_never_goes_around_its_end() -> None:
+    memory = Memory(b"\xff\xff" + bytes(14))
+    with pytest.raises(TargetError):
+        write_patches(memory, [Patch.counter(0x1000, 0x5000)])  # type: ignore[arg-type]
+    low = Patch.counter(0x1002, 0x5000)
+    assert write_patches(memory, [low], undo=True) == [low]  # type: ignore[arg-type]
+    with pytest.raises(TargetError):
+        write_patches(memory, [Patch.counter(0x100F, 0x5000)])  # type: ignore[arg-type] - its memory ends there
+    assert memory.content == b"\xff\xff" + bytes(14)
+
+
+def test_no_thread_stands_on_a_counter() -> None:
+    counter = Patch.counter(0x404010, 0x401000)
+    assert ways_back(Threads(), [Place(1, 0x404010)], [counter], {}) == {}  # type: ignore[arg-type]

@@ -36,6 +36,8 @@ def test_registry_and_journal_come_back_as_written() -> None:
     journal = format_journal(PATCHES)
     assert len(journal) == 2 * JOURNAL_ENTRY
     assert parse_journal(journal) == (PATCHES, [])
+    counted = [Patch.counter(0x404010, 0x401000), *PATCHES]
+    assert parse_journal(format_journal(counted)) == ([*PATCHES, counted[0]], [])
     areas = [(0x1000, 0x3000), (0x7000_0000_0000, 0x1000)]
     assert parse_journal(format_journal(PATCHES, areas)) == (PATCHES, areas)
 

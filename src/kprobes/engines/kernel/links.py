@@ -51,10 +51,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Pmu:
-    """A dynamic perf source: its type number, and the bit of `config` that asks for the return."""
+    """A dynamic perf source: its type number, the bit of `config` that asks for the return, and that from which on a
+    reference counter's offset stands (0: it knows none)."""
 
     type: int
     return_bit: int
+    counter_bit: int = 0
 
 
 def read_pmu(name: str) -> Pmu | None:
@@ -63,7 +65,23 @@ def read_pmu(name: str) -> Pmu | None:
     if number is None:
         return None
     bit = read_text(f"{_PMUS}{name}/format/retprobe").strip().rpartition(":")[2]
-    return Pmu(int(number), int(bit) if bit.isdigit() else 0)
+    counter = read_text(f"{_PMUS}{name}/format/ref_ctr_offset").strip().rpartition(":")[2].partition("-")[0]
+    return Pmu(int(number), int(bit) if bit.isdigit() else 0, int(counter) if counter.isdigit() else 0)
+
+
+def _counter(pmu: Pmu, site: Site) -> int:
+    """Return the bits of `config` for the reference counter of *site*.
+
+    Raises:
+        UnsupportedError: this kernel can't count it up.
+    """
+    if not site.counter:
+        return 0
+    if not pmu.counter_bit or site.counter >> 64 - pmu.counter_bit:
+        raise UnsupportedError(
+            f"perf has no room for the reference counter at {site.counter:#x}", hint="--engine tracefs has"
+        )
+    return site.counter << pmu.counter_bit
 
 
 def any_cpu() -> int:
@@ -115,7 +133,7 @@ class Events:
     def open_uprobe(self, site: Site, way: str, pid: int) -> int:
         """Return a perf event on an offset of a file, in one process or (*pid* -1) in all."""
         pmu = self.pmu("uprobe")
-        config = 1 << pmu.return_bit if way in RETURN_WAYS else 0
+        config = (1 << pmu.return_bit if way in RETURN_WAYS else 0) | _counter(pmu, site)
         path = syscall.buffer(os.fsencode(site.path) + b"\0")
         cpu = self._cpu if pid < 0 else -1
         event = PerfEvent(pmu.type, config, syscall.address_of(path), site.address + site.offset, pid, cpu)

@@ -57,6 +57,8 @@ _FILE_REASONS = {
     errno.EPERM: "the file system does not allow it",
 }
 
+_COUNTER_REASON = "the place or its reference counter is none of the file's, or another probe there has another counter"
+
 
 def place_of(site: Site) -> str:
     """Return *site* as a person would write it."""
@@ -99,6 +101,8 @@ def file_refusal(site: Site, way: str, number: int) -> KprobesError:
         return _no_right(f"attaching a {way} to {place}", number)
     if number == errno.EPERM:
         return failure(f"attaching a {way} to {place}", number)
+    if number == errno.EINVAL and site.counter:
+        return UnprobeableError(place, _COUNTER_REASON, number=number)
     if number in _FILE_REASONS:
         return UnprobeableError(place, _FILE_REASONS[number])
     return SyscallError(f"attaching a {way} to {place}", number)

@@ -69,7 +69,8 @@ class Arrangement:
     numbers of what runs after the instruction. `taken` are the addresses of conditional jumps that are exits only where
     they are taken. `faults` are the instructions with handlers for their faults, by their addresses. *closely*: it pays
     to find out which registers are dead at each site. *omits*: instructions may be left out, so that nothing can be
-    told dead by what comes after.
+    told dead by what comes after. `counters` are the sites that want a reference counter to be one more, by the
+    site's address and the counter's.
     """
 
     jumps: list[Jump] = field(default_factory=list)
@@ -83,6 +84,7 @@ class Arrangement:
     exact: bool = False
     crowded: Set[int] = frozenset()
     faults: dict[int, Faulting] = field(default_factory=dict)
+    counters: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
     def bodies(self) -> dict[int, list[int]]:
         """Return by address what runs there, in as many copies as there may be."""
@@ -98,6 +100,7 @@ class Objects:
     def __init__(self, pid: int, mappings: Sequence[Mapping]) -> None:
         self._pid = pid
         self._code = [mapping for mapping in mappings if mapping.executable]
+        self._data = [one for one in mappings if one.permissions[1] == "w" and not one.shared and one.inode]
         self._found: dict[str, list[Mapping]] = {}
         self.images: dict[int, Image] = {}  # by the mapping's start: what `arrange` has decoded, for its next rounds
 
@@ -124,6 +127,26 @@ class Objects:
             return bool(self.locate(0, site))
         except UnprobeableError:
             return False
+
+    def counter_of(self, located: Located, site: Site) -> int:
+        """Return where the reference counter of *site* is that belongs to the code at *located*: in the file's private,
+        writable memory, as the kernel looks for it.
+
+        Raises:
+            UnprobeableError: it isn't there.
+        """
+        code, at = located.mapping, site.counter
+        found = [
+            one
+            for one in self._data
+            if (one.inode, one.device, one.path) == (code.inode, code.device, code.path)
+            if one.offset <= at and at + 2 <= one.offset + one.end - one.start
+        ]
+        if not found or at % 2:
+            why = "lies at an odd offset" if at % 2 else "is not in writable memory of the file"
+            raise UnprobeableError(site.name, f"its reference counter, {at:#x}, {why}")
+        nearest = min(found, key=lambda one: abs(one.start - code.start))  # the file may be mapped several times
+        return nearest.start + at - nearest.offset
 
     def locate(self, number: int, site: Site) -> list[Located]:
         """Return where *site* is in the target.
@@ -181,6 +204,10 @@ def arrange(
             image = image_of(plan, group, memory, known.get(plan.sites[group[0].number].path))
             objects.images[group[0].mapping.start] = image
         _arrange_mapping(plan, group, image, ranges, result)
+        for located in group:
+            if plan.sites[located.number].counter:
+                counter = objects.counter_of(located, plan.sites[located.number])
+                result.counters.setdefault((located.address, counter), []).append(located.number)
     return result
 
 

@@ -156,9 +156,20 @@ class Builder:
                     patches = self._patches(jump, where)
                     result.patches += patches
                     result.groups.append(Group(self._sites_of(jump), tuple(patches), self._bodies_of(jump)))
+        self._add_counters(result)
         if result.areas:
             self._add_faults(result)
         return result
+
+    def _add_counters(self, result: Detours) -> None:
+        """Let reference counters be one more as long as one of their sites is armed."""
+        for (_, counter), numbers in self.arrangement.counters.items():
+            sites = frozenset(numbers)
+            heads = [group.patches[0].head for group in result.groups if group.sites & sites and group.bodies]
+            if heads:  # a return probe of a function that is never left has nothing in place
+                patch = Patch.counter(counter, heads[0])
+                result.patches.append(patch)
+                result.groups.append(Group(sites, (patch,)))
 
     def _add_faults(self, result: Detours) -> None:
         """Note what runs on faults; the handlers stand where *result* has put them."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.threads import StoppedThreads
 
 PAGE = 4096
+COUNTER_SIZE = 2
 SYSCALL_SIZE = 2
 
 
@@ -126,7 +127,7 @@ def ways_back(
 ) -> dict[Place, Resume] | None:
     """Return where to send those who stand on a jump that will be taken away, or at a place in a detour that *resume*
     knows; None where one can't be moved now."""
-    hops = {patch.address: Resume(patch.head) for patch in patches if patch.head != patch.address}
+    hops = {one.address: Resume(one.head) for one in patches if one.head != one.address and not one.counts}
     sends = {place: hops[place.ip] for place in standing if place.ip in hops}
     if not all(_movable(threads, place) for place in sends):
         return None
@@ -147,18 +148,27 @@ def write_patches(
     """Write all *patches* (or what was there before, with *undo*), in the order of the first of each page.
 
     A site must hold what is expected there. When writing, one that doesn't is an error; when undoing, it is left alone
-    and returned. With *check_only* nothing is written.
+    and returned. With *check_only* nothing is written. Counters count up, or down.
 
     Raises:
         TargetError: the code isn't what it was, or can't be written.
     """
-    pages: dict[int, list[Patch]] = {}
+    pages: dict[tuple[int, int], list[Patch]] = {}
     for patch in patches:
-        pages.setdefault(patch.address // PAGE, []).append(patch)
+        # What stands between counters is the program's own data: nothing but the counter is written.
+        pages.setdefault((patch.address if patch.counts else 0, patch.address // PAGE), []).append(patch)
     left = []
     for group in pages.values():
         left += _edit(memory, group, undo=undo, write=not check_only)
     return left
+
+
+def _counted(before: bytes, *, undo: bool) -> tuple[bytes, bytes]:
+    """Return what a counter must hold to be changed, and what it becomes; it never goes around its end."""
+    after = int.from_bytes(before, "little") + (-1 if undo else 1)
+    if len(before) < COUNTER_SIZE or not 0 <= after < 1 << 8 * COUNTER_SIZE:
+        return b"", b""
+    return before, after.to_bytes(COUNTER_SIZE, "little")
 
 
 def _edit(memory: ProcessMemory, group: Sequence[Patch], *, undo: bool, write: bool) -> list[Patch]:
@@ -166,12 +176,17 @@ def _edit(memory: ProcessMemory, group: Sequence[Patch], *, undo: bool, write: b
     content = bytearray(memory.read_some(start, end - start))
     left = []
     for patch in group:
-        old, new = (patch.written, patch.original) if undo else (patch.original, patch.written)
         place = slice(patch.address - start, patch.end - start)
+        if patch.counts:
+            old, new = _counted(bytes(content[place]), undo=undo)
+        else:
+            old, new = (patch.written, patch.original) if undo else (patch.original, patch.written)
         if content[place] == old:
             content[place] = new
             continue
         if not undo:
+            if patch.counts:
+                raise TargetError(f"the reference counter at {patch.address:#x} can't be counted up")
             raise TargetError(
                 f"the code at {patch.address:#x} is not what it was a moment ago",
                 hint="the program changes its own code, or another tool probes it",

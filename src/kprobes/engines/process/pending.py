@@ -81,7 +81,9 @@ class Pending:
         for one in located:
             place = Place.of(one.mapping)
             if place not in self._armed:
-                inside = [patch for patch in patches if place.start <= patch.address < place.end]
+                inside = [
+                    one for one in patches if place.start <= (one.head if one.counts else one.address) < place.end
+                ]
                 self._armed[place] = Placed(set(), inside, own)
             self._armed[place].numbers.add(one.number)
             self.waiting.discard(one.number)
@@ -113,7 +115,7 @@ class Pending:
         for place, placed in list(self._armed.items()):
             if place in there and all(
                 memory.read_some(one.address, len(one.written)) == one.written
-                for one in [patch for patch in placed.patches if id(patch) in written][:1]
+                for one in [patch for patch in placed.patches if id(patch) in written and not patch.counts][:1]
             ):
                 continue
             self._dormant[place] = self._armed.pop(place)
@@ -126,7 +128,8 @@ class Pending:
         back = []
         for place in {Place.of(mapping) for mapping in mappings} & self._dormant.keys():
             placed = self._dormant.pop(place)
-            if all(memory.read_some(one.address, len(one.original)) == one.original for one in placed.patches):
+            code = [one for one in placed.patches if not one.counts]
+            if all(memory.read_some(one.address, len(one.original)) == one.original for one in code):
                 self._armed[place] = placed
                 self.waiting -= placed.numbers
                 back += placed.patches

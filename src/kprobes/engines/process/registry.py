@@ -28,6 +28,8 @@ MAX_ENTRIES = 1 << 20
 MAX_AREAS = 64
 LONGEST_PATCH = 16
 AREA_ENTRY = 0xFF  # instead of a length: the entry is an area, its head the size
+COUNTER_ENTRY = 0xFE  # instead of a length: the entry is a counter
+COUNTER_DOWN, COUNTER_UP = b"\0\0", b"\1\0"
 MAX_AREA_SIZE = 1 << 30
 MAX_SHARED = 1 << 40
 
@@ -52,12 +54,20 @@ class Patch:
 
     *head*: where the program would be in its own code when it comes to *address*. It is *address* itself, but for the
     second hop of a two-hop jump, whose place has nothing to do with the site's.
+
+    *counts*: at *address* is no code but a 16-bit counter that is one more as long as the code at *head* is patched.
     """
 
     address: int
     original: bytes
     written: bytes
     head: int
+    counts: bool = False
+
+    @classmethod
+    def counter(cls, address: int, head: int) -> Patch:
+        """Return the one that counts up at *address*."""
+        return cls(address, COUNTER_DOWN, COUNTER_UP, head, counts=True)
 
     @property
     def end(self) -> int:
@@ -127,8 +137,9 @@ def parse_registry(page: bytes) -> Registry:
 def format_journal(patches: Sequence[Patch], areas: Sequence[tuple[int, int]] = ()) -> bytes:
     """Return the journal of *patches*, and of the *areas* that the registry has no room for: (start, size) each."""
     parts = [_ENTRY.pack(start, size, AREA_ENTRY, b"", b"").ljust(JOURNAL_ENTRY, b"\0") for start, size in areas]
-    for patch in patches:
-        entry = _ENTRY.pack(patch.address, patch.head, len(patch.original), patch.original, patch.written)
+    for patch in sorted(patches, key=lambda one: one.counts):  # code first: it tells whether the patches are in place
+        length = COUNTER_ENTRY if patch.counts else len(patch.original)
+        entry = _ENTRY.pack(patch.address, patch.head, length, patch.original, patch.written)
         parts.append(entry.ljust(JOURNAL_ENTRY, b"\0"))
     return b"".join(parts)
 
@@ -141,6 +152,8 @@ def parse_journal(content: bytes) -> tuple[list[Patch], list[tuple[int, int]]]:
         address, head, length, original, written = _ENTRY.unpack_from(content, place)
         if 0 < length <= LONGEST_PATCH and 0 < address < 1 << 47 and 0 < head < 1 << 47:
             found.append(Patch(address, original[:length], written[:length], head))
+        elif length == COUNTER_ENTRY and 0 < address < 1 << 47 and 0 < head < 1 << 47:
+            found.append(Patch.counter(address, head))
         elif length == AREA_ENTRY and not address % PAGE and not head % PAGE and 0 < head <= MAX_AREA_SIZE:
             areas.append((address, head))
     return found, areas

@@ -223,7 +223,12 @@ def _clean_one(stops: Stops, leftover: Leftover) -> int:
     mappings = stops.mappings()
     code = [one for one in mappings if one.executable]
     found, more = parse_journal(stops.memory.read_some(leftover.start + registry.journal_at, size))
-    patches = [patch for patch in found if any(one.start <= patch.address and patch.end <= one.end for one in code)]
+    patches = [
+        patch
+        for patch in found
+        if not patch.counts and any(one.start <= patch.address and patch.end <= one.end for one in code)
+    ]
+    patches += _counters(stops, found, patches, mappings)
     left = restore(stops, patches, {})
     # What the registry calls ours is taken for it only where it looks it: anonymous memory.
     anonymous = [one for one in mappings if not one.inode and not one.path]
@@ -237,4 +242,19 @@ def _clean_one(stops: Stops, leftover: Leftover) -> int:
     others.append((leftover.start, leftover.end - leftover.start))
     if not free(stops, executable, others):
         raise TargetError(f"a thread of process {stops.target.pid} is still inside a detour", hint="try again")
-    return len(patches) - len(left)
+    return sum(not patch.counts for patch in patches) - sum(not patch.counts for patch in left)
+
+
+def _counters(
+    stops: Stops, found: Sequence[Patch], patches: Sequence[Patch], mappings: Sequence[Memory]
+) -> list[Patch]:
+    """Return those counters of *found* that are still counted up: the code of theirs among *patches* is in place. They
+    lie in private, writable memory of a file."""
+    data = [one for one in mappings if one.permissions[1] == "w" and not one.shared and one.inode]
+    armed = {one.head for one in patches if stops.memory.read_some(one.address, len(one.written)) == one.written}
+    return [
+        patch
+        for patch in found
+        if patch.counts and patch.head in armed
+        if any(one.start <= patch.address and patch.end <= one.end for one in data)
+    ]

@@ -173,7 +173,7 @@ class Worker:
                 mappings = self.ground.stops.mappings()  # an object has gone while its code was looked at
                 continue
             jumps = sum(len(area_jumps) for _, area_jumps in settled) + LATE_JUMPS * len(self._pending.all)
-            area = Area(layout_for(self.plan, JOURNAL_EACH * jumps + MAX_AREAS))
+            area = Area(layout_for(self.plan, JOURNAL_EACH * jumps + len(arrangement.counters) + MAX_AREAS))
             try:
                 pages = merged_pages([code for code, _ in settled]) or [_any_page(rooms)]
                 self.ground.map(area, pages)
