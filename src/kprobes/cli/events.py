@@ -3,7 +3,7 @@
 They stay until they are removed or the kernel ends: unlike all other probes of this tool.
 
 examples:
-  kprobes events add 'p:opens do_sys_openat2 dfd=%di file=+0(%si):ustring'
+  kprobes events add 'p:opens do_sys_openat2 dfd=%di:s32 file=+0(%si):ustring'
   kprobes events add 'r:reads vfs_read $retval' 'p:/usr/bin/bash:0x4245c0'
   kprobes events enable opens
   kprobes events list                      hits and misses, as the kernel's profile tells them
@@ -49,10 +49,15 @@ def run(arguments: Namespace) -> int:
     if arguments.command:
         raise UsageError("`kprobes events` runs no command", hint="leave `-- CMD` out")
     action, names = arguments.action, arguments.names
-    if action in ("add", "remove", "enable", "disable") and not names:
-        raise UsageError(f"`kprobes events {action}` needs {'a definition' if action == 'add' else 'an event'}")
+    if action in _NEEDED and not names:
+        what, hint = _NEEDED[action]
+        raise UsageError(f"`kprobes events {action}` needs {what}", hint=hint)
+    if action == "add" and not all(name.strip() for name in names):
+        raise UsageError("an empty text defines no event", hint=_NEEDED["add"][1])
     if action in _SETTINGS and len(names) != 2:
-        raise UsageError(f"`kprobes events {action}` needs an event and a text", hint="see `kprobes events --help`")
+        example = "'dfd == 3'" if action == "filter" else "'stacktrace:5 if dfd == 3'"
+        hint = f"kprobes events {action} opens {example}"
+        raise UsageError(f"`kprobes events {action}` needs an event and a text", hint=hint)
     engine = target_of(arguments).open()
     try:
         events = ProbeEvents(engine.tracefs())  # type: ignore[attr-defined]  # both engines of kernels have it
@@ -63,6 +68,9 @@ def run(arguments: Namespace) -> int:
 
 def _list(events: ProbeEvents, names: list[str], arguments: Namespace) -> int:
     found = {one.definition: one for name in names for one in events.matching(name)}
+    if not found:
+        sys.stderr.write(f"no probe events{'' if names == ['*'] else ' of that name'}\n")
+        return 0
     if arguments.format == "json":
         for one in found.values():
             sys.stdout.write(f"{json.dumps({name: getattr(one, name) for name in one.__slots__})}\n")
@@ -77,8 +85,8 @@ def _list(events: ProbeEvents, names: list[str], arguments: Namespace) -> int:
     for one in found.values():
         state = "on" if one.enabled else "off"
         table.write([[one.name, state, _count(one.hits), _count(one.misses), one.definition]])
-    if not found:
-        sys.stderr.write("no probe events\n")
+        table.write_lines(f"filter {one.filter}".replace("\n", "\n       ").splitlines() if one.filter else [])
+        table.write_lines([f"trigger {trigger}" for trigger in one.triggers])
     return 0
 
 
@@ -89,17 +97,19 @@ def _count(number: int) -> str:
 def _add(events: ProbeEvents, definitions: list[str], _: Namespace) -> int:
     """Add all of *definitions* or, where one is refused, none."""
     added: list[ProbeEvent] = []
-    for definition in definitions:
-        try:
+    try:
+        for definition in definitions:
             one = events.add(definition)
-        except DefinitionError as error:
-            for before in added:
-                events.remove(before)
-            sys.stderr.write(_refusal(error, "`kprobes check` tells more about a definition, without a kernel"))
-            return 1
-        if one is not None:
-            added.append(one)
-            sys.stdout.write(f"{one.definition}\n")
+            if one is not None:
+                added.append(one)
+    except BaseException as error:
+        for before in reversed(added):
+            events.take_back(before)
+        if not isinstance(error, DefinitionError):
+            raise
+        sys.stderr.write(_refusal(error, "`kprobes check` tells more about a definition, without a kernel"))
+        return 1
+    sys.stdout.write("".join(f"{one.definition}\n" for one in added))
     return 0
 
 
@@ -132,7 +142,8 @@ def _clear(events: ProbeEvents, names: list[str], _: Namespace) -> int:
     """Remove all events one by one: those that others made and use stay, and are told of."""
     kept = 0
     for name in names:
-        for one in events.matching(name):
+        found = events.matching(name)
+        for one in found if name == "*" else one_of(found, name):
             try:
                 events.remove(one)
             except SyscallError as error:
@@ -157,14 +168,25 @@ def _set(file: str) -> Callable[[ProbeEvents, list[str], Namespace], int]:
             try:
                 events.set(one, file, names[1])
             except DefinitionError as error:
-                sys.stderr.write(_refusal(error, ""))
+                sys.stderr.write(_refusal(error, _SETTINGS[file].format(name=one.name)))
                 return 1
         return 0
 
     return act
 
 
-_SETTINGS = ("filter", "trigger")
+_NEEDED = {
+    "add": ("a definition", "kprobes events add 'p:opens do_sys_openat2 dfd=%di:s32'"),
+    "remove": ("an event", "`kprobes events list` shows them; '*' means all"),
+    "enable": ("an event", "`kprobes events list` shows them; '*' means all"),
+    "disable": ("an event", "`kprobes events list` shows them; '*' means all"),
+}
+# What to do about a text that was refused, by the file it goes to.
+_SETTINGS = {
+    "filter": "fields and their types are in events/{name}/format; -1 is for those that have a sign (dfd=%di:s32)",
+    "trigger": "ACTION[:COUNT] [if FILTER], as `stacktrace:5 if dfd == 3`; actions are traceon, traceoff, snapshot, "
+    "stacktrace, enable_event:GROUP:EVENT, disable_event:GROUP:EVENT, hist:...",
+}
 _ACTIONS: dict[str, Callable[[ProbeEvents, list[str], Namespace], int]] = {
     "list": _list,
     "add": _add,

@@ -55,9 +55,14 @@ class ProbeEvents:
         """Return the events whose `GROUP/EVENT`, or EVENT alone, matches the glob *pattern*.
 
         Raises:
-            UnsupportedError: there is no tracefs that can be read.
+            UnsupportedError: there are no probe events that can be read.
         """
         found = []
+        if all(self._tracefs.read(file) is None for file in FILES):
+            raise UnsupportedError(
+                "this kernel has no probe events that we may read",
+                hint="run as root on a kernel with CONFIG_KPROBE_EVENTS or CONFIG_UPROBE_EVENTS, or add --vm",
+            )
         for file in FILES:
             profile = self._profile(file.replace("events", "profile"))
             for line in self._lines(file):
@@ -81,10 +86,16 @@ class ProbeEvents:
 
         Raises:
             DefinitionError: the kernel refuses it; with the message and the caret of its error log.
-            UnsupportedError: tracefs can't be written.
+            UnsupportedError: tracefs can't be written, or the kernel has no events of that kind.
+            UsageError: it is several lines, of which some might be taken and others not.
         """
+        if "\n" in definition.strip():
+            raise UsageError(f"{definition!r} has several lines", hint="give each definition as a word of its own")
         before = {one.definition for one in self.matching()}
-        code = self._tracefs.write(_file_of(definition), f"{definition}\n".encode("utf-8", "surrogateescape"))
+        file = _file_of(definition)
+        code = self._tracefs.write(file, f"{definition}\n".encode("utf-8", "surrogateescape"))
+        if code == ENOENT and self._tracefs.read(file) is None:
+            raise UnsupportedError(f"this kernel has no {file}", hint="add --vm for a kernel in a box")
         if code:
             raise self._refusal(definition, code)
         new = [one for one in self.matching() if one.definition not in before]
@@ -96,7 +107,19 @@ class ProbeEvents:
         Raises:
             SyscallError: it is in use (EBUSY).
         """
-        code = self._tracefs.write(event.file, f"-:{event.name}\n".encode())
+        self._remove(event, "")
+
+    def take_back(self, probe: ProbeEvent) -> None:
+        """Take the one *probe* away: others of its event, which were there before it, stay.
+
+        Raises:
+            SyscallError: the event is in use (EBUSY).
+        """
+        self._remove(probe, f" {probe.definition.partition(' ')[2]}")
+
+    def _remove(self, event: ProbeEvent, which: str) -> None:
+        line = f"-:{event.name}{which}\n".encode("utf-8", "surrogateescape")
+        code = self._tracefs.write(event.file, line)
         if code and code != ENOENT:
             hint = "disable it first, or end who uses it" if code == EBUSY else ""
             raise SyscallError(f"removing {event.name}", code, hint=hint)
@@ -122,13 +145,7 @@ class ProbeEvents:
             raise self._refusal(text, code)
 
     def _lines(self, file: str) -> list[str]:
-        content = self._tracefs.read(file)
-        if content is None and file == FILES[0]:
-            raise UnsupportedError(
-                "this kernel has no kprobe_events that we may read",
-                hint="run as root on a kernel with CONFIG_KPROBE_EVENTS, or add --vm",
-            )
-        return (content or b"").decode("utf-8", "surrogateescape").splitlines()
+        return (self._tracefs.read(file) or b"").decode("utf-8", "surrogateescape").splitlines()
 
     def _profile(self, file: str) -> dict[str, tuple[int, int]]:
         """Return (hits, misses) by event; a uprobe's profile has no misses."""

@@ -47,7 +47,16 @@ def test_a_refusal_shows_the_kernels_caret_and_leaves_nothing(clean: Guest) -> N
     assert lines[0].startswith("error: Invalid fetch argument") or "EINVAL" in lines[0]
     assert lines[1].strip().startswith("p:second vfs_read")
     assert lines[2].index("^") == lines[1].index("%nosuch")
+    assert done.output == ""
     assert rows(clean) == {}
+
+
+def test_what_was_there_stays_where_a_later_definition_is_refused(clean: Guest) -> None:
+    clean.command("events", "add", "p:mine vfs_read count=%dx")
+    clean.command("events", "add", "p:mine vfs_write count=%dx", "p:other vfs_read %nosuch", status=1)
+    listed = clean.command("events", "list").output
+    assert "p:kprobes/mine vfs_read count=%dx" in listed
+    assert "vfs_write" not in listed
 
 
 def test_filters_and_triggers_are_set_shown_and_taken_away(clean: Guest) -> None:
@@ -57,6 +66,9 @@ def test_filters_and_triggers_are_set_shown_and_taken_away(clean: Guest) -> None
     row = rows(clean)["kprobes/opens"]
     assert row["filter"] == 'dfd == -100 && file ~ "*/version"'
     assert row["triggers"] == ['traceoff:count=1 if file ~ "*/version"']
+    table = clean.command("events", "list").output
+    assert 'filter dfd == -100 && file ~ "*/version"\n' in table
+    assert 'trigger traceoff:count=1 if file ~ "*/version"\n' in table
     clean.command("events", "enable", "opens")
     # The condition holds for the first one, which ends the trace, once.
     assert clean.shell("cat /proc/version >/dev/null; cat /sys/kernel/tracing/tracing_on").output == "0\n"
@@ -78,6 +90,7 @@ def test_a_filter_that_is_refused_shows_the_kernels_caret(clean: Guest) -> None:
     clean.command("events", "add", "p:opens do_sys_openat2 dfd=%di:s32")
     lines = clean.command("events", "filter", "opens", "dfd == 1 && nosuch == 2", status=1).errors.splitlines()
     assert lines[0] == "error: Field not found (EINVAL)"
+    assert lines[-1].startswith("hint: ")
     assert lines[2].index("^") > lines[1].index("nosuch")
     assert "EINVAL" in clean.command("events", "trigger", "opens", "nosuch", status=1).errors
     assert "needs an event and a text" in clean.command("events", "filter", "opens", status=2).errors
