@@ -8,7 +8,8 @@ examples:
   kprobes check --arch arm64 probes.txt        by the registers of another architecture
   kprobes check --vm=6.1 probes.txt            with the symbols and types of a kernel in a box
 Lines are taken as if written one by one to a fresh kprobe_events. Without symbols, every function is taken to exist.
-Exits with 1 if a line is refused. The column of the caret counts bytes from 0, as error_log shows it.
+Exits with 1 if a line is refused, with 2 if nothing could be checked. The column of the caret counts bytes from 0, as
+error_log shows it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from kprobes.arch.registers import machine_name
 from kprobes.cli.options import ANY_KERNEL
-from kprobes.errors import UsageError
+from kprobes.errors import FormatError, UnsupportedError, UsageError
 from kprobes.grammar.events import KINDS, Events
 from kprobes.grammar.facts import DEFAULT, KERNELS, dialect
 from kprobes.grammar.others import other_kind
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from kprobes.grammar.events import Verdict
     from kprobes.grammar.facts import Dialect
     from kprobes.grammar.world import Files
+    from kprobes.symbols.definitions import DefinitionSymbols
 
 
 def add_arguments(parser: Parser) -> None:
@@ -80,9 +82,9 @@ def run(arguments: Namespace) -> int:
 
 
 @contextmanager
-def _input(name: str) -> Iterator[BinaryIO]:
+def _input(name: str) -> Iterator[Iterator[bytes]]:
     if name == "-":
-        yield sys.stdin.buffer
+        yield _lines(sys.stdin.buffer, "standard input")
         return
     try:
         file = open(name, "rb")  # noqa: PTH123, SIM115 - closed below
@@ -90,7 +92,14 @@ def _input(name: str) -> Iterator[BinaryIO]:
         hint = f"a definition goes in by standard input: echo '{name}' | kprobes check" if " " in name else ""
         raise UsageError(f"{name} can't be read: {error.strerror}", hint=hint) from error
     with file:
-        yield file
+        yield _lines(file, name)
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
+    try:
+        yield from file
+    except OSError as error:
+        raise UsageError(f"{name} can't be read: {error.strerror}") from error
 
 
 @contextmanager
@@ -110,15 +119,22 @@ def _world(arguments: Namespace) -> Iterator[tuple[Dialect, World]]:
         finally:
             machine.close()
         return
-    arch = machine_name(arguments.arch or os.uname().machine)
-    language = dialect(arguments.kernel or _own_version(), arch)
-    symbols = None
-    if arguments.kallsyms:
-        from kprobes.symbols.definitions import DefinitionSymbols
-        from kprobes.symbols.kallsyms import Kallsyms
-
-        symbols = DefinitionSymbols(Kallsyms.load(arguments.kallsyms, cached=False), arch=arch)
+    try:
+        language = dialect(arguments.kernel or _own_version(), machine_name(arguments.arch or os.uname().machine))
+        symbols = _symbols(arguments.kallsyms, language.machine.name) if arguments.kallsyms else None
+    except (FormatError, UnsupportedError) as error:  # 1 is the status of a refused line
+        raise UsageError(error.what, hint=error.hint) from error
     yield language, World(symbols, files, cpus=os.cpu_count() or 1)
+
+
+def _symbols(path: str, arch: str) -> DefinitionSymbols:
+    from kprobes.symbols.definitions import DefinitionSymbols
+    from kprobes.symbols.kallsyms import Kallsyms
+
+    table = Kallsyms.load(path, cached=False)
+    if table.hidden:
+        raise FormatError("the symbol table has no addresses", hint="copy it as root: they are hidden from others")
+    return DefinitionSymbols(table, arch=arch)
 
 
 def world_of(machine: Machine, files: Files | None) -> World:

@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `kprobes` with *argv* (default: the process's own); return the exit code: 0, 1 failed, 2 usage, 130
     interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_streams()
     try:
         return _dispatch(words)
     except KprobesError as error:
@@ -73,6 +75,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _report(InternalError(f"{type(error).__name__}: {error} (KPROBES_DEBUG=1 shows where)"))
         return 1
+
+
+def _open_streams() -> None:
+    """Open the null device for standard streams that were closed: what is opened later must not get their numbers."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - as long as the process lives
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _close_output() -> None:

@@ -128,3 +128,24 @@ def test_other_kernel_is_told_of(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"p vfs_read\n")))
     assert main(["check", "--kernel", "6.6"]) == 0
     assert "checked as 6.1: 6.6 is not among the known kernels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--kallsyms", "/nosuch", "/dev/null"], "/nosuch can't be read"),
+        (["--kallsyms", "/dev/null", "/dev/null"], "the symbol table"),
+        (["--arch", "mips", "/dev/null"], "architecture 'mips' is not known"),
+        (["/proc/self/mem"], "/proc/self/mem can't be read"),
+    ],
+)
+def test_what_can_not_be_checked_is_not_taken_for_a_refused_line(words, told, capsys):
+    assert check(*words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_symbol_table_without_addresses_is_refused(tmp_path, capsys):
+    table = tmp_path / "kallsyms"
+    table.write_text("".join(f"{'0' * 16}{line[16:]}\n" for line in KALLSYMS.splitlines()))
+    assert check("--kallsyms", str(table), "/dev/null") == 2
+    assert "copy it as root" in capsys.readouterr().err
