@@ -7,6 +7,7 @@ examples:
   kprobes explain --vm=6.1 vfs_read+0x1b           an instruction inside
   kprobes explain -p PID libc:malloc               in a process, as the process engine does it
   kprobes explain --step libc:malloc+0x8 -- ls     and once in earnest: the registers before and behind it
+  kprobes explain --vm 'p:mine vfs_read+9 %ax'     the place of a definition
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from kprobes.cli.definitions import is_definition
 from kprobes.cli.options import add_target_options, target_of
 from kprobes.errors import UsageError
 
@@ -39,6 +41,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Explain one place."""
+    if is_definition(arguments.place):
+        arguments.place = arguments.place.split()[1].removesuffix("%return")
     in_process = arguments.pid is not None or bool(arguments.command and not (arguments.vm or arguments.kernel))
     if arguments.step and not in_process:
         raise UsageError("--step carries a probe out in a process", hint="add -p PID or -- CMD")

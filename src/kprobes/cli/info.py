@@ -7,6 +7,7 @@ examples:
   kprobes info libc:malloc          of a library or a program: prototype, source line, where it was inlined
   kprobes info ./mytool@parse.c:42
   kprobes info -p PID libc:malloc   how it would be armed in that process, and why so
+  kprobes info parse -- ./mytool    the same in the process that a command becomes, which is ended before it runs
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from kprobes.cli.options import add_target_options, target_of
-from kprobes.errors import FormatError, SymbolNotFoundError, TypeNotFoundError, UnprobeableError
+from kprobes.cli.definitions import is_definition
+from kprobes.cli.options import add_target_options, process_of, target_of
+from kprobes.cli.places import KINDS
+from kprobes.errors import FormatError, SymbolNotFoundError, TypeNotFoundError, UnprobeableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,15 +42,21 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Explain one function."""
+    target = target_of(arguments)  # refuses options that contradict each other
+    if arguments.command and (arguments.vm or arguments.kernel):
+        raise UsageError("telling of a function of a kernel runs no command", hint="leave `-- CMD` out")
+    kind, place = _spelled(arguments.function)
+    if arguments.command:
+        return _show(arguments, _explain_in_command(arguments, place))
     if arguments.pid is not None:
-        target_of(arguments)  # refuses options that contradict each other
-        return _show(arguments, _explain_in_process(arguments.function, arguments.pid))
-    if not (arguments.vm or arguments.kernel) and _is_of_a_file(arguments.function):
-        return _show(arguments, _explain_in_file(arguments.function.removeprefix("u:")))
-    engine = target_of(arguments).open()
+        return _show(arguments, _explain_in_process(place, arguments.pid))
+    if not (arguments.vm or arguments.kernel) and (kind[:1] == "u" or _is_of_a_file(place)):
+        return _show(arguments, _explain_in_file(place))
+    _refuse_others(place)
+    engine = target.open()
     try:
         facts = engine.facts()
-        known = _explain(arguments.function, facts)
+        known = _explain(place, facts)
         ways = [] if known.refusal else _ways(known, facts.features)
     finally:
         engine.close()
@@ -69,9 +78,32 @@ def _show(arguments: Namespace, known: dict[str, object]) -> int:
     return 0
 
 
+def _spelled(text: str) -> tuple[str, str]:
+    """Return the kind before the place *text*, empty where there is none, and the place.
+
+    Raises:
+        UsageError: it is a definition or a tracepoint.
+    """
+    prefix, colon, rest = text.partition(":")
+    kind = KINDS.get(prefix, "") if colon else ""
+    if is_definition(text):
+        raise UsageError(f"{text!r} is a definition", hint="name its function; `kprobes check` judges definitions")
+    if kind == "tracepoint":
+        raise UsageError(f"{text!r} is a tracepoint", hint=f"`kprobes list {text!r}` tells whether it is there")
+    return kind, rest if kind else text
+
+
+def _refuse_others(place: str) -> None:
+    """Raise where *place* is more or less than one function of a kernel."""
+    if "+" in place or place[:1].isdigit():
+        raise UsageError(f"{place!r} is an instruction", hint=f"`kprobes explain {place}` tells about it")
+    if any(letter in place for letter in "*?["):
+        raise UsageError(f"{place!r} is many functions", hint=f"`kprobes list {place!r}` lists them")
+
+
 def _is_of_a_file(place: str) -> bool:
     """Return whether *place* is one in a program or library, not a function of the kernel or of a module of it."""
-    if place.startswith("u:") or "/" in place or "@" in place:
+    if "/" in place or "@" in place:
         return True
     name, colon, _ = place.partition(":")
     if not colon or os.path.isdir(f"/sys/module/{name}"):  # noqa: PTH112
@@ -93,7 +125,19 @@ def _explain_in_file(place: str) -> dict[str, object]:
         return {"function": place, "can be probed": f"no: {error.reason}", "hint": error.hint}
 
 
-def _explain_in_process(place: str, pid: int) -> dict[str, object]:
+def _explain_in_command(arguments: Namespace, place: str) -> dict[str, object]:
+    """Tell of *place* in the process that the command becomes; it is ended where its program would begin."""
+    from kprobes.engines.process.engine import ProcessEngine
+
+    engine = process_of(arguments).open()
+    assert isinstance(engine, ProcessEngine)
+    try:
+        return _explain_in_process(place, engine.pid, held=True)
+    finally:
+        engine.close()
+
+
+def _explain_in_process(place: str, pid: int, *, held: bool = False) -> dict[str, object]:
     from kprobes.engines.process.preview import preview
     from kprobes.model.probe import Probe
     from kprobes.model.within import Within
@@ -111,7 +155,7 @@ def _explain_in_process(place: str, pid: int) -> dict[str, object]:
         label = "by a probe" if kind == "uprobe" else "by its return"
         where = f"{one.site.path}:{one.site.symbol}+{one.site.offset:#x}" if one.site.symbol else place
         try:
-            (row, *_) = preview(pid, plan_process((Probe(kind, (where,)),), Within(pid, native=True)))
+            (row, *_) = preview(pid, plan_process((Probe(kind, (where,)),), Within(pid, native=True)), held=held)
         except UnprobeableError as error:
             found[label] = f"no: {error.reason}"
         else:

@@ -206,7 +206,8 @@ class KernelSymbols:
             return SymbolNotFoundError(
                 name,
                 where="the kernel",
-                hint=f"no module {module!r} is loaded; `modprobe {module}` loads it if it exists",
+                hint=f"no module {module!r} is loaded: `modprobe {module}` if it exists; functions of programs "
+                "and libraries go with -p PID or -- CMD",
             )
         near = self.table.nearest(name)
         hint = "" if near else "it may have been inlined everywhere, or belong to a module that isn't loaded"

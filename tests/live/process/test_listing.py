@@ -149,3 +149,18 @@ def test_info_says_how_a_place_would_be_armed_without_touching_it(build: Callabl
         inside = kprobes("info", "-p", str(process.pid), "libc:free+0x1").stdout
         assert "no: not the start of an instruction" in inside
         assert read_maps(process.pid) == before
+
+
+def test_info_tells_of_the_process_that_a_command_becomes_and_never_runs_it(build: Callable[..., Path]) -> None:
+    done = kprobes("info", "r:libc:free", "--format", "json", "--", "sh", "-c", "echo it ran")
+    told = json.loads(done.stdout)
+    assert told["by a probe"].startswith("jump")
+    assert "exit" in told["by its return"]
+    assert "it ran" not in done.stdout + done.stderr
+
+
+def test_the_place_of_a_definition_is_explained() -> None:
+    by_place = kprobes("explain", "--format", "json", "/bin/sh:0x0", "--", "/bin/sh")
+    by_text = kprobes("explain", "--format", "json", "p:mine /bin/sh:0x0 %di", "--", "/bin/sh")
+    assert by_text.stderr == by_place.stderr
+    assert "holds no code" in by_text.stderr

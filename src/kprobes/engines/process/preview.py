@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from kprobes.model.plan import Plan
 
 
-def preview(pid: int, plan: Plan) -> list[Listed]:
-    """Return how each site of *plan* would be armed in the process *pid* as it is now.
+def preview(pid: int, plan: Plan, *, held: bool = False) -> list[Listed]:
+    """Return how each site of *plan* would be armed in the process *pid* as it is now; *held*: by an engine of ours.
 
     Raises:
         UnprobeableError: one can't be; TargetError, PrivilegeError, UnsupportedError: the process can't be probed.
     """
-    identify(pid)
+    if not held:
+        identify(pid)
     lead = procfs.live_thread(pid)
     mappings = procfs.read_maps(lead)
     with ProcessMemory(lead) as memory:
