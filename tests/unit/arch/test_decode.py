@@ -44,7 +44,7 @@ def test_the_text_is_intel_assembly() -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_bytes_decode_to_records_that_cover_them(raw: bytes) -> None:
     items = decode(raw, BASE)
     assert b"".join(item.code for item in items) == raw
@@ -55,7 +55,7 @@ def test_any_bytes_decode_to_records_that_cover_them(raw: bytes) -> None:
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(1, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_decoding_a_part_gives_the_first_records(raw: bytes, cover: int) -> None:
     part = decode(raw, BASE, cover=cover)
     assert part == decode(raw, BASE)[: len(part)]

@@ -146,7 +146,7 @@ def same(first: State, second: State) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(READS_ITS_ADDRESS))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32))
 def test_a_moved_instruction_does_what_it_did_in_place(name: str, seed: int) -> None:
     state = arbitrary(seed)
@@ -179,7 +179,7 @@ BLOCK = bytes.fromhex(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_branches_among_moved_instructions_stay_in_the_copy(seed: int) -> None:
     state, end = arbitrary(seed), ORIGINAL + len(BLOCK)

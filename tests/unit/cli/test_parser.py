@@ -33,7 +33,7 @@ def sample(positionals: str) -> Parser:
 @given(
     st.sampled_from(["one", "many", "maybe", "one many", "one maybe", ""]), st.lists(st.sampled_from(WORDS), max_size=6)
 )
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_what_is_read_quickly_is_what_argparse_reads(positionals, words):
     parser = sample(positionals)
     try:

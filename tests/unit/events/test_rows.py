@@ -60,7 +60,7 @@ def test_the_code_is_what_its_source_assembles_to(tmp_path: Path) -> None:
     assert (addresses["uniform"], addresses["transpose"]) == (transpose.UNIFORM, transpose.TRANSPOSE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(FIELDS, st.lists(st.binary(min_size=4, max_size=120), min_size=8, max_size=300), st.booleans())
 def test_machine_code_makes_the_tables_that_python_makes(
     kinds: list[tuple[str, int]], bodies: list[bytes], text: bool
@@ -126,7 +126,7 @@ def test_a_ring_is_drained_in_order_with_room_given_back_after_each_piece(count:
     assert decoder.damaged == filled.ring.damaged == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=512), st.integers(0, 512), st.integers(0, 2**64 - 1), st.integers(0, 40))
 def test_a_ring_full_of_rubbish_is_drained(rubbish: bytes, start: int, produced: int, alike: int) -> None:
     one = layout(1, [("str", 5), ("site", 4), ("hex", 8)])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import time
 from random import Random
 
 import pytest
 from back.machine import own_world, run_bpf, run_interpreter
 from native.native_machine import run_native
+from seeds import SEED
 
 from kprobes.compiler.ir.nodes import (
     BOOL,
@@ -31,7 +30,6 @@ from kprobes.compiler.ir.verify import verify
 from kprobes.grammar.glob import elements_of, matches_pattern
 from kprobes.model.layout import EventLayout, pack_fields
 
-SEED = int(os.environ.get("KPROBES_FETCH_SEED") or time.time_ns() % 1_000_000)
 HERE = Place(1, 0)
 PATTERNS = [
     "/etc/*d",
@@ -86,7 +84,6 @@ def test_every_machine_matches_as_the_kernel_does(run) -> None:
         found = [bool(int.from_bytes(record[at : at + 8], "little")) for at in range(8, len(record), 8)]
         wanted = [matches_pattern(one, buffer.value.decode()) for one in patterns]
         assert found == wanted, (
-            SEED,
             buffer.value,
             [p for p, a, b in zip(patterns, found, wanted, strict=True) if a != b],
         )

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from front.cases import compile_text
@@ -62,7 +62,7 @@ def outcome(text, raw):
     return field.kind, event["x"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(expressions, arguments)
 @example("l // n", [0, (1 << 64) - 7, 0, 2, 0, 0])
 @example("n // l", [0, (1 << 64) - 2, 0, 7, 0, 0])
@@ -90,7 +90,7 @@ def test_expressions_are_worth_what_the_language_says(text, raw):
     assert re.search("does not fit|shift|division by zero", refusal), text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 20), st.integers(-5, 20), st.sampled_from([-3, -2, -1, 1, 2, 5]), st.integers(0, (1 << 32) - 1))
 def test_range_loops_turn_as_often_as_in_python(start, stop, step, raw):
     text = f"def h(u):\n    for k in range({start}, {stop}, {step}):\n        emit(k=k)\n"
@@ -101,7 +101,7 @@ def test_range_loops_turn_as_often_as_in_python(start, stop, step, raw):
     assert [event["k"] for event in sent] == list(range(start, raw % 16, step))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arguments)
 def test_least_most_and_absolute_are_exact(raw):
     names = {name: value for name, (_, value) in typed(raw).items()}
@@ -112,7 +112,7 @@ def test_least_most_and_absolute_are_exact(raw):
     assert values == [min(i, n), max(i, n), min(l, n, c), max(l, u, 7), abs(c), min(n, 5)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arguments)
 def test_logic_and_loops_agree_with_python(raw):
     text = """def h(i, l, u, n, c, b):

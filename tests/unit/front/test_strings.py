@@ -31,27 +31,27 @@ def spelled(bound):
     return "" if bound is None else str(bound)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(STRINGS, BOUNDS, BOUNDS)
 def test_slices_between_literals_are_those_of_python(text, start, stop):
     assert run(f"emit(s[{spelled(start)}:{spelled(stop)}])", text) == [text[start:stop]]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(STRINGS, st.integers(-ROOM - 3, ROOM + 3), st.integers(-6, 6))
 def test_slices_between_computed_bounds_are_those_of_python(text, number, width):
     found = run(f"emit(a=s[n : n + {width}], b=s[n:], c=s[:n], d=s[-2:n], e=s[3:n])", text, number)
     assert found == [text[number : number + width], text[number:], text[:number], text[-2:number], text[3:number]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STRINGS, st.integers(-ROOM - 3, ROOM + 3))
 def test_an_element_is_that_of_python_or_nothing(text, number):
     wanted = text[number] if -len(text) <= number < len(text) else ""
     assert run("emit(s[n], len(s))", text, number) == [wanted, len(text)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STRINGS, st.text("ab/.x", min_size=1, max_size=6), STRINGS)
 def test_searches_find_what_python_finds(text, wanted, other):
     literal = f"a={wanted!r} in s, b=s.endswith({wanted!r}), c=s.startswith({wanted!r})"
@@ -69,7 +69,7 @@ def test_searches_find_what_python_finds(text, wanted, other):
 SPECS = ("", "d", "x", "X", "#x", "05", "08d", "02x", "#010x", "020d", "#06X")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(SPECS), st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-20, 20), STRINGS)
 def test_formats_come_out_as_in_python(spec, number, text):
     body = f"emit(f=f'<{{n:{spec}}}>{{s}}{{n > 0}}|{{s:.3}}', j='[' + s + ']')"

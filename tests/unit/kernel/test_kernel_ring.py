@@ -109,7 +109,7 @@ def test_a_length_beyond_what_is_reserved_is_an_error(length):
         taken(image)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(words=st.lists(st.one_of(st.integers(0, 2**32 - 1), st.sampled_from([0, 8, 16, 40])), min_size=2, max_size=64))
 def test_whatever_stands_in_the_ring_the_reader_stays_inside(words):
     image = struct.pack(f"<{len(words) // 2 * 2}I", *words[: len(words) // 2 * 2])

@@ -82,7 +82,7 @@ def _or_refused(question):
         return None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_damage_is_refused_or_answered(original, tmp_path_factory, data):
     places = _places(original)

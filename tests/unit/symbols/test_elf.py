@@ -242,7 +242,7 @@ def test_closing_twice_is_harmless():
 FILES = {name: (GOLDEN / name).read_bytes() for name in ("libsample.so", "libsample-debugdata.so", "sample-throw")}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.sampled_from(sorted(FILES)),
     st.lists(st.tuples(st.integers(0, 1 << 14), st.integers(0, 255)), min_size=1, max_size=6),

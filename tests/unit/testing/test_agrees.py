@@ -9,7 +9,7 @@ from front.dry import Dry
 from front.test_arithmetic import NAMES as INTS
 from front.test_arithmetic import arguments, expressions, outcome
 from front.universe import NAMES, Universe
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from kprobes.arch.x86_64.registers import PT_REGS
 from kprobes.compiler.front.abi import integer_indexes
@@ -31,7 +31,7 @@ def probe(text, around="kprobe vfs_read"):
     return Probe(around.split()[0], ("x",), HandlerSource("h", text, "script.py", 10, 4, EVERYTHING))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(expressions.filter(lambda text: " if " not in text), arguments)
 def test_random_expressions_are_worth_the_same(text, raw):
     try:

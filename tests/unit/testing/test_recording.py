@@ -168,7 +168,7 @@ def packed(kind, content):
     return struct.pack("<4I", kind, len(content), len(stored), zlib.crc32(stored)) + stored
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_damaged_recording_gives_a_message(data, valid, tmp_path_factory):
     """Also where the checksums are those of what was damaged."""
