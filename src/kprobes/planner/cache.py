@@ -65,6 +65,9 @@ def _planned(probes: Sequence[Probe], facts: Facts, avoid: frozenset[str], withi
         from kprobes.planner.tracefs import plan_tracefs
 
         return plan_tracefs(probes, facts, within=within)
+    from kprobes.compiler.back.llvm import prepare
+
+    prepare()
     from kprobes.planner.build import plan_probes
 
     return plan_probes(probes, facts, avoid=avoid, within=within)
@@ -80,6 +83,9 @@ def cached_process_plan(probes: Sequence[Probe], within: Within) -> Plan:
     name = _name(probes, ("native",), within)
     found = _load(name) if name else None
     if found is None:
+        from kprobes.compiler.back.llvm import prepare
+
+        prepare(native=True)
         from kprobes.planner.process import plan_process
 
         plan = plan_process(probes, within)

@@ -268,9 +268,12 @@ class Session:
     @property
     def arming(self) -> list[str]:
         """Return which sites in a process take the slow way, a breakpoint, and what of a glob was left out."""
-        from kprobes.session.arming import tell_arming  # not on the way to the first event
+        armed = getattr(self._attached, "armed", ())
+        if not armed:
+            return []
+        from kprobes.session.arming import tell_arming  # for processes alone
 
-        return tell_arming(self.plan, getattr(self._attached, "armed", ()))
+        return tell_arming(self.plan, armed)
 
     @property
     def listing(self) -> list[Listed]:

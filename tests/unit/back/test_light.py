@@ -5,9 +5,10 @@ import sys
 
 CHECK = """
 import sys
-from kprobes.compiler.back.llvm import BPF_TRIPLE, compile_object
+from kprobes.compiler.back.binding import Binding
 assert "importlib.resources" not in sys.modules and "platform" not in sys.modules
-assert compile_object("define i64 @f() { ret i64 7 }", BPF_TRIPLE, "v3")[:4] == b"\\x7fELF"
+with Binding().make_machine("bpfel", "v3").parse("define i64 @f() { ret i64 7 }") as module:
+    assert module.emit(as_object=True)[:4] == b"\\x7fELF"
 from llvmlite.binding import executionengine, ffi
 assert executionengine.platform.machine() == __import__("platform").machine()
 import importlib.resources

@@ -1,21 +1,22 @@
 """The one door to LLVM: assembly text in, an optimised object file out.
 
-Importing llvmlite costs 50 ms or more, so this module is imported only where code has to be compiled.
+LLVM is a library of 180 MB, which takes 10 ms to load: that is begun (`prepare`) before it is known what to compile.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING
+import atexit
+from _thread import allocate_lock, start_new_thread
 
-from kprobes.compiler.back.light import light_imports
 from kprobes.errors import InternalError
 
-with light_imports():
-    import llvmlite.binding as llvm
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from llvmlite.binding import ModuleRef, TargetMachine
+    from kprobes.compiler.back import binding, library
+
+    Llvm = binding.Binding | library.Library
+    Machine = binding.Machine | library.Machine
+    Module = binding.Module | library.Module
 
 BPF_TRIPLE = "bpfel"
 BPF_LAYOUT = "e-m:e-p:64:64-i64:64-i128:128-n32:64-S128"
@@ -23,8 +24,17 @@ NATIVE_TRIPLE = "x86_64-unknown-linux-gnu"
 NATIVE_LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 # A jump of BPF says its distance in 16 bits. Shorter texts, and fewer lines of optimised ones, come nowhere near.
 _LONGEST_JUMP, _LARGE_TEXT, _FEW_LINES = 32767, 60_000, 6000
+_BPF_CPU, _NATIVE_CPU = "v3", "x86-64"
 # Integer registers only: a detour saves no others.
 _NATIVE_FEATURES = "-sse,-sse2,-mmx,-x87,-avx,+soft-float"
+OPTIONS = (
+    # More stack than 512 bytes, where LLVM would end this process: `object` looks at the code and raises instead.
+    "-bpf-stack-size=65536",
+    # Loops stay loops: the formula for a sum takes a product of 128 bits, which BPF has not.
+    "-replexitval=never",
+    # Loops that send events or touch maps stay loops too: unrolled they make programs half as long again.
+    "-unroll-threshold=80",
+)
 
 
 class TooLongError(Exception):
@@ -35,34 +45,69 @@ class TooLongError(Exception):
         self.size = size
 
 
-@cache
-def _set_up() -> None:
-    """Bring LLVM up, with what keeps it from ending this process: it does so where a BPF program can't be emitted."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    # More stack than 512 bytes: `object` looks at the code and raises instead.
-    llvm.set_option("kprobes", "-bpf-stack-size=65536")
-    # Loops stay loops: the formula for a sum takes a product of 128 bits, which BPF has not.
-    llvm.set_option("kprobes", "-replexitval=never")
-    # Loops that send events or touch maps stay loops too: unrolled they make programs half as long again.
-    llvm.set_option("kprobes", "-unroll-threshold=80")
+class _Compiler:
+    """LLVM, loaded when the first machine is asked for, and used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.lock = allocate_lock()
+        self._llvm: Llvm | None = None
+        self._machines: dict[tuple[str, str], Machine] = {}
+
+    def machine(self, triple: str, cpu: str) -> Machine:
+        """Return what makes code for *triple* and *cpu*; the caller holds the lock."""
+        found = self._machines.get((triple, cpu))
+        if found is None:
+            self._llvm = self._llvm or _load()
+            found = self._machines[triple, cpu] = self._make_machine(self._llvm, triple, cpu)
+        return found
+
+    def _make_machine(self, llvm: Llvm, triple: str, cpu: str) -> Machine:
+        if triple == NATIVE_TRIPLE:
+            # Large: every address outside is a 64-bit constant in the code, which can stand anywhere.
+            return llvm.make_machine(triple, cpu, _NATIVE_FEATURES, "static", "large")
+        if not any(known == triple for known, _ in self._machines):  # LLVM takes an option once
+            for option in OPTIONS:
+                llvm.set_option(option)
+        return llvm.make_machine(triple, cpu)
+
+    def begin(self, triple: str, cpu: str) -> None:
+        """Make the machine in a thread of its own. What goes wrong there will with the first who compiles, too."""
+
+        def make() -> None:
+            with self.lock:
+                try:
+                    self.machine(triple, cpu)
+                except Exception:  # noqa: BLE001 - see above
+                    return
+
+        atexit.register(self.lock.acquire)  # the interpreter doesn't go while the thread is at work
+        start_new_thread(make, ())
 
 
-@cache
-def _machine(triple: str, cpu: str) -> TargetMachine:
-    _set_up()
-    return llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=2)
+def _load() -> Llvm:
+    from kprobes.compiler.back.library import Library, find_library
+
+    if path := find_library():
+        return Library(path)
+    from kprobes.compiler.back.binding import Binding
+
+    return Binding()
 
 
-def _optimised(text: str, machine: TargetMachine) -> ModuleRef:
+_COMPILER = _Compiler()
+
+
+def prepare(*, native: bool = False) -> None:
+    """Begin to load LLVM, for somebody who will compile soon."""
+    _COMPILER.begin(*((NATIVE_TRIPLE, _NATIVE_CPU) if native else (BPF_TRIPLE, _BPF_CPU)))
+
+
+def _optimised(text: str, machine: Machine) -> Module:
     try:
-        module = llvm.parse_assembly(text)
-        module.verify()
+        module = machine.parse(text)
+        module.optimise()
     except RuntimeError as error:
         raise InternalError(f"LLVM refuses what the lowering wrote: {error}") from error
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
     return module
 
 
@@ -73,21 +118,23 @@ def compile_object(text: str, triple: str, cpu: str) -> bytes:
         InternalError: LLVM refuses the text.
         TooLongError: BPF can't jump over so much code.
     """
-    machine = _machine(triple, cpu)
-    module = _optimised(text, machine)
-    if triple == BPF_TRIPLE and len(text) > _LARGE_TEXT:
-        _refuse_long_jumps(str(module), machine)
-    return bytes(machine.emit_object(module))
+    with _COMPILER.lock:
+        machine = _COMPILER.machine(triple, cpu)
+        with _optimised(text, machine) as module:
+            if triple == BPF_TRIPLE and len(text) > _LARGE_TEXT:
+                _refuse_long_jumps(str(module), machine)
+            return module.emit(as_object=True)
 
 
-def _refuse_long_jumps(text: str, machine: TargetMachine) -> None:
+def _refuse_long_jumps(text: str, machine: Machine) -> None:
     """Raise TooLongError where a jump would go farther than an instruction of BPF can say: LLVM ends the process then.
 
     It is seen in the assembly, which is made of a copy: making code changes the module.
     """
     if text.count("\n") < _FEW_LINES:
         return
-    code = machine.emit_assembly(llvm.parse_assembly(text))
+    with machine.parse(text) as copy:
+        code = copy.emit(as_object=False).decode()
     at, labels, jumps = 0, {}, []
     for line in code.splitlines():
         if line[:1] not in ("\t", " "):
@@ -103,27 +150,16 @@ def _refuse_long_jumps(text: str, machine: TargetMachine) -> None:
         raise TooLongError(at)
 
 
-@cache
-def _native_machine() -> TargetMachine:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    llvm.initialize_native_asmparser()
-    # Large: every address outside is a 64-bit constant in the code, which can stand anywhere.
-    return llvm.Target.from_triple(NATIVE_TRIPLE).create_target_machine(
-        cpu="x86-64", features=_NATIVE_FEATURES, opt=2, reloc="static", codemodel="large"
-    )
-
-
 def compile_native(text: str) -> bytes:
     """Return the x86-64 object file of the LLVM assembly *text*, optimised.
 
     Raises:
         InternalError: LLVM refuses the text.
     """
-    machine = _native_machine()
-    return bytes(machine.emit_object(_optimised(text, machine)))
+    return compile_object(text, NATIVE_TRIPLE, _NATIVE_CPU)
 
 
 def optimised_text(text: str, triple: str, cpu: str) -> str:
     """Return the LLVM assembly after the passes, for looking at."""
-    return str(_optimised(text, _machine(triple, cpu)))
+    with _COMPILER.lock, _optimised(text, _COMPILER.machine(triple, cpu)) as module:
+        return str(module)
