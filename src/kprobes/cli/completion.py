@@ -28,6 +28,7 @@ ARCHES_OF_CHECK: tuple[str, ...] = ("x86_64", "aarch64", "i386")
 BASH = """\
 _kprobes() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" command="${{COMP_WORDS[1]}}" before="" options="" values=""
+    local valued="" first="" at=2
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W "{commands}" -- "$word"))
         return
@@ -44,9 +45,22 @@ _kprobes() {{
     case "$command $before" in
 {values}
     esac
-    case "$COMP_CWORD $command" in
-{actions}
+    case "$command" in
+{valued}
     esac
+    while [ "$at" -lt "$COMP_CWORD" ] && [ -z "$first" ]; do
+        case "${{COMP_WORDS[at]}} ${{COMP_WORDS[at+1]}}" in
+            -*" =") at=$((at+2)) ;;
+            -*) case " $valued " in *" ${{COMP_WORDS[at]}} "*) at=$((at+1)) ;; esac ;;
+            *) first="${{COMP_WORDS[at]}}" ;;
+        esac
+        at=$((at+1))
+    done
+    if [ -z "$values$first" ] && [ "$at" -eq "$COMP_CWORD" ]; then
+        case "$command" in
+{actions}
+        esac
+    fi
     case "$word" in
         -*) COMPREPLY=($(compgen -W "$options" -- "$word")); return ;;
     esac
@@ -88,10 +102,11 @@ def run(arguments: Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What can stand behind a command: its *options*, the *values* of those that have choices, and the *actions* that
-    its first word is one of, if it is."""
+    """What can stand behind a command: its *options*, which of them take the next word (*valued*), the *values* of
+    those that have choices, and the *actions* that its first word is one of, if it is."""
 
     options: tuple[str, ...]
+    valued: tuple[str, ...]
     values: dict[str, tuple[str, ...]]
     actions: tuple[str, ...]
 
@@ -103,12 +118,15 @@ def _words(name: str) -> Words:
     parser = make_parser(name, summary, "")
     import_module(f"kprobes.cli.{module}").add_arguments(parser)
     options = tuple(sorted(word for word in parser.option_names() if word.startswith("--")))
+    # `--vm` takes its kernel behind `=` only
+    valued = [one for one in parser.arguments if one.is_option and one.action != "store_true" and one.dest != "vm"]
+    names = tuple(name for one in valued for name in one.names)
     values = {"--arch": ARCHES_OF_CHECK if name == "check" else ARCHES} if "--arch" in options else {}
     for argument in parser.arguments:
         if argument.is_option and "choices" in argument.details:
             values |= dict.fromkeys(argument.names, tuple(argument.details["choices"]))
     first = next((argument.details for argument in parser.arguments if not argument.is_option), {})
-    return Words(options, values, tuple(first.get("choices", ())))
+    return Words(options, names, values, tuple(first.get("choices", ())))
 
 
 def _bash(words: dict[str, Words]) -> str:
@@ -117,7 +135,8 @@ def _bash(words: dict[str, Words]) -> str:
         commands=" ".join(words),
         options=_cases({name: one.options for name, one in words.items()}, "options"),
         values=_cases(values, "values"),
-        actions=_cases({f"2 {name}": one.actions for name, one in words.items() if one.actions}, "values"),
+        valued=_cases({name: one.valued for name, one in words.items() if one.actions}, "valued"),
+        actions=_cases({name: one.actions for name, one in words.items() if one.actions}, "values"),
     )
 
 
