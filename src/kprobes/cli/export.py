@@ -19,12 +19,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kprobes.cli.options import pid_number
+from kprobes.cli.options import ANY_KERNEL, pid_number
 from kprobes.errors import UsageError
 
 if TYPE_CHECKING:
     from kprobes.cli.parser import Namespace, Parser
 
+HEADER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*\.h")
+_OPTIONS = {
+    "module": (("--name", "name"), ("--stack", "stack"), ("--include", "include"), ("--build", "build")),
+    "bundle": (("--for", "targets"),),
+}
 DEFINITION = re.compile(r"[pr][0-9]*(:\S+)?\s+\S")
 
 
@@ -57,6 +62,7 @@ def run(arguments: Namespace) -> int:
     """Write what was asked for."""
     if not arguments.output:
         raise UsageError("-o says where it is written", hint=f"kprobes export {arguments.what} ... -o NAME")
+    _refuse_options(arguments)
     if arguments.what == "bundle":
         from kprobes.cli.export_bundle import export_bundle
 
@@ -66,6 +72,23 @@ def run(arguments: Namespace) -> int:
     from kprobes.cli.export_module import export_module
 
     return export_module(arguments)
+
+
+def _refuse_options(arguments: Namespace) -> None:
+    """Refuse options that would be ignored, and headers that are none."""
+    other = "bundle" if arguments.what == "module" else "module"
+    for option, value in _OPTIONS[other]:
+        if getattr(arguments, value):
+            raise UsageError(f"{option} is for `kprobes export {other}`", hint="leave it out")
+    if arguments.targets and (arguments.vm or arguments.kernel):
+        raise UsageError("--for names the kernels, --vm another one", hint="give --for once for each kernel")
+    if arguments.kernel and arguments.vm and arguments.vm != ANY_KERNEL:
+        raise UsageError("--vm=KERNEL and --kernel name two kernels", hint="give one of them")
+    if arguments.set and all(map(is_definition, arguments.items)):
+        raise UsageError("--set is for scripts: definitions have no settings", hint="leave it out")
+    for header in arguments.include:
+        if HEADER.fullmatch(header) is None or ".." in header:
+            raise UsageError(f"{header!r} is no header of the kernel", hint="write it as C does: linux/blk-mq.h")
 
 
 def is_definition(item: str) -> bool:

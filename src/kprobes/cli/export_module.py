@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kprobes.cli.export import is_definition
 from kprobes.cli.options import ANY_KERNEL
-from kprobes.errors import KprobesError, TypeNotFoundError, UsageError
+from kprobes.errors import DefinitionError, KprobesError, TypeNotFoundError, UsageError
 from kprobes.export.cnaming import KEYWORDS, Names, identifier
 from kprobes.export.definitions import definition_part
 from kprobes.export.module import module_source
@@ -75,8 +75,6 @@ def _probes(scripts: list[str], arguments: Namespace) -> list[Probe]:
 
 
 def _kernel(arguments: Namespace) -> str | None:
-    if arguments.kernel and arguments.vm and arguments.vm != ANY_KERNEL:
-        raise UsageError("--vm=KERNEL and --kernel name two kernels", hint="give one of them")
     named = arguments.kernel or arguments.vm
     if named is None:
         return None
@@ -106,7 +104,11 @@ def _definitions(definitions: list[str], facts: Facts, names: Names, *, stack: b
     found = []
     language = KERNELS[-1]  # C has what the newest one has
     for text in definitions:
-        parse(text, language, world=world)  # refuses as a kernel would
+        try:
+            parse(text, language, world=world)  # refuses as a kernel would
+        except DefinitionError as refused:
+            refused.command = refused.command or text  # of several definitions this is the one
+            raise
         means = Events(language, world=world).read(text)
         assert isinstance(means, Definition)
         place = means.place
@@ -127,6 +129,8 @@ def _types_of(facts: Facts) -> Types | None:
 def _write(directory: Path, source: ModuleSource) -> None:
     files = {f"{source.name}.c": source.code, "Makefile": source.makefile, "README.md": source.readme}
     try:
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"{directory} is no directory", hint="a module has three files: name a directory")
         directory.mkdir(parents=True, exist_ok=True)
         for name in files:
             _refuse_others(directory / name)
@@ -159,6 +163,7 @@ def _build(directory: Path, name: str, kernel: str | None) -> int:
     except FileNotFoundError:
         raise KprobesError("a module is built with make, which isn't here", hint="apt-get install gcc make") from None
     if status:
-        raise KprobesError("the module was not built: make says why above", hint="are the kernel's headers installed?")
+        hint = "apt-get install linux-headers-$(uname -r), or build for a kernel in a box: --vm=6.12"
+        raise KprobesError("the module was not built: make says why above", hint=hint if kernel is None else "")
     sys.stderr.write(f"{directory}/{name}.ko is built\n")
     return 0

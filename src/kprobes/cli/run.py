@@ -156,7 +156,8 @@ def load_script(path: str) -> dict[str, object]:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the handlers' sources name the path as given
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {path!r}: {error}", hint="name a Python file with probes in it") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"can't read {path!r}: {why}", hint="name a Python file with probes in it") from error
     linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
     return run_script(text, path)
 
