@@ -132,8 +132,10 @@ class Events:
             except Refused as refused:
                 if refused.number != ECANCELED:
                     raise
+        if self.kind != "dynamic" or not self.dialect.dynamic_message:
+            raise Refused("")
         self._reader.logged = [line]
-        raise Refused("NO_DYNAMIC_EVENT" if self.kind == "dynamic" and self.dialect.dynamic_message else "")
+        raise Refused("NO_DYNAMIC_EVENT")
 
     def _deletion(self, words: Sequence[str]) -> Deletion:
         head = words[0]

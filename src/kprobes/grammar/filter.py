@@ -83,7 +83,6 @@ HINTS = {
     "EXPECT_STRING": "the field is a string: put the value into quotes",
     "EXPECT_DIGIT": "the field is a number: leave the quotes out",
     "ILLEGAL_FIELD_OP": "strings take == != ~, numbers all but ~",
-    "FIELD_NOT_FOUND": "the event's format file lists its fields",
     "ILLEGAL_INTVAL": "the value is no number that the field's sign allows",
     "TOO_MANY_PREDS": "join comparisons by && or ||",
     "INVALID_CPULIST": "a list of CPUs is CPUS{0-3,7}, and all of them are ones that the machine can have",
@@ -142,7 +141,8 @@ def parse_filter(
         place = (as_text(text if language.long_carets else text[:243]), column)
         code = refused.code
         message = MESSAGES.get(code, code)
-        hint = HINTS.get(code, "")
+        names = ", ".join(one.name for one in fields)
+        hint = f"there are {names}, cpu, comm" if code == "FIELD_NOT_FOUND" else HINTS.get(code, "")
         raise DefinitionError(message, refused.number, code=code, place=place, hint=hint) from None
 
 

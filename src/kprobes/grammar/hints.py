@@ -27,7 +27,7 @@ HINTS = {
     "BAD_MAXACT_TYPE": "only return probes have MAXACTIVE: r10:name FUNCTION",
     "BAD_MAXACT": "MAXACTIVE is a number from 1 to 4096; leave it out for the kernel's own choice",
     "MAXACT_TOO_BIG": "MAXACTIVE is 4096 at most",
-    "BAD_PROBE_ADDR": "a place is FUNCTION, FUNCTION+OFFSET, MODULE:FUNCTION or 0xADDRESS",
+    "BAD_PROBE_ADDR": "a place is FUNCTION, FUNCTION+OFFSET, MODULE:FUNCTION or 0xADDRESS; in a program PATH:OFFSET",
     "NON_UNIQ_SYMBOL": "several functions have this name: give the address (0x...) of the one you mean",
     "BAD_RETPROBE": "a return probe goes to a function's entry: leave the offset out",
     "BAD_ADDR_SUFFIX": "the only suffix of a place is %return",
@@ -103,6 +103,8 @@ def hint_for(refused: Refused, words: Sequence[str], dialect: Dialect) -> str:
     """Return a hint on *refused*, empty where there is none."""
     if not refused.code:
         return _unsaid(refused, words)
+    if refused.code == "NOFENTRY_ARGS" and "/" in words[1]:
+        return f"in a program the arguments are in registers: {_ARGUMENTS[dialect.machine.name]}"
     newer = _newer(refused, words, dialect)
     return newer or _by_machine(refused.code, dialect.machine) or HINTS.get(refused.code, "")
 
@@ -119,6 +121,14 @@ def _by_machine(code: str, machine: Machine) -> str:
 _REGISTERS = {
     "i386": "ax bx cx dx si di bp sp ip flags cs ss ds es fs gs orig_ax, without the e of eax",
     "aarch64": "x0 ... x30 lr sp pc pstate",
+}
+
+
+# Where programs pass their first arguments.
+_ARGUMENTS = {
+    "x86_64": "%di %si %dx %cx %r8 %r9",
+    "i386": "none, they are on the stack: $stack1 $stack2 ...",
+    "aarch64": "%x0 ... %x7",
 }
 
 
@@ -158,5 +168,9 @@ def _unsaid(refused: Refused, words: Sequence[str]) -> str:
     if any("$comm" in word.lower() or '\\"' in word for word in words):
         return "$comm and immediate strings have the type string, and are no arrays"
     if "/" in words[1]:
-        return "uprobes are PATH:OFFSET lines of uprobe_events; another reference counter of one place is refused, too"
-    return "a line has 4094 bytes at most; a uprobe is PATH:OFFSET with a slash in its path"
+        path, colon, offset = words[1].rpartition(":")
+        if not colon or not offset[:1].isdigit():
+            hint = "a uprobe's place is PATH:0xOFFSET"
+            return f"{hint}: `kprobes info {words[1]}` tells the file offset" if colon and path and offset else hint
+        return "uprobes are lines of uprobe_events; another reference counter of one place is refused, too"
+    return "a line has 4094 bytes at most and no NUL; a uprobe is PATH:OFFSET with a slash in its path"

