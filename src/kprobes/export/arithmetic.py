@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts
 from kprobes.compiler.front.terms import Number, Pointer
@@ -11,9 +10,6 @@ from kprobes.compiler.ir.nodes import U64
 from kprobes.export import constants, expressions
 from kprobes.export.unit import ATOM, BITS, PRODUCT, SHIFT, SUM, UNARY, Expression, Unit
 from kprobes.frozen import replace
-
-if TYPE_CHECKING:
-    pass
 
 _BINARY: dict[type[ast.operator], tuple[str, int]] = {
     ast.Add: ("+", SUM), ast.Sub: ("-", SUM), ast.Mult: ("*", PRODUCT), ast.BitAnd: ("&", BITS),
@@ -50,7 +46,8 @@ def arithmetic(
         return _division(unit, operator, left, right)
     if isinstance(operator, ast.LShift | ast.RShift):
         sign = "<<" if isinstance(operator, ast.LShift) else ">>"
-        shifted = one if not constants.is_literal(unit, left[1]) else Expression(f"(s64){one.within(UNARY)}", UNARY)
+        narrow = one.signed and constants.is_literal(unit, left[1])
+        shifted = Expression(f"(s64){one.within(UNARY)}", UNARY) if narrow else one
         count = other.within(SUM) if constants.is_literal(unit, right[1]) else f"({other.within(ATOM)} & 63)"
         return Expression(f"{shifted.within(SHIFT)} {sign} {count}", SHIFT, signed=shifted.signed)
     if type(operator) not in _BINARY:
@@ -85,7 +82,7 @@ def _division(
     else:
         helper = f"floor_{kind}_{'signed' if one.signed else 'unsigned'}"
     unit.use(helper)
-    call = f"{helper}({one.text}, {other.text}, &fault)"
+    call = f"{helper}({one.text}, {other.text}, {unit.fault_address})"
     return Expression(f"(s64){call}", UNARY) if positive and result else Expression(call, signed=result)
 
 

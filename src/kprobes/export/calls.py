@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kprobes.compiler.front import names, texts
 from kprobes.compiler.front.terms import I64_MAX, I64_MIN, U64_MAX, Constant, Literal, Map, Number, Pointer
 from kprobes.compiler.ir.nodes import U64
-from kprobes.export import constants, expressions, maps, memory, strings
+from kprobes.export import constants, expressions, functions, maps, memory, strings
 from kprobes.export.cnaming import c_string
 from kprobes.export.fetching import argument_in_c
 from kprobes.export.headers import integer_text, pointer_text
@@ -64,11 +64,13 @@ def word(unit: Unit, node: ast.expr, shown: str) -> Expression:
         unit.include("linux/sched.h")
         return Expression("current", pointer=True, signed=False)
     if name == "function":
+        unit.context.add("ri" if unit.kind in ("entry", "return") else "p")
         return Expression(f"(unsigned long){probed(unit)}", UNARY, signed=False)
     if name == "random":
         unit.include("linux/random.h")
         return Expression("(s64)get_random_u32()", UNARY)
     if name == "retval":
+        unit.context.add("regs")
         return _typed(unit, node, "regs_return_value(regs)")
     raise unit.refuse(node, f"{shown}")
 
@@ -104,6 +106,8 @@ def call(unit: Unit, node: ast.Call) -> Expression:
     Raises:
         CompileError: it has no counterpart.
     """
+    if node in unit.seen.calls:
+        return functions.call(unit, node)
     if constants.is_literal(unit, node):
         found = unit.term(node)
         assert isinstance(found, Constant)
@@ -153,6 +157,7 @@ def _argument(unit: Unit, node: ast.Call) -> Expression:
     assert isinstance(index, Constant)
     if unit.kind == "return":
         raise unit.refuse(node, "arg() behind the yield", "name it before: first = arg(1)")
+    unit.context.add("regs")
     return _typed(unit, node, argument_in_c(index.value - 1))
 
 
@@ -217,7 +222,9 @@ def _deref(unit: Unit, node: ast.Call) -> Expression:
     reader = {"kernel": "PEEK", "user": "PEEK_USER", "any": "PEEK_ANY"}[space]
     unit.use(reader)
     address = expressions.value(unit, node.args[0]).within(UNARY)
-    return Expression(f"{reader}(*({kind} *){address}, fault)", wide=term.store is None, signed=term.value.type != U64)
+    return Expression(
+        f"{reader}(*({kind} *){address}, {unit.fault})", wide=term.store is None, signed=term.value.type != U64
+    )
 
 
 def _cast(unit: Unit, node: ast.Call) -> Expression:

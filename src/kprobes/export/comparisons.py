@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts
 from kprobes.compiler.front.terms import I64_MAX, I64_MIN, U64_MAX, Constant, Nothing, Pointer
 from kprobes.export import constants, expressions, maps, strings
 from kprobes.export.unit import AND, EQUALITY, OR, RELATION, SHIFT, UNARY, Expression, Unit
-
-if TYPE_CHECKING:
-    pass
 
 _COMPARE: dict[type[ast.cmpop], str] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Is: "==",
@@ -67,8 +63,7 @@ def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.e
         low, high = (I64_MIN, I64_MAX) if value_.signed else (0, U64_MAX)
         if isinstance(term, Constant) and constants.is_literal(unit, where) and not low <= term.value <= high:
             # beyond all that the other side can be
-            holds = ("<", "<=", "!=") if term.value > high else (">", ">=", "!=")
-            return constants.literal(int(operator in holds))
+            return _beyond(unit, value_, operator, term.value)
     fixed = [constants.is_literal(unit, left), constants.is_literal(unit, right)]
     if (
         one.signed == other.signed
@@ -86,6 +81,18 @@ def _integers(unit: Unit, node: ast.AST, sign: str, left: ast.expr, right: ast.e
     if sign in ("<", "<=", "!="):
         return Expression(f"{one.within(SHIFT)} < 0 || (u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", OR)
     return Expression(f"{one.within(SHIFT)} >= 0 && (u64){one.within(UNARY)} {sign} {other.within(SHIFT)}", AND)
+
+
+def _beyond(unit: Unit, found: Expression, operator: str, limit: int) -> Expression:
+    """Compare *found* with what is beyond all that it can be; it is computed only where that can be a fault."""
+    if "fault" not in found.text:
+        holds = ("<", "<=", "!=") if limit > 0 else (">", ">=", "!=")
+        return constants.literal(int(operator in holds))
+    unit.use("order")
+    fixed = constants.literal(limit).text
+    if found.signed:
+        return Expression(f"order({found.text}, {fixed}) {operator} 0", RELATION)
+    return Expression(f"order({fixed}, {found.text}) {_MIRRORED.get(operator, operator)} 0", RELATION)
 
 
 def _beside(unit: Unit, node: ast.expr, other: ast.expr) -> Expression:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.terms import Constant, Number
 from kprobes.export.unit import UNARY, Expression, Unit
 from kprobes.model.setting import Setting
-
-if TYPE_CHECKING:
-    pass
 
 LARGEST_INT = (1 << 31) - 1
 
@@ -32,19 +28,25 @@ def setting_in(unit: Unit, node: ast.AST) -> Setting | None:
     return None
 
 
-def names_setting(unit: Unit, node: ast.AST) -> bool:
-    """Return whether *node* depends on a setting."""
-    return any(setting_in(unit, one) is not None for one in ast.walk(node))
+def is_open(unit: Unit, node: ast.AST) -> bool:
+    """Return whether *node* is computed at each hit, whatever the compiler knows of it: it depends on a setting, or
+    calls a function, which may do something besides."""
+    for one in ast.walk(node):
+        if isinstance(one, ast.Name) and (one.id in unit.unsettled or setting_in(unit, one) is not None):
+            return True
+        if one in unit.seen.calls:
+            return True
+    return False
 
 
 def is_literal(unit: Unit, node: ast.expr) -> bool:
     """Return whether *node* is a constant, not one of the module's parameters."""
-    return isinstance(unit.seen.terms.get(node), Constant) and not names_setting(unit, node)
+    return isinstance(unit.seen.terms.get(node), Constant) and not is_open(unit, node)
 
 
 def lowest(unit: Unit, node: ast.expr) -> int:
     """Return the least that *node* can be, -1 where that isn't known."""
-    if names_setting(unit, node):
+    if is_open(unit, node):
         return -1
     term = unit.seen.terms.get(node)
     return term.value if isinstance(term, Constant) else term.low if isinstance(term, Number) else -1

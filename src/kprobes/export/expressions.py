@@ -14,6 +14,7 @@ from kprobes.compiler.front.terms import Constant, Nothing, Number, Pointer
 from kprobes.compiler.ir.nodes import U64
 from kprobes.export import arithmetic, calls, comparisons, constants, memory, strings
 from kprobes.export.unit import AND, CHOICE, OR, UNARY, Expression, Unit
+from kprobes.frozen import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ def value(unit: Unit, node: ast.expr) -> Expression:
     term = unit.seen.terms.get(node)
     if isinstance(term, Nothing):
         return Expression("NULL", pointer=True)
-    if isinstance(term, Constant) and not constants.names_setting(unit, node):
+    if isinstance(term, Constant) and not constants.is_open(unit, node):
         return constants.literal(term.value)
     make = _EXPRESSIONS.get(type(node))
     if make is None:
@@ -48,7 +49,10 @@ def value(unit: Unit, node: ast.expr) -> Expression:
 
 def number(unit: Unit, node: ast.expr) -> Expression:
     """Return *node* as an integer of 64 bits."""
-    return widened(value(unit, node))
+    found, term = value(unit, node), unit.seen.terms.get(node)
+    if isinstance(term, Number) and term.kind == "bool" and not isinstance(node, ast.Name):
+        return widened(replace(found, wide=False))  # C's comparisons are an int
+    return widened(found)
 
 
 def widened(found: Expression) -> Expression:
@@ -80,6 +84,8 @@ def _name(unit: Unit, node: ast.Name) -> Expression:
     term = unit.term(node)
     if isinstance(term, Constant):
         return constants.literal(term.value)
+    if isinstance(term, Nothing):
+        return Expression("NULL", pointer=True)
     return calls.word(unit, node, node.id)
 
 

@@ -258,7 +258,7 @@ class _Writer:
                 unit.locals[name] = local
 
     def _local_declaration(self, unit: Unit, name: str, local: str, body: Sequence[ast.AST]) -> str:
-        variable = unit.seen.types.get(name)
+        variable = unit.seen.variable(name)
         if variable is not None:
             return variables.declaration(unit, variable, local, self._definition)
         return self._parameter_declaration(name, body).removesuffix(name) + local
@@ -290,7 +290,7 @@ class _Writer:
         lines += ["bool fault = false;"] if faulty else []
         lines += ["int ignored = 0;"] if ignores else []
         lines += unit.declared
-        self._check_stack(lines)
+        self._check_stack(lines, unit.called_stack)
         out = [_HEADS[half.kind].format(name=name), "{", *(f"\t{line}" for line in lines)]
         out += [""] if lines else []
         out += ["\tatomic64_inc(&site->hits);"] if counts else []
@@ -305,10 +305,11 @@ class _Writer:
         out += [f"NOKPROBE_SYMBOL({name});"] if half.kind in ("entry", "return") else []
         return "\n".join(out) + "\n\n"
 
-    def _check_stack(self, lines: list[str]) -> None:
+    def _check_stack(self, lines: list[str], called: int) -> None:
         import re
 
         sizes = [int(found[1]) for line in lines if (found := re.match(r"char \w+\[(\d+)\];", line))]
-        if sum(sizes) > MOST_STACK:
-            what = f"strings of {sum(sizes)} bytes: a handler in a module has {MOST_STACK} bytes of the kernel's stack"
+        total = sum(sizes) + called
+        if total > MOST_STACK:
+            what = f"strings of {total} bytes: a handler in a module has {MOST_STACK} bytes of the kernel's stack"
             raise self._seen.text.error(self._definition, what, "read shorter ones: .string(32)")

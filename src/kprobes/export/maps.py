@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.terms import Map
 from kprobes.export import expressions, strings
@@ -11,9 +10,6 @@ from kprobes.export.storage import MapRefusedError
 from kprobes.export.unit import Expression, Unit
 from kprobes.model.aggregates import Sum
 from kprobes.model.mapspec import Count, HashMap, Histogram, MapSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 def named(unit: Unit, node: ast.expr) -> Map | None:
@@ -64,6 +60,7 @@ def _hash_call(unit: Unit, node: ast.AST, map_: Map, operation: str, arguments: 
     if not isinstance(map_.spec, HashMap):
         raise unit.refuse(node, f"reading {map_.spec.name} in a handler", "only a HashMap is read there")
     found.used.add(operation)
+    unit.acts |= operation in ("set", "bump", "pop")
     return Expression(f"{name}_{operation}({', '.join(arguments)})", signed=found.value_signed)
 
 
@@ -73,8 +70,7 @@ def write(unit: Unit, node: ast.AST, map_: Map, key: ast.expr, amount: str, *, a
     operation = "bump" if add else "set"
     arguments = [*_key(unit, node, map_, key), amount]
     _hash_call(unit, node, map_, operation, arguments)
-    unit.line(f"if (!{name}_{operation}({', '.join(arguments)}))")
-    unit.line("\tfault = true;")
+    unit.fail(f"!{name}_{operation}({', '.join(arguments)})")
 
 
 def delete(unit: Unit, node: ast.Subscript, map_: Map) -> None:
@@ -96,6 +92,7 @@ def method(unit: Unit, node: ast.Call, map_: Map, name: str) -> Expression:
 def add(unit: Unit, node: ast.Call, map_: Map) -> None:
     """Write the statement of `m.add(...)`."""
     name = _map_of(unit, node, map_)
+    unit.acts = True
     found, spec = unit.shared.map_of(map_.spec), map_.spec
     names = ("value", "by", "weight") if isinstance(spec, Histogram) else ("amount", "by")
     given: dict[str, ast.expr] = dict(zip(names, node.args, strict=False))
@@ -118,5 +115,4 @@ def add(unit: Unit, node: ast.Call, map_: Map) -> None:
         unit.line(f"atomic64_inc({place});" if amount == "1" else f"atomic64_add({amount}, {place});")
         return
     found.used.add("add")
-    unit.line(f"if (!{name}_add({', '.join([*key, *([what] if what else []), amount])}))")
-    unit.line("\tfault = true;")
+    unit.fail(f"!{name}_add({', '.join([*key, *([what] if what else []), amount])})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.arch.x86_64.registers import ALIASES
 from kprobes.compiler.front.terms import Constant, Number, Pointer, Term, Word
@@ -13,9 +12,6 @@ from kprobes.export.headers import header_of, pointer_text
 from kprobes.export.unit import ATOM, UNARY, Expression, Unit
 from kprobes.model.ctype import Struct
 
-if TYPE_CHECKING:
-    pass
-
 _READERS = {"kernel": "PEEK", "user": "PEEK_USER", "any": "PEEK_ANY"}
 
 
@@ -23,6 +19,7 @@ def attribute(unit: Unit, node: ast.Attribute) -> Expression:
     """Return a register, a field, or a constant of a module."""
     owner = unit.seen.terms.get(node.value)
     if isinstance(node.value, ast.Name) and _is_registers(unit, node.value, owner):
+        unit.context.add("regs")
         return Expression(f"regs->{ALIASES.get(node.attr, node.attr)}", signed=False)
     if isinstance(owner, Pointer):
         return _read(unit, node, owner)
@@ -56,7 +53,7 @@ def _read(unit: Unit, node: ast.Attribute | ast.Subscript, owner: Pointer) -> Ex
         return Expression(address, ATOM if term.count is not None else UNARY, signed=False, pointer=True)
     reader = _READERS[owner.space]
     unit.use(reader)
-    text = f"{reader}({where}, fault)"
+    text = f"{reader}({where}, {unit.fault})"
     if isinstance(term, Pointer):
         return Expression(text, pointer=True, signed=False)
     if not isinstance(term, Number):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.events import name_of
 from kprobes.compiler.front.terms import Constant, Number, Pointer
@@ -12,9 +11,6 @@ from kprobes.export import calls, expressions, strings
 from kprobes.export.cnaming import c_string, wrapped
 from kprobes.export.unit import Unit
 from kprobes.model.ctype import Function
-
-if TYPE_CHECKING:
-    pass
 
 # What has the type of a register or a module's parameter: as wide as 64 bits, but another type to printk.
 _LONG = re.compile(r"\bregs->|\bREAD_ONCE\(|\(unsigned long\)|\bregs_return_value\(")
@@ -34,8 +30,7 @@ def emit(unit: Unit, call: ast.Call) -> None:
         form, value = shown(unit, node)
         pieces.append(f"{name.replace('%', '%%')}={form}")
         values.append(value)
-    title = unit.seen.text.source.name
-    _print(unit, " ".join([f"{title}:", *pieces]), values)
+    _print(unit, " ".join([f"{unit.title}:", *pieces]), values)
     for _ in range(stacks):
         unit.line("dump_stack();")
 
@@ -108,6 +103,7 @@ def shown(unit: Unit, node: ast.expr, *, quoted: bool = True) -> tuple[str, str]
 
 
 def _print(unit: Unit, form: str, values: list[str]) -> None:
+    unit.acts = True
     unit.include("linux/printk.h")
     text = c_string(f"{form}\n")
     if not values:

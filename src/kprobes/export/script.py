@@ -46,7 +46,7 @@ def script_parts(
         raise all_mistakes(mistakes)
     values = {name: value for probe in probes for name, value in probe.settings}
     settings = [_setting(one, name, values.get(one.name, one.default)) for one, name in shared.settings.values()]
-    return parts, [*settings, *(one.shared() for one in shared.maps.values())]
+    return parts, [*settings, *shared.finished()]
 
 
 def _setting(setting: Setting, name: str, value: SettingValue) -> SharedPart:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kprobes.compiler.front.loops import INNER_TURNS, WHILE_TURNS
 from kprobes.compiler.front.scan import is_yield
 from kprobes.compiler.front.terms import Constant, Literal, Map
 from kprobes.compiler.front.variables import IntVariable, Variable, variable_for
 from kprobes.compiler.ir.nodes import U64
-from kprobes.export import arithmetic, calls, constants, expressions, maps, printing, strings, variables
+from kprobes.export import arithmetic, calls, constants, expressions, functions, maps, printing, strings, variables
 from kprobes.export.cnaming import c_string, comment_text
 from kprobes.export.unit import Expression, Unit
 
@@ -29,6 +28,7 @@ def run(unit: Unit, body: Sequence[ast.stmt]) -> None:
         if make is None or is_yield(statement):
             what = "this yield" if is_yield(statement) else f"`{type(statement).__name__.lower()}`"
             raise unit.refuse(statement, what, "a yield stands on the top level of the handler; use if, for and while")
+        unit.statement = statement
         make(unit, statement)
 
 
@@ -117,6 +117,10 @@ def _if(unit: Unit, node: ast.If) -> None:
     decided = isinstance(unit.seen.terms.get(node.test), Constant) or not is_reached(unit, [ast.Expr(node.test)])
     if decided or (not body) or (node.orelse and not otherwise):
         # A constant decides: only one side was compiled, and only that one is written.
+        if any(one in unit.seen.calls for one in ast.walk(node.test)):
+            raise unit.refuse(
+                node.test, "calling a function to find what is known before", "call it in a statement before"
+            )
         unit.line(f"/* {comment_text(ast.unparse(node.test))} was decided when this was exported */")
         if body and not (decided and isinstance(unit.seen.terms.get(node.test), Constant) and not _is_true(unit, node)):
             run(unit, node.body)
@@ -195,7 +199,7 @@ def _for(unit: Unit, node: ast.For) -> None:
 def _while(unit: Unit, node: ast.While) -> None:
     if node.orelse:
         raise unit.refuse(node, "else of a loop", "test what ended the loop behind it")
-    most = INNER_TURNS if unit.loops else WHILE_TURNS
+    most = unit.seen.turns.get(node, 0)
     counter = unit.local("turns")
     unit.declare(f"unsigned int {counter};")
     before = len(unit.body)
@@ -205,7 +209,7 @@ def _while(unit: Unit, node: ast.While) -> None:
     unit.line(f"for ({counter} = 0; {condition.text}; {counter}++) {{")
     unit.depth += 1
     unit.line(f"if ({counter} == {most}) {{")
-    unit.line("\tfault = true;")
+    unit.line(f"\t{unit.fault} = true;")
     unit.line("\tbreak;")
     unit.line("}")
     unit.loops.append("while")
@@ -216,6 +220,9 @@ def _while(unit: Unit, node: ast.While) -> None:
 
 
 def _return(unit: Unit, node: ast.Return) -> None:
+    if unit.result is not None:
+        functions.leave(unit, node)
+        return
     if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
         raise unit.refuse(node, "a handler that returns a value", "write return alone")
     if unit.kind == "entry":
@@ -257,6 +264,9 @@ def _expression(unit: Unit, node: ast.Expr) -> None:
         if isinstance(owner, Map) and call.func.attr == "pop":
             unit.line(f"{calls.call(unit, call).text};")
             return
+    if call in unit.seen.calls:
+        functions.run(unit, call)
+        return
     name = calls.word_of(unit, call)
     if name not in ("emit", "log"):
         raise unit.refuse(node, f"calling {ast.unparse(call.func)}", "write what it does into the handler")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts
 from kprobes.compiler.front.terms import Literal, Pointer, Term, Text
-from kprobes.export import calls, constants, expressions
+from kprobes.export import calls, constants, expressions, functions
 from kprobes.export.cnaming import c_string
 from kprobes.export.unit import ATOM, UNARY, Unit
-
-if TYPE_CHECKING:
-    pass
 
 
 def text(unit: Unit, node: ast.expr) -> str:
@@ -21,13 +17,13 @@ def text(unit: Unit, node: ast.expr) -> str:
     Raises:
         CompileError: it can't be read here, or has no counterpart.
     """
-    if isinstance(node, ast.Name) and node.id in unit.locals:
+    if isinstance(node, ast.Name) and _is_buffer(unit, node):
         return unit.locals[node.id]
     setting = constants.setting_in(unit, node)
     if setting is not None:
         return unit.shared.setting_of(setting)
     term = unit.term(node)
-    if isinstance(term, Literal):
+    if isinstance(term, Literal) and node not in unit.seen.calls:
         return c_string(term.text)
     if calls.is_word(unit, node, "comm"):
         return "current->comm"
@@ -40,22 +36,30 @@ def text(unit: Unit, node: ast.expr) -> str:
     return buffer
 
 
-def fill(unit: Unit, node: ast.expr, buffer: str) -> None:
-    """Write the statements that read the string *node* into the char array *buffer*."""
+def _is_buffer(unit: Unit, node: ast.expr) -> bool:
+    """Return whether *node* is a local string, not a pointer to one that has yet to be read."""
+    return isinstance(node, ast.Name) and node.id in unit.locals and not isinstance(unit.seen.terms.get(node), Pointer)
+
+
+def fill(unit: Unit, node: ast.expr, buffer: str, size: str = "") -> None:
+    """Write the statements that read the string *node* into the char array *buffer*, of *size* where C can't tell."""
     term = unit.term(node)
+    size = size or f"sizeof({buffer})"
     unit.include("linux/string.h")
+    if isinstance(node, ast.Call) and node in unit.seen.calls:
+        functions.fill(unit, node, buffer)
+        return
     if isinstance(term, Literal) or calls.is_word(unit, node, "comm"):
         source = c_string(term.text) if isinstance(term, Literal) else "current->comm"
-        unit.line(f"strscpy_pad({buffer}, {source}, sizeof({buffer}));")
+        unit.line(f"strscpy_pad({buffer}, {source}, {size});")
         return
-    if isinstance(node, ast.Name) and (node.id in unit.locals or constants.setting_in(unit, node) is not None):
-        unit.line(f"strscpy_pad({buffer}, {text(unit, node)}, sizeof({buffer}));")
+    if _is_buffer(unit, node) or constants.setting_in(unit, node) is not None:
+        unit.line(f"strscpy_pad({buffer}, {text(unit, node)}, {size});")
         return
     address, space = string_place(unit, node)
     reader = {"kernel": "peek_kernel_string", "user": "peek_user_string", "any": "peek_string"}[space]
     unit.use(reader)
-    unit.line(f"if (!{reader}({buffer}, sizeof({buffer}), {address}))")
-    unit.line("\tfault = true;")
+    unit.fail(f"!{reader}({buffer}, {size}, {address})")
 
 
 def is_string(term: Term | None) -> bool:

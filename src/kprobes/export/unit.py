@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.export.cnaming import Names
+from kprobes.export.part import Shared as PartInC
 from kprobes.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
     from kprobes.compiler.front.compile import Seen
     from kprobes.compiler.front.terms import Term
-    from kprobes.errors import CompileError
+    from kprobes.errors import Call, CompileError
+    from kprobes.export.functions import FunctionInC
     from kprobes.export.storage import MapInC
     from kprobes.model.ctype import Function, Types
     from kprobes.model.mapspec import MapSpec
@@ -47,6 +49,7 @@ class Shared:
         self.given = includes
         self.maps: dict[str, MapInC] = {}
         self.settings: dict[str, tuple[Setting, str]] = {}
+        self.functions: dict[str, FunctionInC] = {}  # by their text without the name
 
     def map_of(self, spec: MapSpec) -> MapInC:
         """Return the map *spec* in C; one of its sort that a module can't have raises ValueError."""
@@ -57,6 +60,13 @@ class Shared:
             found = self.maps[spec.name] = MapInC(spec, self.names.new(spec.name))
         return found
 
+    def finished(self) -> list[PartInC]:
+        """Return the maps and the functions as parts of the module, once all handlers are written."""
+        functions = (
+            PartInC(one.name, one.text, includes=one.includes, helpers=one.helpers) for one in self.functions.values()
+        )
+        return [*(one.shared() for one in self.maps.values()), *functions]
+
     def setting_of(self, setting: Setting) -> str:
         """Return the variable of *setting*."""
         found = self.settings.get(setting.name)
@@ -66,14 +76,30 @@ class Shared:
 
 
 class Unit:
-    """One function in the making."""
+    """One function in the making: a handler of some *kind* (pre, post, entry, return), or what it calls.
+
+    *fault* is how its text spells the flag for a read that failed. *context* gathers the parameters of the handler that
+    the text names, *called* the functions that it calls. *unsettled* are locals that a setting decides;
+    *acts* says whether it does something outside of itself.
+    """
+
+    fault = "fault"
+    fault_address = "&fault"
 
     def __init__(self, seen: Seen, shared: Shared, types: Types, prototype: Function | None, kind: str) -> None:
         self.seen = seen
         self.shared = shared
         self.types = types
         self.prototype = prototype
-        self.kind = kind  # pre, post, entry, return
+        self.kind = kind
+        self.title = seen.text.source.name
+        self.way: tuple[Call, ...] = ()
+        self.context: set[str] = set()
+        self.unsettled: set[str] = set()
+        self.called: dict[str, FunctionInC] = {}
+        self.acts = False
+        self.statement: ast.stmt | None = None
+        self.result: str | None = None  # the type of what a function returns
         self.helpers: list[str] = []
         self.includes: list[str] = []
         self.locals: dict[str, str] = {}  # name in Python -> name in C
@@ -84,6 +110,11 @@ class Unit:
         self.conditional = 0
         self.loops: list[str] = []
         self.needs_out = False
+
+    @property
+    def called_stack(self) -> int:
+        """Return how many bytes of the stack the functions that are called take."""
+        return sum(one.stack for one in self.called.values())
 
     # Text.
 
@@ -98,6 +129,11 @@ class Unit:
     def local(self, wanted: str) -> str:
         """Return the name of a new local."""
         return self.names.new(wanted)
+
+    def fail(self, condition: str) -> None:
+        """Append the statement that notes a fault where *condition* holds."""
+        self.line(f"if ({condition})")
+        self.line(f"\t{self.fault} = true;")
 
     def use(self, *helpers: str) -> None:
         """Note helpers that the text calls."""
@@ -119,4 +155,4 @@ class Unit:
     def refuse(self, node: ast.AST, what: str, hint: str = "") -> CompileError:
         """Return the error that says that *what* has no translation to C."""
         told = f"{what}: a kernel module in C doesn't have it"
-        return self.seen.text.error(node, told, hint)
+        return self.seen.text.error(node, told, hint, self.way)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.variables import IntVariable, PointerVariable, TextVariable, Variable, variable_for
 from kprobes.compiler.ir.nodes import U64
 from kprobes.export.headers import pointer_text
 from kprobes.export.unit import Unit
 from kprobes.model.ctype import Void
-
-if TYPE_CHECKING:
-    pass
 
 
 def declared(unit: Unit, name: str, variable: Variable | None, node: ast.AST) -> str:
@@ -43,7 +39,7 @@ def declaration(unit: Unit, variable: Variable | None, name: str, node: ast.AST)
 
 def variable_of(unit: Unit, name: str, value: ast.expr | None = None) -> Variable | None:
     """Return the type of the local *name*, which is assigned *value* where nothing else is known."""
-    found = unit.seen.types.get(name)
+    found = unit.seen.variable(name)
     if found is None and value is not None:
         term = unit.seen.terms.get(value)
         found = variable_for(term) if term is not None else None

@@ -146,8 +146,8 @@ def refused_handlers():
             yield
 
     @kprobe("vfs_read")
-    def helper():
-        emit(doubled(3 + now()))
+    def orderless():
+        emit(counted(1) + counted(2))
 
     @kprobe("vfs_read")
     def strings():
@@ -164,11 +164,12 @@ def refused_handlers():
     def asserted():
         assert now() > 0
 
-    return [tuples, arrays, inside, helper, strings, unrolled, asserted]
+    return [tuples, arrays, inside, orderless, strings, unrolled, asserted]
 
 
-def doubled(x):
-    return x * 2
+def counted(x):
+    opens.add(x, by=comm())
+    return x
 
 
 @pytest.mark.parametrize("probe", refused_handlers(), ids=lambda one: one.handler.name)

@@ -16,7 +16,10 @@ import pytest
 from agree.engines import own_memory
 from agree.universe import BASE, MEMORY, PROTOTYPES, Types, make_hits
 
+from export.written import Writer
+from kprobes.cli.export_module import FRAME
 from kprobes.compiler.front.compile import Surroundings, compile_handler
+from kprobes.compiler.front.source import source_of
 from kprobes.compiler.ir.interpret import Interpreter
 from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import CompileError
@@ -36,112 +39,6 @@ SHIM = Path(__file__).with_name("shim.h")
 WORDS = {name: value for name, value in vars(words).items() if not name.startswith("_")} | {
     name: getattr(words, name) for name in words.WORDS
 }
-FIELDS = ("id", "weight", "small", "debt", "port", "shift", "tag", "sign", "on", "mode", "whole", "half", "at.x",
-          "at.y", "at.z", "prio[1]", "corners[0].y")  # fmt: skip
-LITERALS = (0, 1, 2, 3, 7, 10, 63, 255, 4096, -1, -7, 1 << 31, (1 << 31) - 1, 1 << 40, (1 << 63) - 1, 1 << 63)
-
-
-class Writer:
-    """Writes one handler, statement by statement."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.lines: list[str] = []
-        self.known = ["i", "n", "c", "u"]
-        self.nodes = ["node"]
-
-    def text(self, name: str) -> str:
-        self.lines.append(f"    other = {self.place()}")
-        self.nodes.append("other")
-        self.lines.append(f"    label = {self.random.choice(('node.text.string(16)', 'other.name', 'comm()'))}")
-        for number in range(4):
-            self.lines.append(f"    v{number} = {self.number(3)}")
-            self.known.append(f"v{number}")
-        for _ in range(self.random.randint(1, 5)):
-            self.statement(1)
-        values = ", ".join(f"f{number}={self.value()}" for number in range(4))
-        self.lines.append(f"    emit({values}, v0=v0, v1=v1, v2=v2, v3=v3, label=label)")
-        return f"def {name}(i, n, c, u, text, node):\n" + "\n".join(self.lines) + "\n"
-
-    def value(self) -> str:
-        return self.number(2) if self.random.random() < 0.7 else self.truth(2)
-
-    def statement(self, depth: int) -> None:
-        pad = "    " * depth
-        kind = self.random.randrange(7 if depth < 3 else 2)
-        name = f"v{self.random.randrange(4)}"
-        if kind == 0:
-            self.lines.append(f"{pad}{name} = {self.number(2)}")
-        elif kind == 1:
-            operator = self.random.choice(("+=", "-=", "*=", "&=", "|=", "^=", "//=", "%=", ">>="))
-            plain = operator in ("//=", "%=", ">>=")
-            amount = str(self.random.randint(1, 40)) if plain else self.number(1)
-            self.lines.append(f"{pad}{name} {operator} {amount}")
-        elif kind in (2, 3, 4):
-            self.lines.append(f"{pad}if {self.truth(2)}:")
-            self.statement(depth + 1)
-            if kind == 3:
-                self.lines.append(f"{pad}elif {self.truth(1)}:")
-                self.statement(depth + 1)
-            if kind >= 3:
-                self.lines.append(f"{pad}else:")
-                self.statement(depth + 1)
-        elif kind == 5:
-            self.lines.append(f"{pad}for t{depth} in range({self.random.randint(1, 6)}):")
-            self.known.append(f"t{depth}")
-            self.statement(depth + 1)
-            self.known.remove(f"t{depth}")
-            if self.random.random() < 0.3:
-                self.lines.append(
-                    f"{pad}    if {self.truth(1)}:\n{pad}        {self.random.choice(('break', 'continue'))}"
-                )
-        else:
-            self.lines.append(f"{pad}w{depth} = {self.random.randint(0, 9)}")
-            self.lines.append(f"{pad}while w{depth} > 0 and {self.truth(1)}:\n{pad}    w{depth} -= 1")
-            self.statement(depth + 1)
-
-    def place(self) -> str:
-        found = self.random.choice(self.nodes)
-        for _ in range(self.random.choice((0, 0, 1, 1, 2))):
-            found += self.random.choice((".next", ".peer"))
-        return found
-
-    def number(self, depth: int) -> str:
-        choice = self.random.random()
-        if depth == 0 or choice < 0.25:
-            return self.random.choice((*self.known, str(self.random.choice(LITERALS)), self.field()))
-        if choice < 0.6:
-            operator = self.random.choice("+-*&|^") if self.random.random() < 0.7 else self.random.choice(("//", "%"))
-            return f"({self.number(depth - 1)} {operator} {self.number(depth - 1)})"
-        if choice < 0.7:
-            operator, count = self.random.choice(("<<", ">>")), self.random.choice((0, 1, 7, 63, "c"))
-            return f"({self.number(depth - 1)} {operator} {count})"
-        if choice < 0.8:
-            return f"({self.random.choice('-~')}{self.number(depth - 1)})"
-        if choice < 0.9:
-            return f"({self.number(depth - 1)} if {self.truth(depth - 1)} else {self.number(depth - 1)})"
-        inner = self.number(depth - 1)
-        kind = self.random.choice(("u8", "s16", "int", "u64"))
-        return self.random.choice(
-            (f"int({inner})", f'cast({inner}, "{kind}")', f"abs(int({inner}))", f"min(int({inner}), c)")
-        )
-
-    def field(self) -> str:
-        return f"{self.place()}.{self.random.choice(FIELDS)}"
-
-    def truth(self, depth: int) -> str:
-        choice = self.random.random()
-        if depth == 0 or choice < 0.5:
-            sign = self.random.choice(("==", "!=", "<", "<=", ">", ">="))
-            return f"{self.number(min(depth, 1))} {sign} {self.number(min(depth, 1))}"
-        if choice < 0.7:
-            return f"({self.truth(depth - 1)} {self.random.choice(('and', 'or'))} {self.truth(depth - 1)})"
-        if choice < 0.8:
-            return f"not ({self.truth(depth - 1)})"
-        return self.random.choice(
-            (f"{self.place()} is not None", f"c in (1, 2, {self.random.choice(LITERALS)})",
-             f"0 < {self.known[-1]} <= 9", 'label == "bash"', 'label.startswith("/e")', '"a" in label', "bool(label)"),
-        )  # fmt: skip
 
 
 class Places:
@@ -155,8 +52,9 @@ class Places:
 def in_c(source: HandlerSource, number: int) -> str:
     probe = Probe("kprobe", ("wide",), source)
     group = Group(probe, (Site(0, "wide", symbol="wide"),), PROTOTYPE)
-    parts = probe_parts(probe, [group], Places(), Shared(Names(), ("x.h",)), {})
-    code = module_source("m", parts).code
+    shared = Shared(Names(FRAME), ("x.h",))
+    parts = probe_parts(probe, [group], Places(), shared, {})
+    code = module_source("m", parts, shared.finished()).code
     code = re.sub(r"(?m)^#include .*\n|^#define pr_fmt.*\n", "", code)
     return f"""#include "{SHIM}"
 {code}
@@ -170,6 +68,14 @@ const char *run_{number}(struct pt_regs *regs, s64 *counts)
 	return shim_text;
 }}
 """
+
+
+def handler_in(file: Path, name: str, text: str) -> HandlerSource:
+    """Write a file with a handler and the functions that it calls; return the handler."""
+    file.write_text(text)
+    found = dict(WORDS)
+    exec(compile(text, str(file), "exec"), found)
+    return source_of(found[name])
 
 
 def told(handler, record: bytes) -> str:
@@ -189,7 +95,9 @@ def told(handler, record: bytes) -> str:
 
 
 REFUSED = re.compile("doesn't have it")
-COMPILE_TIME = re.compile("division by zero|does not fit|shift|too large|never|always|literal|may turn|unused")
+COMPILE_TIME = re.compile(
+    "division by zero|does not fit|shift|too large|never|always|literal|may turn|unused|too nested|too many nested"
+)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +108,7 @@ def translated(tmp_path_factory):
     while len(found) < HANDLERS:
         seed += 1
         name = f"h{seed}"
-        source = HandlerSource(name, Writer(seed).text(name), f"generated{seed}.py", names=WORDS)
+        source = handler_in(directory / f"{name}.py", name, Writer(seed).text(name))
         around = Surroundings(kind="kprobe", types=Types(), prototype=PROTOTYPE)
         try:
             made = compile_handler(source, around)

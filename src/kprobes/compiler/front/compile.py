@@ -73,7 +73,8 @@ def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, Map
         ctx.own = own
         ctx.last_try = last_try
         if seen is not None:
-            seen.text, seen.terms, seen.types = text, {}, types
+            seen.text, seen.types = text, types
+            seen.forget()
             ctx.seen = seen
         before = dict(types)
         handler = _compile_once(ctx)

@@ -90,13 +90,35 @@ class Frame:
 
 
 class Seen:
-    """What a compilation has found out, for those who write the handler in another language: the term of each
-    expression that was compiled, in the end, and the types of the local variables by their names."""
+    """What a compilation has found out of one function, for those who write it in another language.
 
-    def __init__(self) -> None:
+    *terms* is the term of each expression that was compiled, in the end; *turns* how often each `while` may turn;
+    *calls* is what was found out of the functions that it calls, by the calls; *bound* are the terms of its parameters,
+    where it is called itself.
+    """
+
+    def __init__(self, scope: str = "") -> None:
+        self.scope = scope
         self.text: SourceText
-        self.terms: dict[ast.AST, Term] = {}
         self.types: Mapping[str, Variable] = {}
+        self.bound: dict[str, Term] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: what the last pass has found out doesn't hold any more."""
+        self.terms: dict[ast.AST, Term] = {}
+        self.turns: dict[ast.AST, int] = {}
+        self.calls: dict[ast.AST, Seen] = {}
+
+    def enter(self, call: ast.AST, frame: Frame, bound: dict[str, Term]) -> Seen:
+        """Return what will be seen of the function of *frame*, which *call* calls."""
+        inner = self.calls[call] = Seen(frame.scope)
+        inner.text, inner.types, inner.bound = frame.text, self.types, bound
+        return inner
+
+    def variable(self, name: str) -> Variable | None:
+        """Return the type of the local *name*."""
+        return self.types.get(self.scope + name)
 
 
 class Context:

@@ -58,6 +58,9 @@ def call_function(ctx: Context, node: ast.Call, function: FunctionType, shown: s
         ctx.build.place_block(ctx.build.new_block("never"))
         ctx.build.current.reached = True
     ctx.frames.append(frame)
+    seen = ctx.seen
+    if seen is not None:
+        ctx.seen = seen.enter(node, frame, {name: term for name, (term, _) in arguments.items()})
     try:
         for name, (term, _) in arguments.items():
             if name in stores:
@@ -71,6 +74,7 @@ def call_function(ctx: Context, node: ast.Call, function: FunctionType, shown: s
         return result
     finally:
         ctx.frames.pop()
+        ctx.seen = seen
 
 
 def _text_of(ctx: Context, node: ast.Call, function: FunctionType) -> SourceText:

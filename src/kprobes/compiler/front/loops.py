@@ -105,6 +105,8 @@ def while_loop(ctx: Context, node: ast.While) -> None:
     ctx.frame.loops.pop()
     _leave(ctx, most)
     loop.limit_turns()
+    if ctx.seen is not None:
+        ctx.seen.turns[node] = loop.header.bound
     loop.done = ended
     done_here = ctx.build.current
     ctx.build.place_block(over)

@@ -24,6 +24,23 @@ total = Sum("total", by=int)
 every = Count("every")
 
 
+def folded(number, by=3):
+    if number < 0:
+        total.add(1, by=-1)
+        return -number
+    return number // by
+
+
+def of_kind(name, whence):
+    if whence:
+        return "moved"
+    return name
+
+
+def parent_of(thread):
+    return thread.real_parent
+
+
 @kretprobe("ksys_lseek")
 def sought(fd, offset, whence):
     if comm() != "calls":
@@ -53,7 +70,18 @@ def sought(fd, offset, whence):
     if second in (1, 3, 5) or whence:
         emit(offset, first=first, second=second, third=third, turns=turns, n=n, known=second in seen)
     elif not first or second >= 8:
-        emit(eight=once[second, "calls"], none=once.pop((second, "nobody"), 7), name=task().comm)
+        kind = of_kind(comm(), whence)
+        back = folded(third - 30)
+        fold = folded(offset, by=5)
+        emit(
+            kind=kind,
+            back=back,
+            fold=fold,
+            ours=parent_of(task()).tgid == current.tgid,
+            eight=once[second, "calls"],
+            none=once.pop((second, "nobody"), 7),
+            name=task().comm,
+        )
     else:
         emit(
             neg=-offset,
