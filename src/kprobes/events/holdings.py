@@ -48,6 +48,12 @@ class Holdings:
         self._source = source
         self._taken: dict[str, dict[bytes, bytes]] = {}
 
+    def moved(self, layouts: Sequence[MapLayout], source: Source) -> Holdings:
+        """Return these maps as they are elsewhere, with the same content."""
+        found = Holdings(layouts, source)
+        found._taken = {name: taken for name, taken in self._taken.items() if name in found._layouts}
+        return found
+
     def layout(self, name: str) -> MapLayout:
         """Return the layout of the map called *name*.
 

@@ -1,18 +1,18 @@
 """How registered probes are carried out: in a kernel a session each, in a process one session for all of them.
 
-A process has one plan at a time. Where probes come to it, all are taken away for some milliseconds and put there again;
-what was counted is kept.
+A process has one plan at a time. Where probes come to it, another plan takes its place, without a gap; what was counted
+and gathered goes on.
 """
 
 from __future__ import annotations
 
-from kprobes.errors import RegistrationError, TargetError
+from kprobes.errors import TargetError
 from kprobes.frozen import replace
 from kprobes.kapi.objects import Kretprobe
 from kprobes.kapi.places import KernelPlaces, ProcessPlaces
 from kprobes.model.listed import State
 from kprobes.model.plan import RETURN_WAYS
-from kprobes.session import attach_to, within_of
+from kprobes.session import attach_to, renew, within_of
 from kprobes.session.selection import sites_of
 
 TYPE_CHECKING = False
@@ -149,15 +149,16 @@ class InProcess:
         return [self._session] if self._session is not None else []
 
     def add(self, ones: Sequence[Registration]) -> None:
-        """Put *ones* in place, behind those that are there; those that are not to run are only looked at.
+        """Put *ones* in place, behind those that are there; where none is to run they are only looked at.
 
         Raises:
             KprobesError: one can't be; nothing has changed then.
         """
-        for one in ones:
-            if not one.wants_to_run:
-                self._try(one)
-        if any(one.wants_to_run for one in ones):
+        if self._session is None:
+            for one in ones:
+                if not one.wants_to_run:
+                    self._try(one)
+        if self._session is not None or any(one.wants_to_run for one in ones):
             self._renew([*self._ones, *ones])
         else:
             self._ones += ones
@@ -169,24 +170,17 @@ class InProcess:
         preview(self._within.pid, cached_process_plan(one.probes, self._within))
 
     def _renew(self, ones: list[Registration]) -> None:
-        """Attach those of *ones* that want to run, in place of what is attached; if that can't be, that again."""
+        """Carry out *ones*, those that are in place already without a gap."""
+        placed = [one for one in ones if one.wants_to_run or self._session is not None]
+        probes = [probe for one in placed for probe in one.probes]
         if self._session is not None:
-            self._refuse_loss(self._session)
-        running = [one for one in self._ones if one.is_in_place]
-        self._end()
-        try:
-            self._begin([one for one in ones if one.wants_to_run])
-        except BaseException:
-            self._begin(running)
-            raise
-        self._ones = ones
-
-    def _begin(self, ones: list[Registration]) -> None:
-        if ones:
-            probes = [probe for one in ones for probe in one.probes]
+            resting = [probe for one in placed if not one.wants_to_run for probe in one.probes]
+            renew(self._session, *probes, resting=resting, within=self._within)
+        else:
             self._session = attach_to(self._shared, *probes, within=self._within)
-        for one in ones:
+        for one in placed:
             one.is_in_place = True
+        self._ones = ones
 
     def _end(self) -> None:
         session, self._session = self._session, None
@@ -198,14 +192,6 @@ class InProcess:
                 one.note(self._counted(session, one))
                 one.is_in_place = False
         self._ended(session)
-
-    @staticmethod
-    def _refuse_loss(session: Session) -> None:
-        """Refuse to begin anew where maps hold what handlers have gathered."""
-        own = [one.name for one in session.plan.maps if one.kind in _GATHERED and not one.name.startswith(".")]
-        if own:
-            what = f"handlers in this process keep {', '.join(own)}, which would begin anew"
-            raise RegistrationError(what, "EBUSY", hint="register what belongs together by one call")
 
     def remove(self, ones: Iterable[Registration]) -> None:
         """Take *ones* away; no handler of theirs runs afterwards."""
@@ -282,6 +268,3 @@ def _told(session: Session, one: Registration) -> list[ProbeStats]:
 
 def _numbers(session: Session, probes: Sequence[Probe]) -> frozenset[int]:
     return sites_of(session.plan, session.asked, probes)
-
-
-_GATHERED = frozenset({"count", "sum", "min", "max", "avg", "histogram", "hash", "lru", "array", "queue"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kprobes.session.attaching import attach, attach_to, kallsyms_lookup_name, warn_of, within_of
+from kprobes.session.attaching import attach, attach_to, kallsyms_lookup_name, renew, warn_of, within_of
 from kprobes.session.counts import AssertStats, ProbeStats
 from kprobes.session.session import Session
 from kprobes.session.stream import POLL_S
@@ -15,6 +15,7 @@ __all__ = [
     "attach",
     "attach_to",
     "kallsyms_lookup_name",
+    "renew",
     "warn_of",
     "within_of",
 ]

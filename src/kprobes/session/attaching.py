@@ -120,6 +120,20 @@ def attach_to(
     return session
 
 
+def renew(session: Session, *probes: Probe, resting: Sequence[Probe] = (), within: Within) -> None:
+    """Let *session*, of a process, go on with *probes*. Those that it had are there all the time, with what they have
+    counted and gathered; of all, *resting* begin disabled.
+
+    Raises:
+        KprobesError: as `attach`; nothing has changed then.
+    """
+    from kprobes.session.renewal import inherited
+
+    plan, frames = _plan_in_process(probes, within)
+    passed = inherited((session.plan, session.asked), (plan, probes), resting)
+    session.go_on_with(plan, passed, frames, probes)
+
+
 def _begin_recording(recorder: Recorder, plan: Plan, probes: Sequence[Probe], engine: Engine | None) -> None:
     """Write what a replay must know of the target; *engine* is that of a kernel."""
     meta: dict[str, object] = {"probes": [[probe.kind, list(probe.places)] for probe in probes]}
@@ -140,17 +154,22 @@ def _attach(
     engine: Engine, probes: tuple[Probe, ...], within: Within
 ) -> tuple[Plan, Attached, KernelFrames | UserFrames | None]:
     if within.native:
-        from kprobes.planner.cache import cached_process_plan
-
-        plan = cached_process_plan(probes, within)
-        frames = None
-        if plan.unwinding:
-            from kprobes.symbols.frames import UserFrames
-
-            frames = UserFrames(within.pid)
-            frames.remember()  # a short program has ended when the first stack is read
+        plan, frames = _plan_in_process(probes, within)
         return plan, engine.attach(plan), frames
     return *_attach_to_kernel(engine, probes, within), None
+
+
+def _plan_in_process(probes: tuple[Probe, ...], within: Within) -> tuple[Plan, UserFrames | None]:
+    from kprobes.planner.cache import cached_process_plan
+
+    plan = cached_process_plan(probes, within)
+    if not plan.unwinding:
+        return plan, None
+    from kprobes.symbols.frames import UserFrames
+
+    frames = UserFrames(within.pid)
+    frames.remember()  # a short program has ended when the first stack is read
+    return plan, frames
 
 
 def _attach_to_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within) -> tuple[Plan, Attached]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kprobes.events.record import Event
     from kprobes.events.recording import Recorder
     from kprobes.model.caution import Caution
+    from kprobes.model.inherited import Inherited
     from kprobes.model.listed import Listed
     from kprobes.model.mapspec import MapSpec
     from kprobes.model.plan import LinkStats, Plan
@@ -73,6 +74,7 @@ class Session:
         self._final_asserts: list[AssertStats] = []
         self._unmatched: dict[int, int] = {}
         self._disabled: frozenset[int] = frozenset()
+        self._earlier: list[Event] = []
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +107,9 @@ class Session:
     def poll(self, timeout_s: float = POLL_S) -> list[Event]:
         """Return the events that are there, waiting up to *timeout_s* for the first."""
         self._naming.remember()
+        if self._earlier:
+            earlier, self._earlier = self._earlier, []
+            return earlier
         return self._stream.poll(timeout_s, ended=self._detached)
 
     def tables(self, timeout_s: float = POLL_S, *, text: bool = False) -> list[Any]:
@@ -312,6 +317,24 @@ class Session:
             )
         change(sites, enabled)
         self._disabled = self._disabled - sites if enabled else self._disabled | sites
+
+    def go_on_with(self, plan: Plan, inherited: Inherited, frames: UserFrames | None, probes: Sequence[Probe]) -> None:
+        """Carry out *plan* from now on, for *probes* in the same process; what it has *inherited* goes on.
+
+        Raises:
+            KprobesError: it can't be; nothing has changed then.
+        """
+        before, attached = self._attached, self._attached.hand_over(plan, inherited)  # type: ignore[attr-defined]
+        while batch := self._stream.poll(0, ended=True):
+            self._earlier += batch
+        self.plan, self._attached, self._probes = plan, attached, tuple(probes)
+        self._disabled = inherited.resting
+        self._stream = Stream(plan, attached, None)
+        self._held = self._held.moved(plan.maps, attached)
+        if frames is not None:
+            self._naming.close()
+            self._naming = Naming(self._engine, frames, remembers=True)
+        before.close()
 
     def stack(self, stack_id: int) -> list[str]:
         """Return the frames of a stack that an event or a key carries, innermost first, as `symbol+offset`.

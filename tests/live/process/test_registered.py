@@ -53,6 +53,7 @@ from kprobes import (
     unregister_kprobes,
     unregister_kretprobe,
 )
+from kprobes.errors import CompileError
 
 pytestmark = pytest.mark.process
 EXAMPLES = Path(__file__).parents[3] / "examples" / "c_api"
@@ -426,32 +427,52 @@ def test_the_first_that_leaves_the_instruction_out_stops_the_rest(program, modul
     assert lines() == ["second work"]
 
 
-def test_what_handlers_have_gathered_is_not_lost_unasked(program, module):
+def test_what_handlers_have_gathered_goes_on_while_others_come(program, module):
     counting = Kprobe(symbol_name="work", pre_handler=counts_work)
     register_kprobe(counting)
     program.ask(7)
-    late = Kprobe(symbol_name="load", pre_handler=second)
-    refused("EBUSY", late)
-    (session,) = module.sessions
-    assert session[gathered] == 1
-    assert late.registration is None
+    late = Kprobe(symbol_name="work", pre_handler=counts_work)
+    register_kprobes([Kprobe(symbol_name="load", pre_handler=second), late])
+    program.ask(8)
+    session = module.session_of(counting)
+    assert session[gathered] == 3
     kp = Kprobe(symbol_name="work", flags=KPROBE_FLAG_DISABLED)
     register_kprobe(kp)
-    with pytest.raises(RegistrationError, match="EBUSY"):
-        enable_kprobe(kp)
-    assert kp.flags & KPROBE_FLAG_DISABLED
-    module.unregister(counting)
+    program.ask(9)
     enable_kprobe(kp)
     program.ask("f")
-    assert lines() == []
-    assert kp.flags & KPROBE_FLAG_DISABLED == 0
+    module.unregister(counting)
+    program.ask(10)
+    assert (session[gathered], late.hits, kp.hits) == (6, 3, 1)
+    assert lines() == ["second load"]
+
+
+def test_a_map_of_another_shape_is_another_map(program, module):
+    counting, late = (Kprobe(symbol_name="work", pre_handler=one) for one in (counts_work, counts_otherwise))
+    register_kprobes([counting, Kprobe(symbol_name="load")])
+    program.ask(7)
+    with pytest.raises(CompileError, match="two maps are called 'gathered'"):
+        register_kprobe(late)
+    session = module.session_of(counting)
+    assert session[gathered] == 1
+    unregister_kprobe(counting)
+    register_kprobe(late)
+    program.ask(8)
+    assert session[otherwise] == {8: 1}
 
 
 gathered = Count("gathered")
 
 
+otherwise = Count("gathered", by=int)
+
+
 def counts_work(p, regs):
     gathered.add()
+
+
+def counts_otherwise(p, regs):
+    otherwise.add(by=regs.di)
 
 
 # Handlers.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.ring import Found, Reader
     from kprobes.engines.process.worker import Outcome
     from kprobes.engines.process.world import World
+    from kprobes.model.inherited import Inherited
     from kprobes.model.layout import MapLayout
     from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
@@ -43,14 +44,24 @@ class ProcessAttached:
     that could not be restored at detach because somebody else had changed them.
     """
 
-    def __init__(self, plan: Plan, hand: Hand, watch: int, pid: int, *, exact_faults: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        hand: Hand,
+        watch: int,
+        pid: int,
+        *,
+        exact_faults: bool = False,
+        inherited: Inherited | None = None,
+    ) -> None:
         self._plan = plan
         self._hand = hand
         self._watch = watch
         self._attached = True
         self._pid = pid
         found: Outcome
-        found, process, file = hand.call("attach", plan, exact_faults)
+        found, process, file = hand.call("attach", plan, exact_faults, inherited)
+        self._exact_faults = exact_faults
         self.pauses_ms: tuple[float, ...] = tuple(found.pauses_ms)
         self.armed: tuple[Armed, ...] = tuple(found.armed)
         self.mode: str = found.mode
@@ -76,6 +87,19 @@ class ProcessAttached:
 
                 return World(self._mapped(), self._layout.region_at(number), Clock())
         return None
+
+    def hand_over(self, plan: Plan, inherited: Inherited) -> ProcessAttached:
+        """Put *plan* in place of this one, without a moment at which neither is, and return it; what was counted and
+        sent here stays readable.
+
+        Raises:
+            KprobesError: as `ProcessEngine.attach`; nothing has changed then.
+        """
+        found = ProcessAttached(
+            plan, self._hand, self._watch, self._pid, exact_faults=self._exact_faults, inherited=inherited
+        )
+        self._attached = False
+        return found
 
     def enable(self, *sites: int) -> None:
         """Let the disabled *sites* count and run their handlers again."""

@@ -61,10 +61,21 @@ class Group:
     bodies: Mapping[int, Sequence[Body]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Where in a detour an instruction is: the *body* that runs before it, and the *instruction* itself; both are one
+    address where nothing does. *pop* as in `Resume`, of a thread there."""
+
+    body: int
+    instruction: int
+    pop: int
+
+
 @dataclass(slots=True)
 class Detours:
     """All detours of one attach: their code, the bytes to write for them, where threads move to, and back from.
 
+    `copies` tells by its address of each instruction where it is now.
     `traps` leads from the address of each breakpoint to its detour, `faults` from that of each instruction to what runs
     when it faults.
     """
@@ -73,6 +84,7 @@ class Detours:
     patches: list[Patch] = field(default_factory=list)
     moves: dict[int, int] = field(default_factory=dict)
     resume: dict[int, Resume] = field(default_factory=dict)
+    copies: dict[int, Copied] = field(default_factory=dict)
     traps: dict[int, int] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     routines: list[int] = field(default_factory=list)
@@ -84,6 +96,7 @@ class Detours:
         self.patches += more.patches
         self.moves.update(more.moves)
         self.resume.update(more.resume)
+        self.copies.update(more.copies)
         self.traps.update(more.traps)
         self.groups += more.groups
         self.routines += more.routines
@@ -101,6 +114,8 @@ class Detours:
         for known in (self.moves, self.traps):
             for key in [key for key, address in known.items() if inside(address)]:
                 del known[key]
+        for address in [address for address, one in self.copies.items() if inside(one.instruction)]:
+            del self.copies[address]
         for address in [address for address, one in self.faults.items() if inside(one.stub)]:
             del self.faults[address]
         gone = {back.address for address, back in self.resume.items() if inside(address)}
@@ -206,10 +221,14 @@ class Builder:
             (number % self._count, Body(begin, end, bytes(code[begin - at : begin - at + JUMP_SIZE])))
             for number, begin, end in bodies.spans
         ]
+        pop = 8 if detour.pushed else 0
         for offset in sorted(detour.resume):
             original = detour.resume[offset]
             result.moves[original] = at + offset
-            result.resume[at + offset] = Resume(original, 8 if detour.pushed else 0)
+            result.resume[at + offset] = Resume(original, pop)
+        for item in jump.instructions:
+            there = [at + offset for offset, original in detour.resume.items() if original == item.address]
+            result.copies[item.address] = Copied(min(there), max(there), pop)
 
     def _sites_of(self, jump: Jump) -> frozenset[int]:
         """Return the numbers of the sites that *jump* serves, whether themselves or their functions' exits."""

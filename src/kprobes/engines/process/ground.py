@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kprobes.engines.process.arming import Arrangement
     from kprobes.engines.process.procfs import Mapping
     from kprobes.engines.process.registry import Identity, Patch
+    from kprobes.engines.process.release import Leftover
     from kprobes.engines.process.siting import Settled
     from kprobes.engines.process.threads import StoppedThreads
     from kprobes.model.plan import Plan
@@ -43,6 +44,8 @@ PATIENCE_S = 0.3  # a controller that was killed dies within a moment
 
 class Ground:
     """What *owner* has in the process *target* for *plan*; the other parameters are those of `Worker`.
+
+    *before* is there as well, and is not looked at: its jumps are read as the code that they stand for.
 
     `rendezvous` is the address of the loader's breakpoint, 0 for none. `listing_is_old`: what is armed has changed
     since it was told.
@@ -60,15 +63,20 @@ class Ground:
         held: int,
         ended: Callable[[int, int], None],
         exact_faults: bool,
+        before: Ground | None = None,
     ) -> None:
         self.target = target
         self.plan = plan
         self.owner = owner
         self.memory = ProcessMemory(procfs.live_thread(target.pid))
-        self.stops = Stops(target, self.memory, held=held)
+        self.stops: Stops = before.stops.beside(self.memory) if before else Stops(target, self.memory, held=held)
+        self._others: frozenset[int] = frozenset()
+        if before is not None and before.stops.proof is not None:
+            self.memory.hidden = before.detours.patches
+            self._others = frozenset((before.stops.proof.inode,))
         self.exact_faults = exact_faults or bool(fault_programs_of(plan))
         self.mapped: Area | None = None
-        self.detours = Detours()
+        self.detours: Detours = Detours()
         self.attached = False
         self.rendezvous = 0
         self.listing_is_old = False
@@ -98,17 +106,20 @@ class Ground:
     def clean_mappings(self) -> list[Mapping]:
         """Return the target's mappings, after undoing what a dead controller left behind."""
         mappings = self.stops.mappings()
-        found = leftovers(self.memory, mappings)
+        found = self._leftovers(mappings)
         if not found:
             return mappings
         check_free(self.target, found, patience_s=PATIENCE_S)
         clean(self.target)
         return self.stops.mappings()
 
+    def _leftovers(self, mappings: Sequence[Mapping]) -> list[Leftover]:
+        return [one for one in leftovers(self.memory, mappings) if one.inode not in self._others]
+
     def map(self, area: Area, pages: Sequence[tuple[int, int]]) -> None:
         """Map *area*, with code at *pages*, and say whose it is."""
         with self.stops.stopped() as threads:
-            check_free(self.target, leftovers(self.memory, self.stops.mappings()))
+            check_free(self.target, self._leftovers(self.stops.mappings()))
             with self.stops.calls(threads) as (calls, tid):
                 map_area(calls, tid, self.memory, area, pages)
             self.stops.proof = Proof(area.base, os.fstat(area.file).st_ino)
@@ -175,12 +186,13 @@ class Ground:
                         give_blocks(threads, self.memory, self.area)
                     write_patches(self.memory, patches, check_only=True)
                     move_threads(threads, self.memory, sends)
-                    self._keep_for_breakpoints(threads)
+                    self.keep_for_breakpoints(threads)
                     write_patches(self.memory, patches)
                     return
             patience.rest()
 
-    def _keep_for_breakpoints(self, threads: StoppedThreads) -> None:
+    def keep_for_breakpoints(self, threads: StoppedThreads) -> None:
+        """Keep the stopped *threads* ours when they run, where something must be served."""
         traps = self.detours.traps
         if traps or self.exact_faults:
             self.stops.keep(threads, traps, self.detours.resume)

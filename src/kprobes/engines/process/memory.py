@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kprobes.engines.process.procfs import Mapping
+    from kprobes.engines.process.registry import Patch
 
 PAGE = 4096
 REACH = (1 << 31) - (1 << 16)  # a rel32 with room for an instruction's own length and a detour's
@@ -29,7 +30,8 @@ STACK_ROOM = 64 << 20  # we never settle in what a stack may still grow into
 
 
 class ProcessMemory:
-    """The memory of the process *pid*; a context manager.
+    """The memory of the process *pid*; a context manager. What it reads is what would be there without the patches
+    `hidden`.
 
     Raises:
         TargetError: the process has ended.
@@ -38,6 +40,7 @@ class ProcessMemory:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self.hidden: Sequence[Patch] = ()
         try:
             self._file = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -71,11 +74,21 @@ class ProcessMemory:
     def read_some(self, address: int, size: int) -> bytes:
         """Return the bytes from *address* up to *size* of them, as many as are mapped."""
         try:
-            return os.pread(self._file, size, address) if address < 1 << 63 else b""
+            found = os.pread(self._file, size, address) if address < 1 << 63 else b""
         except OSError as error:
             if error.errno in {errno.EIO, errno.EFAULT}:
                 return b""
             raise SyscallError(f"reading process {self.pid} at {address:#x}", error.errno or 0) from None
+        return self._uncovered(found, address) if self.hidden else found
+
+    def _uncovered(self, content: bytes, start: int) -> bytes:
+        """Return *content*, which was read at *start*, as it would be without the patches `hidden`."""
+        end, whole = start + len(content), bytearray(content)
+        for patch in self.hidden:
+            first, last = max(patch.address, start), min(patch.end, end)
+            if first < last:
+                whole[first - start : last - start] = patch.original[first - patch.address : last - patch.address]
+        return bytes(whole)
 
     def write(self, address: int, content: bytes) -> None:
         """Write *content* at *address*, also where the target itself may not.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from kprobes.engines.process.arming import Armed
     from kprobes.engines.process.worker import Outcome
+    from kprobes.model.inherited import Inherited
     from kprobes.model.listed import Listed
     from kprobes.model.plan import Plan
 
@@ -69,15 +70,31 @@ class TargetService:
         self._target = Identity(self._child, procfs.read_start_time(self._child))
         return self._target.pid, self._target.start_time
 
-    def attach(self, plan: Plan, exact_faults: bool = False) -> tuple[Outcome, int, int]:
-        """Attach *plan*; return what came of it, with (process, descriptor) by which the memfd can be opened."""
+    def attach(
+        self, plan: Plan, exact_faults: bool = False, inherited: Inherited | None = None
+    ) -> tuple[Outcome, int, int]:
+        """Attach *plan*; return what came of it, with (process, descriptor) by which the memfd can be opened.
+
+        With what it has *inherited* it takes the place of the plan that is attached.
+        """
         if self._target is None:
             raise TargetError("there is no target")
-        if self._worker is not None:
-            raise TargetError(f"process {self._target.pid} is probed by this session already")
+        before = self._worker
+        if (before is None) != (inherited is None):
+            how = "by this session already" if before else "by nobody now"
+            raise TargetError(f"process {self._target.pid} is probed {how}")
         held = self._child if self._status is None and not self._running else 0
         with _ending(self._target):
-            worker = Worker(self._target, plan, self._owner, held=held, ended=self._note_end, exact_faults=exact_faults)
+            worker = Worker(
+                self._target,
+                plan,
+                self._owner,
+                held=held,
+                ended=self._note_end,
+                exact_faults=exact_faults,
+                before=before,
+                inherited=inherited,
+            )
             try:
                 outcome = worker.attach()
             except BaseException:

@@ -48,6 +48,17 @@ class Stops:
         self.proof: Proof | None = None
         self._lingering: list[StoppedThreads] = []
 
+    def beside(self, memory: ProcessMemory) -> Stops:
+        """Return the standstills of the same target for another plan: the threads are kept in common."""
+        found = Stops(self.target, memory)
+        found.kept = self.kept
+        return found
+
+    def take_lingering(self, other: Stops) -> None:
+        """See to the threads that *other* could not let go of."""
+        self._lingering += other._lingering
+        other._lingering = []
+
     @contextlib.contextmanager
     def stopped(self) -> Iterator[StoppedThreads]:
         """Stop every thread for as long as the block runs.

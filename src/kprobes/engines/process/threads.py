@@ -24,7 +24,7 @@ from kprobes.engines.process.ptrace import TraceeGoneError
 from kprobes.errors import SyscallError, TargetError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from kprobes.engines.process.faults import FaultHandlers
     from kprobes.engines.process.patch import Resume
@@ -35,6 +35,7 @@ STARVED_TIMEOUT_S = 60.0
 STUCK_S, STUCK_LOOKS = 0.5, 10
 SLEEPER_AFTER_S = 0.02
 POLL_S = 20e-6
+PASS_S = 200e-6  # longer than most handlers run
 
 EINTR = -4 & (1 << 64) - 1
 # -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND, -ERESTART_RESTARTBLOCK: the kernel will go back to the instruction.
@@ -148,6 +149,22 @@ class StoppedThreads:
             time.sleep(TAKEN_POLL_S)
         if not self.registers and not self.asleep:
             raise TargetError(f"process {self.pid} ended")
+
+    def let_pass(self, tids: Iterable[int]) -> None:
+        """Let the stopped *tids* run on for a moment, while the others stand still, and stop them again.
+
+        Raises:
+            SyscallError, TargetError: as `stop`.
+        """
+        for tid in tids:
+            del self.registers[tid]
+            with contextlib.suppress(TraceeGoneError):
+                self.go_on(tid)
+                self.running.add(tid)
+        time.sleep(PASS_S)
+        self._interrupt_running()
+        while not self._stop_all(time.monotonic() + STOP_TIMEOUT_S):
+            time.sleep(TAKEN_POLL_S)
 
     def _stop_all(self, deadline: float) -> bool:
         """Stop every thread; return False, with none stopped, where another traces one for the moment.

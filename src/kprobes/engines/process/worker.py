@@ -28,6 +28,7 @@ from kprobes.engines.process.registry import MAX_AREAS, Identity
 from kprobes.engines.process.release import restore, wait_until_left
 from kprobes.engines.process.siting import MARGINS, Siting
 from kprobes.errors import InternalError, SyscallError, TargetError, UnsupportedError
+from kprobes.model.inherited import Inherited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,8 @@ class Worker:
 
     *held* is the only thread of a program that has just been started: it stays stopped until it is attached. *ended*
     is told the wait status of what ends while breakpoints are served. *exact_faults*: threads stay traced, so that a
-    fault of an instruction's copy is told as one of the instruction itself.
+    fault of an instruction's copy is told as one of the instruction itself. *before* is the worker in whose place this
+    one's plan is put, with what is *inherited*.
 
     Raises:
         SyscallError: the memory of the process can't be opened.
@@ -85,8 +87,13 @@ class Worker:
         held: int = 0,
         ended: Callable[[int, int], None] = lambda _tid, _status: None,
         exact_faults: bool = False,
+        before: Worker | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
-        self.ground = Ground(target, plan, owner, held=held, ended=ended, exact_faults=exact_faults)
+        old = before.ground if before else None
+        self.ground: Ground = Ground(target, plan, owner, held=held, ended=ended, exact_faults=exact_faults, before=old)
+        self._before = before
+        self._inherited = inherited or Inherited()
         self.plan = plan
         self.outcome = Outcome()
         self._siting = Siting(target.pid, plan, self.ground.memory, exact=self.ground.exact_faults)
@@ -134,7 +141,22 @@ class Worker:
         self.outcome.layout = found.area.layout
         self.outcome.pauses_ms = self.ground.stops.pauses_ms
         self.ground.stops.run()
+        if self._before is not None:
+            self._before._leave(self.ground)
+            self._before = None
         return self.outcome
+
+    def _leave(self, successor: Ground) -> None:
+        """Free what nothing leads to any more."""
+        old = self.ground
+        old.attached = False
+        if old.breakpoints is not None:
+            old.breakpoints.send_on_strangers()
+            old.breakpoints = None
+        with contextlib.suppress(TargetError, SyscallError):
+            old.unmap(old.area)
+        successor.stops.take_lingering(old.stops)
+        old.close()
 
     def _set_up(self, found: _Found) -> None:
         """Write all that was *found* to be needed, and the jumps in the end."""
@@ -143,8 +165,20 @@ class Worker:
         ground.build(found.arrangement, found.settled)
         if self._pending.all:
             self._coming.watch_loader()
+        resting = self._inherited.resting
+        if resting:
+            self._resting.change(resting, enabled=False)
+            ground.detours.patches = self._resting.without(ground.detours.groups, ground.detours.patches)
+            self._resting.mute(ground.stops, ground.detours.groups)
         ground.write_registry()
-        ground.arm(ground.detours.patches)
+        if self._before is None:
+            ground.arm(ground.detours.patches)
+            return
+        from kprobes.engines.process.handover import hand_over  # few sessions ever need it
+
+        hand_over(self._before.ground, ground, self._inherited)
+        if ground.on_fault is not None:
+            ground.on_fault.disabled = self._resting.sites
 
     def _has_gone(self, found: _Found) -> bool:
         """Tell whether an object that may come and go has gone since it was *found*."""
