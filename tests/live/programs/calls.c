@@ -6,7 +6,7 @@
  *   calls [-w] write SIZE N         N write(2) of SIZE bytes to /dev/null
  *   calls [-w] seek THREADS N       thread t: N lseek(2) to seek_target(t, i) in a file of its own
  *   calls [-w] sleep THREADS MS N   each thread: N epoll_wait(2) of nothing for MS milliseconds, all threads at once
- *   calls [-w] pipes THREADS N      thread t: N read(2) of a pipe that block until (t + 1) * 100 + i bytes come
+ *   calls [-w] pipes THREADS N      thread t: N read(2) of a pipe that block for 1 ms, until (t + 1) * 100 + i bytes come
  *   calls [-w] epoll DEPTH          a chain of DEPTH epoll instances, each within the next, then one that watches the last
  *   calls [-w] connect N            N connections over the loopback interface
  *   calls [-w] sum TOP N            N times sum_to(TOP), a function of the program that calls itself TOP times
@@ -20,11 +20,11 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -111,18 +111,33 @@ static void *drain(void *argument)
 	return NULL;
 }
 
-/* Feed the readers in turn, the last first, each only when its pipe is empty again, so that all of them are inside. */
+/*
+ * Feed the readers in turn, the last first. They go before who feeds them, on the same CPU: whenever that runs, all of
+ * them are inside of a read.
+ */
 static void feed(void)
 {
 	for (long i = 0; i < count; i++)
 		for (int thread = threads - 1; thread >= 0; thread--) {
-			int waiting = 1;
-			while (waiting && ioctl(pipes[thread][1], FIONREAD, &waiting) == 0 && waiting)
-				usleep(200);
 			long size = (thread + 1) * 100 + i;
-			must(write(pipes[thread][1], buffer, size) == size, "feed");
 			usleep(1000);
+			must(write(pipes[thread][1], buffer, size) == size, "feed");
 		}
+}
+
+static void stay_on_one_cpu(void)
+{
+	cpu_set_t one;
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	must(sched_setaffinity(0, sizeof one, &one) == 0, "sched_setaffinity");
+}
+
+static void let_go_first(pthread_t thread)
+{
+	struct sched_param first = {.sched_priority = 1};
+	errno = pthread_setschedparam(thread, SCHED_FIFO, &first);
+	must(errno == 0, "pthread_setschedparam");
 }
 
 static void run_threads(void *(*body)(void *))
@@ -130,9 +145,13 @@ static void run_threads(void *(*body)(void *))
 	pthread_t ids[MOST_THREADS];
 	must(threads > 0 && threads <= MOST_THREADS, "threads");
 	pthread_barrier_init(&barrier, NULL, threads);
+	if (body == drain)
+		stay_on_one_cpu();
 	for (long i = 0; i < threads; i++) {
 		must(pipe(pipes[i]) == 0, "pipe");
 		must(pthread_create(&ids[i], NULL, body, (void *)i) == 0, "pthread_create");
+		if (body == drain)
+			let_go_first(ids[i]);
 	}
 	if (body == drain)
 		feed();

@@ -16,7 +16,7 @@ from kprobes.model.probe import Probe
 
 ROOT = Path(__file__).parents[3]
 KPROBES = [sys.executable, "-m", "kprobes.cli.main"]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0  # for what takes a second on a machine that has nothing else to do
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,14 @@ class Guest:
     copied: set[str] = field(default_factory=set)
 
     @property
+    def preemptible(self) -> bool:
+        """Return whether the kernel takes the CPU away from a program of the trampoline, as 7.2 does by default.
+
+        Until that goes on the same one is skipped for other threads on that CPU, and counted as missed.
+        """
+        return self.kernel.startswith("7.2")
+
+    @property
     def target(self) -> kprobes.Machine:
         """Return what `attach(to=...)` takes; closing the session leaves the guest up."""
         return kprobes.Machine(self.kernel)
@@ -46,11 +54,12 @@ class Guest:
         """Attach *probes* in the guest through a connection of their own."""
         return kprobes.attach(*probes, to=self.target)
 
-    def start(self, program: str, *arguments: object) -> GuestCommand:
-        """Start one of the tests' programs; it waits for `release` before its first call."""
+    def start(self, program: str, *arguments: object, pinned: bool = False) -> GuestCommand:
+        """Start one of the tests' programs, *pinned* to a CPU or not; it waits for `finish` before its first call."""
         copy = [] if program in self.copied else [str(self.programs / program)]
         self.copied.add(program)
-        return self.machine.run([f"/root/{program}", "-w", *map(str, arguments)], copy=copy, input=True)
+        stay = ["taskset", "1"] if pinned else []
+        return self.machine.run([*stay, f"/root/{program}", "-w", *map(str, arguments)], copy=copy, input=True)
 
     def call(self, *arguments: object) -> int:
         """Run the program `calls` to its end; return its process id."""
@@ -103,6 +112,14 @@ def hits(session: kprobes.Session) -> int:
     return sum(one.hits for one in session.stats)
 
 
+def complete(guest: Guest, session: kprobes.Session, found: int, expected: int) -> bool:
+    """Return whether *found* of *expected* hits are all, or all that a preemptible kernel didn't skip and count."""
+    if found == expected and lossless(session):
+        return True
+    missed = sum(one.missed or 0 for one in session.stats)
+    return guest.preemptible and found <= expected <= found + missed
+
+
 def lossless(session: kprobes.Session) -> bool:
     """Return whether every hit was handled and every event arrived, as far as this kernel tells."""
     return all(one.clean for one in session.stats)
@@ -113,5 +130,5 @@ LEFT = "cat /sys/kernel/debug/kprobes/list /sys/kernel/tracing/kprobe_events /sy
 
 def left_in(guest: Guest) -> str:
     """Return the probes that are in the guest's kernel: none, after a while, where no session is open."""
-    script = f'for i in $(seq 50); do [ -z "$({LEFT})" ] && break; usleep 100000; done; {LEFT}'
+    script = f'for i in $(seq 600); do [ -z "$({LEFT})" ] && break; usleep 100000; done; {LEFT}'
     return guest.shell(script).output

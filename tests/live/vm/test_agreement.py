@@ -12,7 +12,7 @@ import pytest
 from agree.engines import own_numbers
 from agree.planned import Planned, generated, places, plan_in_file
 from agree.universe import Handler
-from guest_harness import Guest, finish
+from guest_harness import TIMEOUT_S, Guest, finish
 
 from kprobes.compiler.ir.nodes import Handler as Made
 from kprobes.engines.vm.attached import GuestAttached
@@ -38,7 +38,7 @@ def attached(guest: Guest, chosen: list[tuple[Handler, Made]]) -> tuple[Planned,
 def test_generated_handlers_load_and_agree_with_the_interpreter(guest: Guest, chosen, tmp_path: Path):
     program = guest.programs / "agree"
     copied = guest.machine.run(["true"], copy=[str(program)])
-    assert copied.wait(60) == 0
+    assert copied.wait(TIMEOUT_S) == 0
     planned, found = attached(guest, chosen)
     try:
         data = tmp_path / "agree.data"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from definition_truth import FILES, GuestFiles, ask, differences, parsed
 from definition_writer import Writer
-from guest_harness import Guest, drained, left_in, run_kprobes
+from guest_harness import Guest, complete, drained, left_in, run_kprobes
 from seeds import SEED
 
 import kprobes
@@ -60,8 +60,8 @@ def each(request: pytest.FixtureRequest, guest_of: Callable[[str], Guest]) -> It
     return guest_of(request.param)
 
 
-def reading(guest: Guest) -> dict[str, object]:
-    """Return what probes of several kinds saw of one run of `COPY`."""
+def reading(guest: Guest) -> tuple[dict[str, object], int]:
+    """Return what probes of several kinds saw of one run of `COPY`, and how many hits were missed."""
     calls, sizes = Count("calls", by=str), Histogram("sizes")
 
     @kretprobe("vfs_read")
@@ -91,21 +91,30 @@ def reading(guest: Guest) -> dict[str, object]:
             name: [dict(event.fields) for event in events if event.layout.name == name]
             for name in ("read", "write", "enter")
         }
-        return {**seen, "calls": session[calls], "sizes": session[sizes]}
+        missed = sum(one.missed or 0 for one in session.stats)
+        return {**seen, "calls": session[calls], "sizes": session[sizes]}, missed
 
 
 @pytest.fixture(scope="module")
 def on_x86_64(guest_of: Callable[[str], Guest]) -> dict[str, object]:
     """Return what `reading` gives on x86-64."""
-    return reading(guest_of("6.12"))
+    seen, missed = reading(guest_of("6.12"))
+    assert not missed
+    return seen
 
 
 def test_a_script_sees_on_arm64_what_it_sees_on_x86_64(each: Guest, on_x86_64: dict[str, object]) -> None:
-    there = reading(each)
-    assert there == on_x86_64
-    assert there["calls"] == {"dd": TIMES}
-    assert there["read"] == [{"name": "zero", "count": SIZE, "ret": SIZE}] * TIMES
-    assert there["write"] == [{"fd": 1, "count": SIZE, "again": SIZE}] * TIMES
+    there, missed = reading(each)
+    assert there == on_x86_64 or (missed and each.preemptible)
+    rows = {
+        "read": {"name": "zero", "count": SIZE, "ret": SIZE},
+        "write": {"fd": 1, "count": SIZE, "again": SIZE},
+        "enter": {"fd": 1, "count": SIZE},
+    }
+    for name, row in rows.items():
+        assert all(one == row for one in there[name])
+        assert TIMES - missed <= len(there[name]) <= TIMES
+    assert there["calls"] == {"dd": len(there["read"])}
     assert left_in(each) == ""
 
 
@@ -131,8 +140,8 @@ def test_entry_and_return_of_a_call_are_matched_by_every_way(each: Guest, way: s
     with each.attach(call) as session:
         each.shell(COPY)
         session.detach()
-        assert (session[same], session[other]) == (2 * TIMES, 0)
-        assert not any(one.missed for one in session.stats)
+        assert complete(each, session, session[same], 2 * TIMES)
+        assert session[other] == 0
 
 
 def test_registers_stack_and_function_are_those_of_the_hit(each: Guest) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guest_harness import Guest, left_in
+from guest_harness import TIMEOUT_S, Guest, left_in
 
 from kprobes.cli.run import load_script
 from kprobes.model.probe import Probe
@@ -68,13 +68,13 @@ CROWD = {
 def test_hits_of_many_tasks_on_one_cpu_do_not_mix_what_they_keep(guest: Guest, tmp_path: Path, name: str) -> None:
     """Where a hit finds the memory in use, it is missed; whatever is sent is of one call."""
     program = str(guest.programs / "calls")
-    assert guest.machine.run(["true"], copy=[f"{program}:{program}"]).wait(60) == 0
+    assert guest.machine.run(["true"], copy=[f"{program}:{program}"]).wait(TIMEOUT_S) == 0
     work, text = CROWD[name]
     text = text.replace("PROGRAM", program) + f"    {emitted(fields('v', 40) + fields('r', 40))}\n"
     with guest.attach(probe_of(tmp_path, text)) as session:
         arguments = ["seek", "16", "100"] if work == "seek" else ["sum", "40", "20"]
         running = [guest.machine.run([program, *arguments]) for _ in range(3)]
-        assert [one.wait(60) for one in running] == [0, 0, 0]
+        assert [one.wait(TIMEOUT_S) for one in running] == [0, 0, 0]
         session.detach()
         events = list(session.events(0))
         assert any(layout.kind == "scratch" for layout in session.plan.maps)
@@ -101,14 +101,15 @@ def test_a_big_handler_loads_and_every_value_is_right(guest: Guest, tmp_path: Pa
         guest.shell("dd if=/proc/version of=/dev/null bs=64 count=2")
         session.detach()
         events = list(session.events(0))
-        assert sum(one.missed or 0 for one in session.stats) == 0
+        missed = sum(one.missed or 0 for one in session.stats)
+        assert missed == 0 or guest.preemptible
         assert any(layout.kind == "scratch" for layout in session.plan.maps) or name == "inlined"
-    assert len(events) >= 2
+    assert len(events) + missed >= 2
     for event in events:
         values = {value for field, value in event.fields.items() if field[0] == "v"}
         names = {value for field, value in event.fields.items() if field[0] == "s"}
         assert len(values) == 1, event
         assert len(names) <= 1, event
-    if name != "loop" and name != "inlined":
+    if name != "loop" and name != "inlined" and not missed:
         assert "version" in {event["s0"] for event in events}
     assert left_in(guest) == ""

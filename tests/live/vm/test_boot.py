@@ -16,7 +16,7 @@ from kprobes.engines.vm.kernels import KERNEL_NAMES, cached_kernel
 from kprobes.engines.vm.machine import Machine, RunningMachine, open_machine
 from kprobes.errors import TargetError, UsageError
 
-WAIT_S = 60.0
+WAIT_S = 300.0
 
 
 @pytest.fixture(params=KERNEL_NAMES)
@@ -36,7 +36,7 @@ def done(command):
 
 
 def gone(pid):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -81,7 +81,7 @@ def test_status_and_both_outputs_of_a_command_come_back(one):
 
 
 def test_a_command_killed_by_a_signal_has_its_negative_number(one):
-    command = one.run(["sleep", "100"])
+    command = one.run(["sleep", "10000"])
     assert command.wait(0.1) is None
     command.kill(signal.SIGTERM)
     assert command.wait(WAIT_S) == -signal.SIGTERM
@@ -143,14 +143,15 @@ def test_much_output_comes_whole_even_to_a_slow_reader(one):
 
 
 def test_what_a_command_leaves_behind_does_not_hold_it_up(one):
-    begun = time.monotonic()
-    assert done(one.run(["sh", "-c", "sleep 50 & echo now"]))[:2] == (0, b"now\n")
-    assert time.monotonic() - begun < 20
+    status, output, _ = done(one.run(["sh", "-c", "sleep 10000 & echo $!"]))
+    assert status == 0
+    assert done(one.run(["kill", output.decode().strip()]))[0] == 0  # it was still there
 
 
 def test_the_clock_is_the_hosts(one):
+    before = time.time()
     _, output, _ = done(one.run(["date", "+%s"]))
-    assert abs(int(output) - time.time()) < 30
+    assert before - 5 <= int(output) <= time.time() + 5
 
 
 def test_two_guests_of_one_image_draw_different_random_numbers(one):
@@ -164,14 +165,11 @@ def test_an_announced_machine_serves_a_second_client_at_once(one):
     other = open_machine("6.12")
     assert isinstance(other, RunningMachine)
     with other:
-        begun = time.monotonic()
         other.wait_ready()
-        elapsed = time.monotonic() - begun
-        slow = one.run(["sleep", "3"])
+        slow = one.run(["sleep", "10000"])
         assert done(other.run(["echo", "here"]))[1] == b"here\n"
         assert slow.wait(0) is None
         slow.kill()
-    assert elapsed < 2
     assert done(one.run(["true"]))[0] == 0
 
 
@@ -181,7 +179,7 @@ from kprobes.engines.vm.machine import open_machine
 machine = open_machine("6.12")
 command = machine.run(["sleep", "4321"])
 print(command.pid, machine.pid, flush=True)
-time.sleep(100)
+time.sleep(10000)
 """
 
 
@@ -197,7 +195,7 @@ def test_a_killed_client_takes_its_commands_with_it_and_frees_its_port(one):
         assert done(one.run(["kill", "-0", str(pid)]))[0] == 0
         process.kill()
         process.wait()
-        script = f"for i in $(seq 100); do kill -0 {pid} 2>/dev/null || exit 0; usleep 50000; done; exit 1"
+        script = f"for i in $(seq 2000); do kill -0 {pid} 2>/dev/null || exit 0; usleep 50000; done; exit 1"
         assert done(one.run(["sh", "-c", script]))[0] == 0
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from guest_harness import ROOT, Done, Guest, run_kprobes
+from guest_harness import ROOT, TIMEOUT_S, Done, Guest, run_kprobes
 
 from kprobes.export.bundlefile import bundle_from_bytes, bundle_to_bytes
 from kprobes.frozen import replace
@@ -55,7 +55,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, guest_of) -> Path:
 def run_without_compiler(*words: str, status: int = 0) -> Done:
     """Run `kprobes` with nothing installed and the compiler forbidden."""
     command = [sys.executable, "-I", "-S", str(RUNNER), str(ROOT / "src"), "--", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=dict(os.environ))
     assert done.returncode == status, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
 

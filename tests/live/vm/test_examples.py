@@ -20,7 +20,7 @@ WORKLOADS = {
     "exitsnoop": "sh -c 'exit 3'; ./calls getppid 1",
     "filelife": "echo hi >short; usleep 30000; rm short",
     "funccount": "./calls write 10 500",
-    "killsnoop": "./calls sleep 1 9000 1 & usleep 400000; kill $!",
+    "killsnoop": "./calls sleep 1 900000 1 & until grep -q calls /proc/$!/comm; do usleep 10000; done; kill $!",
     "mountsnoop": "mkdir -p m; mount -t tmpfs some m; umount m; mount -t nosuchfs none m",
     "naptime": "usleep 30000; usleep 30000",
     "offcputime": "./calls sleep 1 700 2",
@@ -111,11 +111,7 @@ def test_opensnoop_shows_files_and_results(rows_of):
 def test_slower_shows_the_reads_that_took_long(rows_of):
     slow = [row for row in rows_of("slower") if row["comm"] == "calls"]
     assert all(row["us"] >= 100 for row in slow)
-    # A read whose bytes were there before it began doesn't wait for them.
-    waited = [row["bytes"] for row in slow if row["bytes"] >= 100]
-    assert len(waited) >= 2
-    assert waited == sorted(waited)
-    assert set(waited) <= {100, 101, 102, 103, 104}
+    assert [row["bytes"] for row in slow if row["bytes"] >= 100] == [100, 101, 102, 103, 104]
 
 
 def test_stackcount_shows_the_path_to_the_probe(run_example):
@@ -166,7 +162,7 @@ def test_exitsnoop_tells_the_status_of_programs(rows_of):
 def test_filelife_tells_how_long_a_file_lived(rows_of):
     (row,) = [row for row in rows_of("filelife") if row.get("file") == "short"]
     assert row["comm"] == "rm"
-    assert 25 <= row["ms"] < 10_000
+    assert row["ms"] >= 25
 
 
 def test_mountsnoop_shows_what_is_mounted_and_what_fails(rows_of):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from guest_harness import Guest, hits, run_kprobes
+from guest_harness import TIMEOUT_S, Guest, hits, run_kprobes
 
 from kprobes import kprobe, kretprobe
 from kprobes.cli.run import load_script, probes_of
@@ -48,12 +48,12 @@ def loaded(guest: Guest, tmp_path: Path, *items: str, parameters: str = "") -> I
     copied = guest.machine.run(
         ["insmod", f"/root/{name}.ko", *parameters.split()], copy=[str(tmp_path / name / f"{name}.ko")]
     )
-    assert copied.wait(60) == 0, copied.error_output
+    assert copied.wait(TIMEOUT_S) == 0, copied.error_output
     try:
         yield module
     finally:
         removed = guest.machine.run(["rmmod", name])  # a shell would make system calls of its own
-        assert removed.wait(60) == 0, removed.error_output
+        assert removed.wait(TIMEOUT_S) == 0, removed.error_output
         done = guest.shell(f"dmesg | grep ' {name}: '")
         module.log += [line.partition(f"{name}: ")[2] for line in done.output.splitlines()]
 

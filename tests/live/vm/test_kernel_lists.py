@@ -40,7 +40,7 @@ def flags_in(line: str) -> list[str]:
 
 def test_the_armed_kprobes_are_those_of_debugfs_with_all_their_flags(probed: Guest) -> None:
     # The optimizer comes a while after the last change: its flag is waited for, where the kernel has one.
-    probed.shell(f"for i in $(seq 30); do grep -q OPTIMIZED {DEBUG}/list && break; usleep 100000; done")
+    probed.shell(f"for i in $(seq 600); do grep -q OPTIMIZED {DEBUG}/list && break; usleep 100000; done")
     theirs = sorted(probed.shell(f"cat {DEBUG}/list").output.splitlines())
     rows = [json.loads(line) for line in probed.command("list", "--armed", "--format=json").output.splitlines()]
     ours = [(f"{row['address']:016x}", row["kind"], row["name"], row["flags"]) for row in rows]

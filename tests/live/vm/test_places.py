@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from guest_harness import Guest, drained, hits, left_in, lossless
+from guest_harness import TIMEOUT_S, Guest, drained, hits, left_in, lossless
 
 from kprobes import arg, emit, kallsyms_lookup_name, kprobe, kretprobe, pid, regs, retval, uprobe, uretprobe
 from kprobes.arch.x86_64.decode import Flow, decode
@@ -136,13 +136,13 @@ def test_hundreds_of_functions_are_counted_by_one_link(newest):
 def program(guest: Guest) -> str:
     """Return the path of the program `calls`, the same here, where its symbols are read, and in the guest."""
     path = str(guest.programs / "calls")
-    assert guest.machine.run(["true"], copy=[f"{path}:{path}"]).wait(60) == 0
+    assert guest.machine.run(["true"], copy=[f"{path}:{path}"]).wait(TIMEOUT_S) == 0
     return path
 
 
 def run(guest: Guest, program: str, *arguments: object) -> int:
     command = guest.machine.run([program, *map(str, arguments)])
-    assert command.wait(60) == 0
+    assert command.wait(TIMEOUT_S) == 0
     return command.pid
 
 
@@ -170,7 +170,7 @@ def test_calls_of_a_program_that_calls_itself_are_paired(guest, program):
 
 def test_a_filter_in_a_program_of_the_guest_holds(newest):
     path = str(newest.programs / "calls")
-    assert newest.machine.run(["true"], copy=[f"{path}:{path}"]).wait(60) == 0
+    assert newest.machine.run(["true"], copy=[f"{path}:{path}"]).wait(TIMEOUT_S) == 0
 
     @uprobe(f"{path}:sum_to")
     def entered():

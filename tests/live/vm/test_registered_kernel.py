@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from guest_harness import ROOT, Guest, left_in
+from guest_harness import ROOT, Guest, left_in, lossless
 
 from kprobes import (
     KPROBE_FLAG_DISABLED,
@@ -321,7 +321,7 @@ def test_calls_that_find_no_room_are_missed(newest):
     with Module(newest.target):
         rp = Kretprobe(symbol_name="do_epoll_wait", handler=slept, maxactive=1)
         register_kretprobe(rp)
-        newest.call("sleep", 4, 300, 1)
+        newest.call("sleep", 4, 1000, 1)
         assert rp.nmissed >= 3
 
 
@@ -332,12 +332,15 @@ def slept(ri, regs):
 
 @pytest.mark.parametrize("name", ["kprobe", "kretprobe", "jprobe"])
 def test_the_samples_of_the_kernel_run_in_a_guest(newest, name):
-    words = ["1.5"] if name == "jprobe" else ["kernel_clone", "1.5"]
+    words = ["2"] if name == "jprobe" else ["kernel_clone", "2"]
     command = [sys.executable, str(ROOT / "examples" / "c_api" / f"{name}_example.py"), newest.kernel, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert "Planted" in running.stdout.readline()
-        newest.shell("true; true")
-        told = running.stdout.read()
+    forks = newest.machine.run(["sh", "-c", "while :; do /bin/true; usleep 10000; done"])
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            assert "Planted" in running.stdout.readline()
+            told = running.stdout.read()
+    finally:
+        forks.kill()
     assert running.returncode == 0
     wanted = {
         "kprobe": "<kernel_clone> p->addr = 0x",
@@ -422,7 +425,7 @@ def test_a_session_lets_a_probe_rest_and_go_on(guest, probe):
             guest.call("write", SIZE, HITS)
             found.append(len(list(session.events(0))))
         assert found == [HITS, 0, HITS]
-        assert all(one.clean for one in session.stats)
+        assert lossless(session) or guest.preemptible
 
 
 def test_one_link_of_many_places_rests_as_a_whole(newest):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from guest_harness import KPROBES, ROOT, Guest, drained, left_in
+from guest_harness import KPROBES, ROOT, TIMEOUT_S, Guest, drained, left_in
 
 from kprobes import Session, definition
 from kprobes.cli.ftrace_lines import FtraceTrace
@@ -82,7 +82,7 @@ def read_in(guest: Guest, probes: list[Probe], tmp_path: Path) -> tuple[Plan, by
     file.write_bytes(wire.plan_to_bytes(plan))
     words = ["python3", f"/root/{READER.name}", "/root/plan", WORK]
     running = guest.machine.run(words, copy=[str(file), str(READER), str(guest.programs / "calls")])
-    assert running.wait(60) == 0, running.error_output.decode()
+    assert running.wait(TIMEOUT_S) == 0, running.error_output.decode()
     output = running.output
     size = int.from_bytes(output[:4], "little")
     return plan, output[4 : 4 + size], output[4 + size :]
