@@ -245,19 +245,21 @@ class Module:
             yield from message.lines
 
     def _read(self, timeout_s: float | None) -> Iterator[Message]:
-        end = None if timeout_s is None else time.monotonic() + timeout_s
+        end, late_s = None if timeout_s is None else time.monotonic() + timeout_s, 0.0
         while True:
-            left = POLL_S if end is None else max(0.0, min(POLL_S, end - time.monotonic()))
+            begin = time.monotonic()
+            left = POLL_S if end is None else max(0.0, min(POLL_S, end - begin))
             lives = not self._closed and bool(getattr(self.engine, "is_alive", True))
             if not self._messages and not self._closed:
                 self._poll(left)
+            if end is not None and begin >= end:
+                late_s += time.monotonic() - begin  # the time of reading alone: a slow reader shall miss nothing
             found = False
             while self._messages:
                 yield self._messages.popleft()
                 found = True
-            now = time.monotonic()
-            over = not lives or (end is not None and now >= end)
-            if (over and not found) or (end is not None and now >= end + LATE_S):
+            over = not lives or (end is not None and time.monotonic() >= end)
+            if (over and not found) or late_s >= LATE_S:
                 yield from self._remarks()
                 return
 
