@@ -1,6 +1,12 @@
-"""What holds for every test: what hypothesis makes up is fixed by the seed, and it takes the time that it takes."""
+"""What holds for every test: what hypothesis makes up is fixed by the seed, and it takes the time that it takes.
+
+Where two run at a time, those of guests are with one worker, which shares its guests, those that probe processes of
+this machine, by its kernel too, with one other; of the rest a file at a time.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +22,9 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
+HERE = Path(__file__).parent
+WORKERS = {"live/vm": "guests", "live/process": "processes", "unit/kernel": "processes", "unit/process": "processes"}
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(SEED)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(HERE)
+        item.add_marker(pytest.mark.xdist_group(WORKERS.get(str(path.parent), str(path))))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for text in (value for name, value in report.user_properties if name == "figures"):
+            terminalreporter.write_line(text)
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
         terminalreporter.write_line(AGAIN)

@@ -1,7 +1,7 @@
 """One guest per kernel for all live tests, apart from what the user of this machine has.
 
-Machines are announced in a runtime directory of their own, and plans and images kept in a cache of their own; only the
-downloaded kernels and headers are shared with the user.
+Machines are announced in a runtime directory of their own, and plans kept in a cache of their own. Shared with the user
+are the downloaded kernels and headers, and the images made of them, whose names tell all that they are made of.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kprobes.engines.vm.machine import Machine
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     """Return the directory that holds cache and runtime directory, also of the commands that the tests run."""
-    shared = [cache_directory(part) for part in ("kernels", "headers", "apt")]
+    shared = [cache_directory(part) for part in ("kernels", "headers", "apt", "machines")]
     with tempfile.TemporaryDirectory(prefix="kprobes-live-") as name, pytest.MonkeyPatch.context() as patch:
         for variable in ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
             Path(name, variable).mkdir(mode=0o700)

@@ -17,4 +17,5 @@ def _chosen(wanted: str) -> int:
 
 
 SEED = _chosen(os.environ.get("KPROBES_SEED") or str(FIXED))
+os.environ["KPROBES_SEED"] = str(SEED)  # also that of workers and of what tests start
 AGAIN = f"KPROBES_SEED={SEED} makes the same up again"

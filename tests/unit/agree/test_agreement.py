@@ -33,14 +33,13 @@ def searched(seed: int) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(LONGEST_S)
-def test_generated_handlers_agree_on_all_engines(capsys):
+def test_generated_handlers_agree_on_all_engines(record_property):
     figures: Counter[str] = Counter()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for seed, done in enumerate(pool.map(searched, range(SEED, SEED + SEARCHES)), SEED):
             assert done.returncode == 0, f"seed {seed}:\n{done.stdout}"
             figures.update(json.loads(done.stdout.splitlines()[-1]))
-    with capsys.disabled():
-        print(f"\nagreement: {dict(figures)}")
+    record_property("figures", f"agreement: {dict(figures)}")
     assert figures["handlers"] >= 0.95 * HANDLERS
     assert figures["native cases"] >= 0.95 * HITS * HANDLERS
     # Of other handlers two in a thousand are too much for a verifier.
