@@ -107,6 +107,16 @@ def read_maps(pid: int) -> list[Mapping]:
     return parse_maps(_read(f"/proc/{pid}/maps"))
 
 
+def has_memory(pid: int) -> bool:
+    """Tell whether *pid* has mappings: a process that ends gives them up a while before it counts as ended."""
+    try:
+        return bool(read_maps(live_thread(pid)))
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
 def read_auxiliary(pid: int) -> bytes:
     """Return the auxiliary vector that the kernel gave the program of *pid*, as (key, value) pairs of 8 bytes each."""
     with open(f"/proc/{pid}/auxv", "rb") as file:  # noqa: PTH123

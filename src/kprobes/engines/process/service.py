@@ -36,7 +36,7 @@ def _ending(target: Identity) -> Iterator[None]:
     try:
         yield
     except (OSError, KprobesError) as error:
-        if is_alive(target) or procfs_alive(target.pid):
+        if (is_alive(target) or procfs_alive(target.pid)) and procfs.has_memory(target.pid):
             raise
         raise TargetError(f"process {target.pid} ended") from error
 
