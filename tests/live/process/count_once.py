@@ -18,9 +18,9 @@ with subprocess.Popen([program, *arguments], stdin=subprocess.PIPE, stdout=subpr
     process.stdout.readline()
     try:
         with attached(Process(process.pid), plan) as (_, found):
-            output, _ = process.communicate(b"\n", timeout=30)
+            output, _ = process.communicate(b"\n", timeout=60)
             print("counted", counts(plan, found)[function], flush=True)
     except KprobesError as error:
         print(type(error).__name__, error.what, flush=True)
-        output, _ = process.communicate(b"\n", timeout=30)
+        output, _ = process.communicate(b"\n", timeout=60)
     sys.stdout.write(output.decode())

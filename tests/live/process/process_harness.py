@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from kprobes.engines.process.engine import ProcessEngine
 from kprobes.engines.process.procfs import read_maps
 from kprobes.engines.process.target import Process
 from kprobes.model.plan import COUNT_ONLY, Attachment, CodeObject, Plan, PlannedProbe, Site
+
+LONGEST_S = 120.0
+PF_EXITING = 4  # include/linux/sched.h
 
 
 def functions_of(path: Path) -> list[tuple[str, int, int]]:
@@ -103,6 +107,32 @@ def redirected(out: Path, err: Path) -> Iterator[None]:
             os.close(file)
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds; fail where that takes longer than any machine needs."""
+    end = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < end, "what was waited for didn't come"
+        time.sleep(0.002)
+
+
+def is_dead(pid: int) -> bool:
+    """Tell whether a process that was killed has ended, whoever waits for it."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def is_ending(pid: int) -> bool:
+    """Tell whether a process has ended, or is about to: its memory may be gone already."""
+    try:
+        return is_dead(pid) or bool(
+            int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6]) & PF_EXITING
+        )
+    except OSError:
+        return True
+
+
 @contextmanager
 def started(program: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start *program* with pipes; what is left of it at the end is killed."""
@@ -113,3 +143,11 @@ def started(program: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+@contextmanager
+def at_work(program: Path, threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `threads.c`, built as *program*, and wait until all its *threads* are there: it maps nothing any more."""
+    with started(program, str(threads)) as process:
+        wait_until(lambda: len(list(Path(f"/proc/{process.pid}/task").iterdir())) > threads)
+        yield process

@@ -64,7 +64,7 @@ def test_the_status_of_the_command_is_ours() -> None:
 
 def test_a_program_that_becomes_another_is_told(tmp_path: Path) -> None:
     script = tmp_path / "front"
-    script.write_text("#!/bin/sh\nexec sleep 0.3\n")
+    script.write_text("#!/bin/sh\nexec sleep 2\n")
     script.chmod(0o755)
     done = kprobes("count", "libc:nanosleep", "libc:clock_nanosleep", "--", str(script))
     assert "became another program by exec" in done.stderr

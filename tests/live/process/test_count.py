@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_harness import attached, code_of, counts, plan_for, started
+from process_harness import at_work, attached, code_of, counts, plan_for, started, wait_until
 
 from kprobes.engines.process.procfs import read_maps
 from kprobes.engines.process.target import Process
@@ -31,14 +31,12 @@ def test_calls_of_four_threads_are_counted_exactly(build: Callable[..., Path]) -
 def test_detach_restores_every_byte_and_frees_the_memory(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with started(program, "3") as process:
-        time.sleep(0.05)
+    with at_work(program, 3) as process:
         code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
         descriptors = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
         with attached(Process(process.pid), plan) as (_, found):
             assert code_of(process.pid, program) != code
-            time.sleep(0.05)
-            assert counts(plan, found)["work"] > 0
+            wait_until(lambda: counts(plan, found)["work"])
             found.detach()
             assert found.left == ()
             assert code_of(process.pid, program) == code
@@ -65,8 +63,7 @@ def test_a_started_program_is_counted_from_its_first_instruction(build: Callable
 def test_attaching_and_detaching_a_busy_program_many_times_changes_nothing(build: Callable[..., Path]) -> None:
     program = build("threads.c")
     plan = plan_for(program, {"work"})
-    with started(program, "2") as process:
-        time.sleep(0.05)
+    with at_work(program, 2) as process:
         code, mappings = code_of(process.pid, program), len(read_maps(process.pid))
         for _ in range(20):
             with attached(Process(process.pid), plan):
@@ -104,8 +101,7 @@ def test_a_disabled_site_rests_until_it_is_enabled(build: Callable[..., Path], w
     program = build("threads.c")
     plan = plan_for(program, {"work", "main"}, ways=ways)
     site = next(number for number, site in enumerate(plan.sites) if site.name == "work")
-    with started(program, "2") as process:
-        time.sleep(0.02)
+    with at_work(program, 2) as process:
         code = code_of(process.pid, program)
         with attached(Process(process.pid), plan) as (_, found):
             for _ in range(5):
@@ -115,10 +111,7 @@ def test_a_disabled_site_rests_until_it_is_enabled(build: Callable[..., Path], w
                 time.sleep(0.02)
                 assert counts(plan, found)["work"] == rests
                 found.enable(site)
-                end = time.monotonic() + 60
-                while counts(plan, found)["work"] == rests and time.monotonic() < end:
-                    time.sleep(0.005)
-                assert counts(plan, found)["work"] > rests
+                wait_until(lambda rests=rests: counts(plan, found)["work"] > rests)
             found.disable(site)
         assert code_of(process.pid, program) == code
         process.terminate()

@@ -104,7 +104,7 @@ def test_pending_and_gone_objects_are_marked(build: Callable[..., Path]) -> None
         for state in (State.ARMED, State.GONE, State.ARMED):
             process.stdin.write(b"\n")
             process.stdin.flush()
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while found.listing()[0].state != state and time.monotonic() < end:
                 time.sleep(0.005)
             (row,) = found.listing()
@@ -114,7 +114,7 @@ def test_pending_and_gone_objects_are_marked(build: Callable[..., Path]) -> None
             time.sleep(0.005)
         assert only(process.pid) == (row,)
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize(

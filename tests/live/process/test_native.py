@@ -176,7 +176,7 @@ def test_under_a_seccomp_filter_no_system_call_is_made(build: Callable[..., Path
         assert process.stdout.readline() == b"ready\n"
         engine = Process(process.pid).open()
         with attach_to(engine, handler(text, "look"), within=within_of(engine)) as session:
-            output, _ = process.communicate(b"\n", timeout=30)
+            output, _ = process.communicate(b"\n", timeout=60)
             assert (output, process.returncode) == (b"done\n", 0)
             events = all_events(session)
             assert [event.text for event in events] == ["of the program", "on the stack", "", ""]

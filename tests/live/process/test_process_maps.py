@@ -43,10 +43,13 @@ def until_it_ends(session: Session) -> Iterator[None]:
     yield
 
 
-def rounds(session: Session, number: int = 8) -> Iterator[None]:
-    """Yield *number* times while the program runs, and once more when it has been told to end."""
+def rounds(session: Session, number: int = 8, calls: int = 1000) -> Iterator[None]:
+    """Yield *number* times while the program runs, *calls* or more after the last time, and once more when it has been
+    told to end."""
     for _ in range(number):
-        session.wait(0.005)
+        before = session.stats[0].hits
+        while session.stats[0].hits < before + calls:
+            session.wait(0.005)
         yield
     os.kill(session.engine.pid, signal.SIGTERM)
     for _ in until_it_ends(session):
@@ -129,7 +132,7 @@ def test_keys_that_were_taken_make_room_for_others(build):
 
     found: Counter[object] = Counter()
     with hammered(build("threads.c"), one_key_after_the_other, calls=0) as session:
-        for _ in rounds(session, 30):
+        for _ in rounds(session, 30, 10_000):  # a thread makes one key of 1024 calls
             found.update(session.take(seen))
         dropped, (stats,) = session.dropped_writes.get("seen", 0), session.stats
     assert len(found) > 64
@@ -156,7 +159,7 @@ def test_a_queue_is_drained_while_threads_push_and_pop(build):
             values = session.take(waiting)
             assert all(one ^ other == 0x5555 for one, other in values)
             drained += sum(one != 0 for one, _ in values)
-        lost = session.dropped_writes["waiting"]
+        lost = session.dropped_writes.get("waiting", 0)
         assert session[dropped] == 0, "what is popped is whole"
         # Each thread pushes one zero, which may be dropped, popped or drained without being counted.
         assert 0 <= session[pushed] - lost - drained - session[popped] <= THREADS

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_harness import attached, code_of, counts, plan_for, redirected, started
+from process_harness import attached, code_of, counts, is_ending, plan_for, redirected, started
 
 from kprobes.engines.process.target import Process
-from kprobes.errors import TargetError
+from kprobes.errors import KprobesError, TargetError
 
 pytestmark = pytest.mark.process
 
@@ -79,8 +79,8 @@ def test_attaching_and_detaching_while_it_runs_changes_nothing(
             try:
                 with attached(Process(process.pid), plan):
                     time.sleep(0.003)
-            except Exception:
-                if process.poll() is None:
+            except KprobesError:
+                if not is_ending(process.pid):
                     raise
             else:
                 cycles += 1
@@ -161,7 +161,7 @@ def test_breakpoints_come_and_go_on_a_busy_program(build: Callable[..., Path]) -
                     cycles += 1
                     time.sleep(0.02)
             except TargetError:
-                if process.poll() is None:
+                if not is_ending(process.pid):
                     raise
         output, _ = process.communicate(timeout=120)
         assert (output, process.returncode) == (expected, code)

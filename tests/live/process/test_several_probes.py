@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from process_harness import code_of, started
+from process_harness import at_work, code_of, wait_until
 from test_instructions import TURNS, place
 from test_native import all_events, handler, probing
 
@@ -25,23 +25,23 @@ WAYS = ("", "breakpoint")
 def busy(build: Callable[..., Path]) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """Give a program whose threads call work() without end, and that checks what it returns."""
     program = build("threads.c")
-    with started(program, "2") as process:
-        time.sleep(0.02)
+    with at_work(program, 2) as process:
         yield program, process
         process.terminate()
         assert b"wrong" not in process.communicate(timeout=60)[0]
 
 
-def moving(session: Session) -> list[bool]:
-    """Return whether each site is hit now."""
+def check_moving(session: Session, *wanted: bool) -> None:
+    """Wait until the sites that are *wanted* are hit, and see that the others are not."""
     before = [one.hits for one in session.stats]
-    end = time.monotonic() + 20
-    time.sleep(0.02)
-    after = [one.hits for one in session.stats]
-    while after == before and time.monotonic() < end:
-        time.sleep(0.01)
-        after = [one.hits for one in session.stats]
-    return [one > other for one, other in zip(after, before, strict=True)]
+
+    def moved() -> list[bool]:
+        return [one.hits > other for one, other in zip(session.stats, before, strict=True)]
+
+    if any(wanted):
+        wait_until(lambda: all(now or not one for now, one in zip(moved(), wanted, strict=True)))
+    time.sleep(0.02)  # would those that rest be hit, they were
+    assert moved() == list(wanted)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -73,30 +73,24 @@ def test_disabling_one_leaves_the_others_and_the_last_takes_the_jump(
         code = code_of(process.pid, program)
         probes = [made(kind, f"{program.name}:work", way) for _ in range(3)]
         with attach(*probes, to=Process(process.pid)) as session:
-            assert moving(session) == [True] * 3
+            check_moving(session, *[True] * 3)
             for number, probe in enumerate(probes):
                 session.disable(probe)
                 rest = [one.hits for one in session.stats]
                 others = [other != number for other in range(3)]
-                assert moving(session) == others
+                check_moving(session, *others)
                 assert session.stats[number].hits == rest[number]
                 assert [row.state for row in session.listing] == ["" if other else "DISABLED" for other in others]
                 session.enable(probe)
-                assert moving(session) == [True] * 3
+                check_moving(session, *[True] * 3)
             session.disable(probes[2], probes[0])
-            assert moving(session) == [False, True, False]
+            check_moving(session, False, True, False)
             session.disable(probes[1])
             assert code_of(process.pid, program) == code
-            assert moving_at_all(session) == [False] * 3
+            check_moving(session, *[False] * 3)
             session.enable(probes[0])
-            assert moving(session) == [True, False, False]
+            check_moving(session, True, False, False)
         assert code_of(process.pid, program) == code
-
-
-def moving_at_all(session: Session) -> list[bool]:
-    before = [one.hits for one in session.stats]
-    time.sleep(0.1)
-    return [one.hits > other for one, other in zip(session.stats, before, strict=True)]
 
 
 def made(kind: str, where: str, way: str) -> Probe:
@@ -119,9 +113,10 @@ def test_of_two_places_that_one_jump_serves_either_can_rest(build: Callable[...,
             assert {row.flags for row in session.listing} == {("OPTIMIZED",)}
             for number, probe in enumerate(probes):
                 session.disable(probe)
-                assert moving(session) == [other != number for other in range(2)]
+                others = [other != number for other in range(2)]
+                check_moving(session, *others)
                 session.enable(probe)
-            assert moving(session) == [True, True]
+            check_moving(session, True, True)
 
 
 def instruction_behind(program: Path) -> str:

@@ -36,7 +36,7 @@ ARGUMENTS = (
     r"number=%di:s32 name=+0(%si):string low=+0(%dx):s16 both=+0(%dx):s16[2] bit=+4(%dx):b4@8/32 "
     r"raw=+4(%dx):x32 five=\5 who=$comm bad=+0(\1):string"
 )
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def present(tracefs: Path) -> list[str]:
 
 def left(tracefs: Path) -> list[str]:
     """Return our instances and events, once the kernel has let go of them."""
-    end = time.monotonic() + 3
+    end = time.monotonic() + TIMEOUT_S
     while (names := present(tracefs)) and time.monotonic() < end:
         time.sleep(0.05)
     return names

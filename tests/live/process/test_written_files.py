@@ -14,7 +14,7 @@ DEFINITION = "p:opened do_sys_openat2 dfd=%di"
 
 
 def kprobes(*words: str, status: int = 0, output: int | None = subprocess.PIPE) -> str:
-    done = subprocess.run([*KPROBES, *words], stdout=output, stderr=subprocess.PIPE, text=True, timeout=30)
+    done = subprocess.run([*KPROBES, *words], stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr

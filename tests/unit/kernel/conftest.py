@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+from victim import Victim
 
 VICTIM = """
 #include <stdio.h>
@@ -34,25 +35,6 @@ int main(void) {
     return 0;
 }
 """
-
-
-class Victim:
-    """A running copy of the program; `call` makes exactly so many calls and waits for them."""
-
-    def __init__(self, path):
-        self.path = str(path)
-        self.process = subprocess.Popen([self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.pid = self.process.pid
-
-    def call(self, what, count):
-        self.process.stdin.write(f"{what}{count}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(10)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -196,8 +196,8 @@ def test_a_waiting_reader_is_woken_and_loses_nothing(ring):
     thread.start()
     got = 0
     while got < bursts * 4000:
-        span = ring.poll_raw(5)
-        assert span.data, f"nothing came for 5 s after {got} records"
+        span = ring.poll_raw(60)
+        assert span.data, f"nothing came for a minute after {got} records"
         got += len(span)
     thread.join()
     assert (got, ring.pending) == (bursts * 4000, 0)

@@ -93,9 +93,9 @@ def test_damage_is_refused_or_answered(original, tmp_path_factory, data):
         content[at] = data.draw(st.sampled_from((0, 1, 0x7F, 0x80, 0xFF)) | st.integers(0, 255))
     broken = tmp_path_factory.getbasetemp() / "broken"
     broken.write_bytes(bytes(content))
-    begin = time.monotonic()
+    begin = time.process_time()
     ask_everything(broken, _addresses(original))
-    assert time.monotonic() - begin < 5, name
+    assert time.process_time() - begin < 5, name
 
 
 @functools.cache

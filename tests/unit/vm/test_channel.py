@@ -40,6 +40,12 @@ class Guest:
     def send(self, head, blob=b""):
         self.there.sendall(encode_frame(head, blob))
 
+    def all_heard(self):
+        """End the channel, and return all that was sent."""
+        self.channel.close()
+        self._thread.join()
+        return self.heard
+
     def hang_up(self):
         with suppress(OSError):
             self.there.shutdown(socket.SHUT_RDWR)
@@ -99,15 +105,16 @@ def test_a_call_that_was_swallowed_is_said_again_until_it_is_answered(guest):
             guest.send({"id": head["id"], "result": "heard"})
 
     there = guest(answer_the_third)
-    assert there.channel.call("hello", b"seed", timeout_s=5, repeat_s=0.01) == ("heard", b"")
-    assert there.heard == [there.heard[0]] * 3
+    assert there.channel.call("hello", b"seed", timeout_s=60, repeat_s=0.01) == ("heard", b"")
+    assert there.all_heard() == [there.heard[0]] * len(there.heard)
+    assert len(there.heard) >= 3
 
 
 def test_saying_it_again_ends_in_time(guest):
     there = guest(lambda *_: None)
     with pytest.raises(TargetError, match="did not answer 'hello' within"):
         there.channel.call("hello", timeout_s=0.1, repeat_s=0.02)
-    assert 2 <= len(there.heard) <= 5
+    assert 2 <= len(there.all_heard()) <= 5
 
 
 def test_streams_keep_their_order_and_are_acknowledged_now_and_then(guest):
@@ -144,7 +151,7 @@ def test_nonsense_from_the_guest_ends_the_channel_with_its_reason(guest):
         guest.there.sendall(b"\xff" * 64)
 
     with pytest.raises(FormatError):
-        guest(babble).channel.call("hello", timeout_s=2)
+        guest(babble).channel.call("hello", timeout_s=60)
 
 
 def test_closing_twice_is_closing(guest):

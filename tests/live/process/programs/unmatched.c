@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 static jmp_buf out;
+static volatile int inside;
 
 __attribute__((noinline)) int work(int how)
 {
@@ -11,8 +12,10 @@ __attribute__((noinline)) int work(int how)
 		longjmp(out, 1);
 	if (how == 2)
 		pthread_exit(0);
-	if (how == 3)
+	if (how == 3) {
+		inside = 1;
 		pause();
+	}
 	__asm__ volatile("" ::: "memory");
 	return how;
 }
@@ -33,6 +36,7 @@ int main(void)
 	pthread_create(&one, 0, run, (void *)3);
 	pthread_create(&other, 0, run, (void *)2);
 	pthread_join(other, 0);
-	usleep(50000);
+	while (!inside)
+		usleep(100);
 	return 0;
 }

@@ -18,7 +18,7 @@ static volatile int stop;
 
 static void *churn(void *unused)
 {
-    while (!stop) {
+    for (int n = 0; n < 100 || !stop; n++) {
         char *page = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         strcpy(page, "soon gone");
         look(page, 2);
