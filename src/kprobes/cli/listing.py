@@ -152,7 +152,9 @@ def _write_functions(glob: str, facts: Facts, form: str) -> None:
         traceable = True if found.traceable else None
         _write(({"name": name, "module": module, "traceable": traceable} for name, module, _ in found.found), form)
     else:  # all of a kernel's, in one piece
-        sys.stdout.write("".join([f"{_named(name, module)}\n" for name, module, _ in found.found]))
+        sys.stdout.write(
+            "".join([f"{name} [{module}]\n" if module else f"{name}\n" for name, module, _ in found.found])
+        )
     for note in found.notes(glob):
         sys.stderr.write(f"{note}\n")
 

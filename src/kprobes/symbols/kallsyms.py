@@ -164,17 +164,25 @@ class Kallsyms:
         found = self.matching(pattern)
         return [KernelSymbol(name, int(address, 16), kind, module) for address, kind, name, module in found]
 
-    def matching(self, pattern: str, but: Sequence[str] = ()) -> list[tuple[str, str, str, str]]:
+    def matching(self, pattern: str, but: Sequence[str] = (), *, code: bool = False) -> list[tuple[str, str, str, str]]:
         """Return what `glob` does as (address in hexadecimal, kind, name, module), without names that begin with one of
-        *but*: plain texts, since there may be 100,000."""
+        *but*: plain texts, since there may be 100,000. *code*: the kernel proper's data may be missing."""
         module, colon, name = pattern.rpartition(":")
         tail = rb"\t\[(" + _glob_regex(_module_name(module)) + rb")\]" if colon else rb"(?:\t\[(\S+)\])?"
         left_out = rb"(?!" + b"|".join(re.escape(one.encode()) for one in but) + rb")" if but else b""
         line = rb"^([0-9a-f]{1,16}+) ([tTwW]) " + left_out + rb"(" + _glob_regex(name) + rb")" + tail + rb"[ \t]*+$"
         head = re.split(r"[*?\[]", name, maxsplit=1)[0]
-        data = b"\n".join(self._lines_with(b" " + head.encode())) if head else self._data
+        data = b"\n".join(self._lines_with(b" " + head.encode())) if head else self._code() if code else self._data
         text = data.decode("utf-8", "surrogateescape")
         return re.findall(line.decode("utf-8", "surrogateescape"), text, re.MULTILINE | re.ASCII)
+
+    def _code(self) -> bytes:
+        """Return the lines without those that tell of the kernel proper's data, a third of them in new kernels."""
+        (low, high), end = self.init_text, self.text_end
+        if not 0 < end <= low:
+            return self._data
+        begin, init, after = (self._bisect(address - 1) for address in (end, low, high))
+        return self._data[:begin] + self._data[init:after] + self._data[self._modules_start :]
 
     def nearest(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Return names of functions that resemble *name*."""

@@ -249,36 +249,39 @@ class KernelSymbols:
 
         All of a kernel are some 100,000: what is said of each stands here in the loop.
         """
-        found: list[tuple[str, str, int]] = []
-        seen: set[tuple[str, str, int]] = set()
+        found: dict[tuple[str, str, int], None] = {}
+        others: set[tuple[str, str, int]] = set()
         skipped = Counter[str]()
         low, high = self.table.init_text
         end = self.table.text_end or 1 << 64
-        traceable, is_blacklisted = self._traceable, self._is_blacklisted
-        for digits, _, name, module in self.table.matching(pattern, _NO_FUNCTIONS):
+        traceable, (listed, begins, ends) = self._traceable, self._blacklist
+        for digits, _, name, module in self.table.matching(pattern, _NO_FUNCTIONS, code=True):
             address = int(digits, 16)
-            is_init = low <= address < high
-            is_data = address >= end and not (module or is_init)
-            if is_data or module == "bpf" or (".cold" in name and _COLD.search(name)):
+            if address >= end and not (module or low <= address < high):
+                continue  # data
+            if module == "bpf" or (".cold" in name and _COLD.search(name)):
                 continue
             one = (name, module, address)
-            if one in seen:
+            if one in found or one in others:
                 if not address:
                     skipped["of the same name"] += 1
-            elif is_blacklisted(name, module, address):
+                continue
+            span = bisect_right(begins, address) - 1
+            if (span >= 0 and address < ends[span]) or (not module and _is_listed(name, listed)):
                 skipped["blacklisted"] += 1
-            elif is_init:
+            elif low <= address < high:
                 skipped["init code"] += 1
             elif traceable is not None and (f"{name} [{module}]" if module else name) not in traceable:
                 skipped["notrace"] += 1
             else:
-                found.append(one)
-            seen.add(one)
+                found[one] = None
+                continue
+            others.add(one)
         counted = tuple(skipped.most_common())
         if not found:
             told = _notes(pattern, counted)
             raise SymbolNotFoundError(pattern, where="the kernel", hint=told[0] if told else "no function matches")
-        return found, counted
+        return list(found), counted
 
     # What is known about probing, from texts of the target.
 
@@ -292,7 +295,7 @@ class KernelSymbols:
     def _is_blacklisted(self, name: str, module: str, address: int) -> bool:
         """Tell whether the kernel's list has *name*, the original of the copy *name*, or *address* (0: hidden)."""
         names, begins, ends = self._blacklist
-        if not module and (name in names or ("." in name and name.partition(".")[0] in names)):
+        if not module and _is_listed(name, names):
             return True
         at = bisect_right(begins, address) - 1
         return at >= 0 and begins[at] <= address < ends[at]
@@ -306,6 +309,11 @@ class KernelSymbols:
 def resolve_kernel(text: str, facts: Facts) -> Sequence[Resolved]:
     """Return the sites of the place *text* in the kernel that *facts* describe; see `KernelSymbols.resolve`."""
     return KernelSymbols(facts).resolve(text).found
+
+
+def _is_listed(name: str, names: frozenset[str]) -> bool:
+    """Tell whether *names* has *name*, or the original of the copy *name*."""
+    return name in names or ("." in name and name.partition(".")[0] in names)
 
 
 def parse_offset(text: str) -> int:

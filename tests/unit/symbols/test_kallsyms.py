@@ -23,6 +23,22 @@ ffffffffc0300000 t bpf_prog_6deef7357e7b4530_dump\t[bpf]
 """
 
 
+# Linux 7.0 and later call data `T`, too.
+NEW = """\
+ffffffff81000000 T _text
+ffffffff81000010 T reads
+ffffffff81000020 T _etext
+ffffffff81000020 T also_there
+ffffffff81000030 T some_data
+ffffffff81000040 T same_place
+ffffffff81000040 T _sinittext
+ffffffff81000044 t set_up
+ffffffff81000050 T _einittext
+ffffffff81000060 T more_data
+ffffffff80000000 t below\t[ext4]
+ffffffffc0000000 T above\t[ext4]
+"""
+
 # arm64 has its modules below the kernel proper.
 BELOW = """\
 ffff800008010000 T _stext
@@ -103,6 +119,14 @@ def test_glob_matches_code_as_a_shell_would(real, pattern, names):
     found = {s.name for s in real.glob(pattern)}
     assert found >= names
     assert found == names or pattern in ("*_read_iter", "v*s_*d")
+
+
+def test_only_the_data_of_the_kernel_proper_is_left_out_of_its_code():
+    table = Kallsyms(NEW)
+    assert [name for _, _, name, _ in table.matching("*")] == [line.split()[2] for line in NEW.splitlines()]
+    assert [name for _, _, name, _ in table.matching("*", code=True)] == [
+        "_text", "reads", "same_place", "_sinittext", "set_up", "below", "above"
+    ]  # fmt: skip
 
 
 def test_glob_of_a_module_stays_in_it(modular):
@@ -191,6 +215,7 @@ def test_scribbled_tables_never_break_anything(junk, at, name):
         table = Kallsyms(bytes(data))
         table.lookup(name)
         table.glob(name + "*")
+        table.matching("*", code=True)
         table.symbol_at(0xFFFFFFFFC0100004)
         table.variants("twice")
         table.one("twice")
