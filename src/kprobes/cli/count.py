@@ -5,21 +5,26 @@ examples:
   kprobes count --vm 'tcp_*' --duration 5
   kprobes count vfs_read vfs_write -- make     while a command runs
   kprobes count t:sched:sched_switch --format json
+  kprobes count 'p:long vfs_read size=%dx' --filter 'size > 4096'
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
-from kprobes.cli.definitions import counted, is_definition, named_stats
+from kprobes.cli.definitions import add_definition_options, check_filter, counted, is_definition, passing
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
 from kprobes.cli.sampling import picture_job
 from kprobes.cli.trace import in_process
+from kprobes.frozen import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kprobes.cli.parser import Namespace, Parser
+    from kprobes.events.record import Event
     from kprobes.model.probe import Probe
     from kprobes.session import ProbeStats, Session
 
@@ -30,29 +35,39 @@ def add_arguments(parser: Parser) -> None:
     add_run_options(parser)
     add_target_options(parser)
     add_output_options(parser)
+    add_definition_options(parser)
     parser.epilog = f"{SPELLINGS}\n{parser.epilog or ''}"
 
 
 def run(arguments: Namespace) -> int:
     """Count until told to end."""
     probes: list[Probe] = []
+    check_filter(arguments, arguments.probes)
     for text in arguments.probes:
         if is_definition(text):
-            probes.append(counted(text))
+            probes.append(counted(text, arguments.filter, len(probes)))
         else:
             probes += probes_of([text], None, user=in_process(arguments))
 
     def make_job(session: Session, stream: TextIO) -> Job:
         from kprobes.render.counts import counts
 
+        seen: dict[int, int] = {}
+
+        def see(events: Sequence[Event]) -> None:
+            for event in events:
+                seen[event.site_number] = seen.get(event.site_number, 0) + 1
+
+        def stats() -> list[ProbeStats]:
+            return passing(session, probes, seen)
+
         if arguments.format == "json":
-            return Job(lambda _events: None, on_end=lambda _: _write_json(named_stats(session, probes), stream))
-        return picture_job(
+            return Job(see, on_end=lambda _: _write_json(stats(), stream))
+        job = picture_job(
             stream,
-            lambda terminal, live: counts(
-                _rows(named_stats(session, probes)), terminal, most=max(5, terminal.height - 6) if live else 0
-            ),
+            lambda terminal, live: counts(_rows(stats()), terminal, most=max(5, terminal.height - 6) if live else 0),
         )
+        return replace(job, on_events=see)
 
     return follow(arguments, probes, make_job)
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 from kprobes.errors import UsageError
 from kprobes.frozen import replace
-from kprobes.model.probe import FetchHandler
+from kprobes.model.probe import RETURN_KINDS, AutoHandler, FetchHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.events.record import Event
-    from kprobes.model.mapspec import Histogram
     from kprobes.model.probe import Probe
     from kprobes.session import ProbeStats, Session
 
 FAULT = "(fault)"
+# The room for a string that is a key, its NUL included.
+STRING_SIZE = 256
 
 
 def is_definition(text: str) -> bool:
@@ -27,27 +28,39 @@ def is_definition(text: str) -> bool:
     return bool(rest) and (head in {"p", "r"} or (head[:1] in {"p", "r"} and (head[1] == ":" or head[1].isdigit())))
 
 
-def add_definition_options(parser: Parser) -> None:
-    """Add `--filter` and `--strings`."""
+def add_definition_options(parser: Parser, *, strings: bool = False) -> None:
+    """Add `--filter`, and `--strings` where *strings*."""
     group = parser.add_argument_group(
         "definitions", "PROBE may be one in the kernel's language: 'p:NAME PLACE ARGUMENT...'"
     )
     group.add_argument(
-        "--filter", default="", metavar="FILTER", help="only events that pass: 'size > 100 && comm ~ \"cat*\"'"
+        "--filter", default="", metavar="FILTER", help="only hits that pass: 'size > 100 && comm ~ \"cat*\"'"
     )
-    group.add_argument(
-        "--strings", type=int, default=0, metavar="N", help="room for each string, in bytes (default: 256)"
-    )
+    if strings:
+        group.add_argument(
+            "--strings", type=int, default=0, metavar="N", help="room for each string, in bytes (default: 256)"
+        )
 
 
-def definition_of(text: str, arguments: Namespace) -> Probe:
-    """Return the probe that *text* defines, with the options of `add_definition_options`.
+def check_filter(arguments: Namespace, texts: Sequence[str]) -> None:
+    """Make sure that a filter is for a definition among *texts*.
 
     Raises:
-        UsageError: it defines none, or an option that it doesn't go with was given.
+        UsageError: there is none.
     """
-    _refuse_options(arguments)
-    return _definition(text, filter=arguments.filter, strings=arguments.strings)
+    if arguments.filter and not any(map(is_definition, texts)):
+        raise UsageError("--filter is for definitions in the kernel's language", hint="functions go with --if EXPR")
+
+
+def definition_of(text: str, arguments: Namespace, handler: AutoHandler) -> Probe:
+    """Return the probe that *text* defines, with the options of `add_definition_options`, and *handler* where that asks
+    for more than the event.
+
+    Raises:
+        UsageError: it defines none.
+    """
+    probe = _definition(text, filter=arguments.filter, strings=arguments.strings)
+    return _followed(probe, handler) if handler != AutoHandler(handler.action) else probe
 
 
 def _definition(text: str, **options: Any) -> Probe:
@@ -56,25 +69,40 @@ def _definition(text: str, **options: Any) -> Probe:
     return definition(text, **options)
 
 
-def _refuse_options(arguments: Namespace) -> None:
-    """Refuse what definitions don't go with."""
-    for option, value in (("--if", "condition"), ("--print", "prints"), ("--stack", "stack")):
-        if getattr(arguments, value, None):
-            raise UsageError(
-                f"{option} goes with functions, not with definitions",
-                hint="--filter 'ARGUMENT > 100' tests what a definition fetches; what it shows are its arguments",
-            )
+def _followed(probe: Probe, handler: AutoHandler) -> Probe:
+    assert isinstance(probe.handler, FetchHandler)
+    return replace(probe, handler=replace(probe.handler, then=handler))
 
 
-def counted(text: str) -> Probe:
-    """Return the probe that *text* defines, whose hits are only counted.
+def counted(text: str, condition: str, number: int) -> Probe:
+    """Return the probe number *number*, which *text* defines, and whose hits are only counted: those that pass the
+    filter *condition*, if there is one.
 
     Raises:
         UsageError: it defines none.
     """
-    probe = _definition(text)
+    probe = _definition(text, filter=condition)
     assert isinstance(probe.handler, FetchHandler)
-    return replace(probe, handler=replace(probe.handler, counts=True))
+    then = None
+    if condition:
+        from kprobes.model.mapspec import Count
+
+        then = AutoHandler("count", values=Count(f"passed{number}"))
+    return replace(probe, handler=replace(probe.handler, counts=True, then=then))
+
+
+def passing(session: Session, probes: Sequence[Probe], seen: Mapping[int, int]) -> list[ProbeStats]:
+    """Return `named_stats`, of definitions with a filter with the hits that have passed it. *seen* are the events that
+    have come, by site: where there are no maps these tell."""
+    found = named_stats(session)
+    for number, site in enumerate(session.plan.sites):
+        asked = session.plan.probes[site.probe].asked
+        handler = probes[asked].handler
+        if isinstance(handler, FetchHandler) and handler.then is not None:
+            passed = seen.get(number, 0) if session.plan.traced else session.read(f"passed{asked}")
+            assert isinstance(passed, int)
+            found[number] = replace(found[number], hits=passed)
+    return found
 
 
 def event_name(probe: Probe) -> str:
@@ -84,28 +112,35 @@ def event_name(probe: Probe) -> str:
     return probe.handler.text.split(None, 1)[0].partition(":")[2].replace(".", "/").rpartition("/")[2]
 
 
-def named_stats(session: Session, probes: Sequence[Probe]) -> list[ProbeStats]:
-    """Return the counts of each site, those of a definition by the name of its event, not of its place."""
-    plan = session.plan
-    shown = []
-    for site, stats in zip(plan.sites, session.stats, strict=True):
-        asked = plan.probes[site.probe].asked
-        name = event_name(probes[asked]) if asked < len(probes) else ""
-        shown.append(replace(stats, name=name) if name else stats)
-    return shown
+def named_stats(session: Session) -> list[ProbeStats]:
+    """Return the counts of each site, those of a definition by the name of its event, not of its place: where it gives
+    none, by that which the kernel makes."""
+    names = [session.plan.probes[site.probe].event for site in session.plan.sites]
+    return [replace(stats, name=name) if name else stats for name, stats in zip(names, session.stats, strict=True)]
 
 
-def sampled(arguments: Namespace, values: Histogram) -> Probe:
-    """Return the probe of a definition that adds one of its arguments to *values*.
+def sampled(text: str, condition: str, handler: AutoHandler) -> Probe:
+    """Return the probe that *text* defines, whose hits that pass the filter *condition* are *handler*'s.
 
     Raises:
-        UsageError: it defines none, or an option that it doesn't go with was given.
+        UsageError: it defines none, or is no return probe and *handler* is about the time of calls.
     """
-    _refuse_options(arguments)
-    probe = _definition(arguments.probe, filter=arguments.filter)
-    assert isinstance(probe.handler, FetchHandler)
-    handler = replace(probe.handler, sample=arguments.expression, by=arguments.by, values=values)
-    return replace(probe, handler=handler)
+    probe = _definition(text, filter=condition)
+    if handler.action == "latency" and probe.kind not in RETURN_KINDS:
+        raise UsageError(
+            f"{text!r} is about one moment, and takes no time",
+            hint="define the return: 'r:NAME FUNCTION ...'; since Linux 6.12 $argN is an argument at the entry there",
+        )
+    return _followed(probe, handler)
+
+
+def string_room(text: str, name: str) -> int:
+    """Return the room for the argument *name* of the definition *text* where that is a string; 0 where it is none."""
+    for word in text.split()[2:]:
+        label, equals, term = word.partition("=")
+        if equals and label == name and term.rpartition(":")[2] in ("string", "ustring"):
+            return STRING_SIZE
+    return 0
 
 
 def values_of(event: Event) -> dict[str, Any]:
@@ -116,8 +151,8 @@ def values_of(event: Event) -> dict[str, Any]:
     for name, value in event.fields.items():
         if name in HEAD:
             continue
-        array, bracket, _ = name.partition("[")
-        if bracket:
+        array, bracket, index = name.partition("[")
+        if bracket and (index == "0]" or array in found):
             found.setdefault(array, []).append(value)
         else:
             found[name] = value

@@ -108,7 +108,7 @@ def follow(
             job.on_end(session)
         if note := getattr(workload, "note", ""):
             sys.stderr.write(f"note: {note}\n")
-        clean = _sum_up(session, probes, time.monotonic() - begin)
+        clean = _sum_up(session, time.monotonic() - begin)
         status = workload.status
     if status:
         return status
@@ -139,14 +139,14 @@ def _drain(session: Session, job: Job, left: int | None) -> None:
         job.on_events(events)
 
 
-def _sum_up(session: Session, probes: Sequence[Probe], elapsed_s: float) -> bool:
+def _sum_up(session: Session, elapsed_s: float) -> bool:
     """Write the closing summary and the plan's notes to standard error; return whether nothing was missed, lost or
     failed."""
     from kprobes.cli.definitions import named_stats
     from kprobes.render.summary import FailedAssert, failures, summary
     from kprobes.render.terminal import Terminal
 
-    stats = named_stats(session, probes)
+    stats = named_stats(session)
     for note in (*session.plan.notes, *session.arming):
         sys.stderr.write(f"note: {note}\n")
     sys.stderr.write(summary(summaries(stats), elapsed_s, Terminal.of(sys.stderr), dropped=session.dropped_writes))

@@ -5,7 +5,7 @@ examples:
   kprobes hist vfs_read retval --by comm            what reads return, per program
   kprobes hist vfs_read count --linear 0:4096:256   linear buckets: low:high:step
   kprobes hist --vm t:block:block_rq_issue bytes --duration 5
-  kprobes hist 'p:w vfs_write size=%dx' size --filter 'size > 100'   of a definition: one of its arguments
+  kprobes hist 'p:w vfs_write size=%dx' size --filter 'size > 100'   of a definition: what it fetches
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kprobes.cli.definitions import is_definition, sampled
+from kprobes.cli.definitions import add_definition_options, check_filter, is_definition, sampled, string_room
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
 from kprobes.cli.sampling import follow_histogram
 from kprobes.cli.trace import in_process
 from kprobes.errors import UsageError
-from kprobes.model.mapspec import Histogram
+from kprobes.model.mapspec import Histogram, String
 from kprobes.model.probe import AutoHandler
 
 # As many buckets as a linear histogram has at most (`Histogram.buckets`).
@@ -36,32 +36,35 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--if", dest="condition", default="", metavar="EXPR", help="only hits for which EXPR holds")
     parser.add_argument("--by", default="", metavar="EXPR", help="a histogram per value of EXPR: comm, pid, cpu ...")
     parser.add_argument("--linear", type=linear, metavar="LOW:HIGH:STEP", help="equal buckets (default: powers of two)")
-    parser.add_argument("--filter", default="", metavar="FILTER", help="of a definition: only hits that pass")
     parser.add_argument("--unit", default="", help="a word shown with the values")
     add_run_options(parser)
     add_target_options(parser)
     add_output_options(parser)
+    add_definition_options(parser)
     parser.epilog = f"{SPELLINGS}\n{parser.epilog or ''}"
 
 
 def run(arguments: Namespace) -> int:
     """Sample until told to end."""
-    values = Histogram(arguments.expression, by=key_type(arguments.by), linear=arguments.linear)
+    check_filter(arguments, [arguments.probe])
+    values = Histogram(arguments.expression, by=key_type(arguments.by, arguments.probe), linear=arguments.linear)
     handler = AutoHandler("sample", arguments.condition, (arguments.expression,), by=arguments.by, values=values)
     texts = f"{arguments.expression} {arguments.condition} {arguments.by}"
     if is_definition(arguments.probe):
-        return follow_histogram(arguments, [sampled(arguments, values)], values, arguments.unit)
-    if arguments.filter:
-        raise UsageError("--filter is for definitions in the kernel's language", hint="functions go with --if EXPR")
+        probes = [sampled(arguments.probe, arguments.filter, handler)]
+        return follow_histogram(arguments, probes, values, arguments.unit)
     returning = re.search(r"\bretval\b", texts) is not None
     probes = probes_of([arguments.probe], handler, user=in_process(arguments), returning=returning)
     return follow_histogram(arguments, probes, values, arguments.unit)
 
 
-def key_type(by: str) -> type | None:
-    """Return the type of the key that the expression *by* gives: text for `comm` and strings, else a number."""
+def key_type(by: str, probe: str) -> type | String | None:
+    """Return the type of the key that the expression *by* gives: text for `comm` and strings, also those that *probe*
+    fetches if it is a definition, else a number."""
     if not by:
         return None
+    if is_definition(probe) and (room := string_room(probe, by)):
+        return String(room)
     return str if re.search(r"\bcomm\b|\bstring\(", by) else int
 
 

@@ -11,12 +11,19 @@ examples:
   kprobes trace 'p:opened do_sys_openat2 dfd=%di:s32 name=+0(%si):string' --filter 'dfd == -100'
 
 EXPR is an expression of the handler language: parameters by name, `arg(1)`, `regs.di`, `retval`, fields (`file.f_pos`),
-and the words comm, pid, tid, uid, cpu, now.
+and the words comm, pid, tid, uid, cpu, now. Beside a definition it knows what that fetches, by name.
 """
 
 from __future__ import annotations
 
-from kprobes.cli.definitions import add_definition_options, definition_of, is_definition, json_arguments, show_arguments
+from kprobes.cli.definitions import (
+    add_definition_options,
+    check_filter,
+    definition_of,
+    is_definition,
+    json_arguments,
+    show_arguments,
+)
 from kprobes.cli.follow import Job, follow
 from kprobes.cli.options import add_output_options, add_run_options, add_target_options
 from kprobes.cli.places import SPELLINGS, probes_of
@@ -52,7 +59,7 @@ def add_arguments(parser: Parser) -> None:
     add_run_options(parser, count=True)
     add_target_options(parser)
     add_output_options(parser, ftrace=True)
-    add_definition_options(parser)
+    add_definition_options(parser, strings=True)
     parser.epilog = f"{SPELLINGS}\n{parser.epilog or ''}"
 
 
@@ -88,11 +95,10 @@ def traced(arguments: Namespace, handler: AutoHandler) -> list[Probe]:
     found: list[Probe] = []
     for text in arguments.probes:
         if is_definition(text):
-            found.append(definition_of(text, arguments))
+            found.append(definition_of(text, arguments, handler))
         else:
             found += probes_of([text], handler, user=in_process(arguments))
-    if arguments.filter and not any(map(is_definition, arguments.probes)):
-        raise UsageError("--filter is for definitions in the kernel's language", hint="functions go with --if EXPR")
+    check_filter(arguments, arguments.probes)
     return found
 
 
@@ -146,6 +152,8 @@ class JsonTrace:
         where = {name[1:]: fields[name] for name in ("_ip", "_func", "_ret") if name in fields}
         row |= self._with_names(where, self._session.known)
         row["args"] = self._with_names(json_arguments(event), self._session.known)
+        if "_stack" in fields:
+            row["stack"] = self._session.stack(fields["_stack"])
         return row
 
 

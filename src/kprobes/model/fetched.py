@@ -14,7 +14,8 @@ symbols in the kernel, plain addresses in a process. `EventLayout.definition` is
 
 A string has a NUL at its end and is cut to the room that it has. One that can't be read is `(fault)`, which is what
 newer kernels put into their records. A number that can't be read is 0: in a kernel's own record anything may stand
-there. A record made from the kernel's own has the fields of `MOMENT` at its end, u8 each.
+there. A record made from the kernel's own has the fields of `MOMENT` at its end, u8 each; `_stack` stands there where
+the stack was asked for.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FAULT = b"(fault)"
 # What the kernel's own record tells of the moment of the hit, and nobody else: its `common_flags` and its
 # `common_preempt_count`.
 MOMENT = ("_flags", "_preempt")
-HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret", *MOMENT)
+HEAD = ("_time", "_cpu", "_pid", "_tid", "_comm", "_ip", "_func", "_ret", *MOMENT, "_stack")
 COMM_SIZE = 16
 # Room for a string unless the user says otherwise: longer paths are rare, and each hit takes that much of the ring.
 STRING_SIZE = 256

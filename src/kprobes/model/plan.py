@@ -227,7 +227,7 @@ class PlannedProbe:
 
     *is_glob*: its sites were found by a glob, so the process engine leaves those out that can't be armed. *is_pending*:
     its sites may lie in files that the process maps later; they are armed then. *asked*: its place among the probes
-    that were asked for.
+    that were asked for. *event* is the name of a definition's event, empty for other probes.
     """
 
     kind: str
@@ -236,6 +236,7 @@ class PlannedProbe:
     is_glob: bool = False
     is_pending: bool = False
     asked: int = 0
+    event: str = ""
 
 
 @dataclass(frozen=True, slots=True)

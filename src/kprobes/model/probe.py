@@ -47,10 +47,9 @@ class AutoHandler:
     """A handler that the planner writes once it knows the prototype: what the one-line commands ask for.
 
     *action*: `trace` (an event a hit with the arguments, or with *prints* instead), `sample` (add *prints[0]* to
-    the map
-    `values`), `latency` (add the time from entry to return, divided by *divisor*, to `values`). *condition* and
-    *prints*
-    are expressions of the handler language; *by* is the key of `values`. *stack* adds the stack to each event.
+    the map `values`), `count` (add one to `values`), `latency` (add the time from entry to return, divided by
+    *divisor*, to `values`). *condition* and *prints* are expressions of the handler language; *by* is the key of
+    `values`. *stack* adds the stack to each event.
     """
 
     action: str
@@ -68,23 +67,21 @@ class FetchHandler:
 
     *text* is the definition as it was given, which is parsed only where a plan is made. *filter* is an event filter,
     empty for none; *strings* the room for each string in bytes, 0 for the usual (see `model.fetched`). With *counts*
-    hits are only counted; with *sample* the argument of that name is added to the map *values*, by the key *by*.
-    *definition* is what *text* means, once a planner knows the target.
+    nothing is fetched and sent. *then* is done with each hit that passes instead of sending the event; its expressions
+    know the fields by name. *definition* is what *text* means, once a planner knows the target.
     """
 
     text: str
     filter: str = ""
     strings: int = 0
     counts: bool = False
-    sample: str = ""
-    by: str = ""
-    values: object = None
+    then: AutoHandler | None = None
     definition: Definition | None = None
 
     @property
     def only_counts(self) -> bool:
         """Return whether all hits are counted, and that is all."""
-        return self.counts and not self.filter
+        return self.counts and self.then is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +102,12 @@ class Probe:
     on_fault: bool = False
     settings: tuple[tuple[str, SettingValue], ...] = ()
     record: bool = False
+
+    @property
+    def event(self) -> str:
+        """Return the name of the event of a definition that a planner has read; empty for other probes."""
+        known = getattr(self.handler, "definition", None)
+        return known.event if known is not None else ""
 
     @property
     def only_counts(self) -> bool:

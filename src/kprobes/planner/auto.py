@@ -59,6 +59,31 @@ def write_handler(
     return HandlerSource(auto.action, text, "<command line>", 1, 0, {"values": auto.values} if auto.values else {})
 
 
+def write_following(auto: AutoHandler, name: str, arguments: Sequence[str]) -> HandlerSource:
+    """Return the source of what *auto* asks for behind a definition, whose event is called *name* and has *arguments*.
+
+    The definition counts as its first line. What it needs itself has names that begin with an underscore.
+    """
+    lines = ["def definition(regs, retval):"]
+    if auto.action == "latency":
+        lines += ["    _start = _now()", "    yield"]
+    indent = "    "
+    if auto.condition:
+        lines.append(f"    if {_one_line(auto.condition)}:")
+        indent += "    "
+    by = f"by={_one_line(auto.by)}" if auto.by else ""
+    if auto.action == "trace":
+        prints = [f"*_field_{text}" if text in arguments else text for text in map(_one_line, auto.prints)]
+        shown = ["*_head", *(prints or ["*_fields"])]
+        lines.append(f"{indent}_emit({', '.join([*shown, *(['_stack=_stack_of()'] if auto.stack else [])])})")
+    else:
+        what = {"latency": f"(_now() - _start) // {auto.divisor}", "count": "1"}
+        lines.append(f"{indent}_values.add({what.get(auto.action) or _one_line(auto.prints[0])}{', ' * bool(by)}{by})")
+    known = {"_emit": words.WORDS["emit"], "_now": words.WORDS["now"], "_stack_of": words.WORDS["stack"]}
+    text = "\n".join(lines) + "\n"
+    return HandlerSource(name, text, "<command line>", 2, 0, {**known, "_values": auto.values})
+
+
 def _action(auto: AutoHandler, parameters: list[tuple[str, str]], prototype: Function | None, *, returns: bool) -> str:
     by = f", by={_one_line(auto.by)}" if auto.by else ""
     if auto.action == "latency":

@@ -146,7 +146,9 @@ class Builder:
             self.attachments.append(Attachment(len(self.programs), sites, maxactive))
             self.programs.append(program)
         asked = next(place for place, one in enumerate(self.asked) if one is group.probe)
-        self.probes.append(PlannedProbe(group.probe.kind, _title(group), ways.names(), asked=asked))
+        self.probes.append(
+            PlannedProbe(group.probe.kind, _title(group), ways.names(), asked=asked, event=group.probe.event)
+        )
 
     def plan(self) -> Plan:
         """Return the plan."""
@@ -177,10 +179,16 @@ class Builder:
         if isinstance(source, FetchHandler):
             # both came with 5.15 to 5.18: a helper tells the function, and the registers hold where it returns to
             tell = bool(self.features.attach_cookie) and probe.kind == "kretprobe"
-            return self.definitions.compiled(probe, len(self.events), returns_tell=tell, shards=self.shards)
+            return self.definitions.compiled(
+                probe, lambda: self._surroundings(group), self.specs, len(self.events), returns_tell=tell
+            )
         if isinstance(source, AutoHandler):
             source = write_handler(source, returns=returns, prototype=group.prototype, fields=group.record)
-        surroundings = Surroundings(
+        return compile_handler(source, self._surroundings(group), self.specs)
+
+    def _surroundings(self, group: Group) -> Surroundings:
+        probe = group.probe
+        return Surroundings(
             kind=probe.kind,
             types=group.types or self.places.types_for(probe.kind),
             prototype=group.prototype,
@@ -194,7 +202,6 @@ class Builder:
             variables=self.places.variables_for(probe.kind, group.sites),
             arch=self.features.machine,
         )
-        return compile_handler(source, surroundings, self.specs)
 
     def _ways(self, group: Group, handler: Handler) -> Ways:
         entry, exit_ = handler.entry is not None, handler.exit is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kprobes.compiler.fetch.lower import lower_definition
-from kprobes.compiler.fetch.place import Sample, Surroundings
+from kprobes.compiler.fetch.place import Surroundings
 from kprobes.errors import DefinitionError, UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.grammar.events import parse
@@ -11,16 +11,17 @@ from kprobes.grammar.facts import KERNELS, dialect
 from kprobes.grammar.filter import fields_of, parse_filter
 from kprobes.grammar.world import UNKNOWN, World
 from kprobes.model.definition import AddressPlace, Definition, FilePlace
-from kprobes.model.mapspec import MapSpec
 from kprobes.model.probe import FetchHandler, Probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kprobes.compiler.front.compile import Surroundings as Around
     from kprobes.compiler.ir.nodes import Handler
     from kprobes.grammar.facts import Dialect
     from kprobes.model.facts import Facts
+    from kprobes.model.mapspec import MapSpec
     from kprobes.planner.places import Places
 
 NEWEST = KERNELS[-1]
@@ -68,13 +69,23 @@ class Definitions:
         maxactive = probe.maxactive or (found.maxactive if given.text[1:2].isdigit() else 0)
         return replace(probe, places=(_spelled(found),), handler=replace(given, definition=found), maxactive=maxactive)
 
-    def compiled(self, probe: Probe, first_event_id: int, *, returns_tell: bool, shards: int) -> Handler:
+    def compiled(
+        self,
+        probe: Probe,
+        behind: Callable[[], Around],
+        maps: dict[str, MapSpec],
+        first_event_id: int,
+        *,
+        returns_tell: bool,
+    ) -> Handler:
         """Return the handler of a *probe* that `placed` returned.
 
-        *returns_tell* is what `Surroundings` has by that name, *shards* what `MapSpec.layout` wants.
+        *behind* returns the surroundings of what follows, *maps* are the maps by name; *returns_tell* is what
+        `Surroundings` has by that name.
 
         Raises:
             DefinitionError: the kernel refuses its filter.
+            CompileError: an expression is outside of the language.
             UnsupportedError, UsageError: it asks for what can't be had.
         """
         given = probe.handler
@@ -94,11 +105,13 @@ class Definitions:
             native=self._native,
             arch=self.language.machine.name,
         )
-        sample = None
-        if given.sample:
-            assert isinstance(given.values, MapSpec)
-            sample = Sample(given.sample, given.by, given.values.layout(shards))
-        return lower_definition(around, condition, sample)
+        if given.then is None:
+            return lower_definition(around, condition)
+        from kprobes.compiler.fetch.following import lower_following
+        from kprobes.planner.auto import write_following
+
+        source = write_following(given.then, definition.event, [one.name for one in definition.arguments])
+        return lower_following(around, condition, source, behind(), maps)
 
     def _near(self, code: str, place: str) -> str:
         """Return which functions may have been meant by *place* where its symbol is refused; else an empty text."""

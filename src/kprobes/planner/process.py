@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kprobes.compiler.front.compile import Surroundings
     from kprobes.compiler.ir.nodes import Handler
     from kprobes.model.caution import Caution
     from kprobes.model.layout import EventLayout
@@ -159,23 +160,39 @@ class _Builder:
 
             return counting(returns=returns)
         from kprobes.compiler.ir.verify import verify
-        from kprobes.model.shared import HISTOGRAM_SHARES
 
         if isinstance(source, FetchHandler):
-            handler = self._definitions.compiled(probe, len(self._events), returns_tell=False, shards=HISTOGRAM_SHARES)
+            handler = self._definitions.compiled(
+                probe, lambda: self._surroundings(group), self._specs, len(self._events), returns_tell=False
+            )
             verify(handler)
             self._add_maps(handler.maps)
             self._events += handler.events
             return handler
-        from kprobes.compiler.front.compile import Surroundings, compile_handler
+        from kprobes.compiler.front.compile import compile_handler
         from kprobes.planner.auto import write_handler
-        from kprobes.planner.places import NoTypes
-        from kprobes.symbols.variables import FileVariables
 
         if isinstance(source, AutoHandler):
             registers = SHOWN_ARGUMENTS if group.at_entry else 0
             source = write_handler(source, returns=returns, prototype=group.prototype, registers=registers)
-        surroundings = Surroundings(
+        handler = compile_handler(source, self._surroundings(group), self._specs)
+        if probe.record:
+            from kprobes.planner.recording import recorded
+
+            handler = recorded(handler, group, "process", group.types, len(self._events))
+        verify(handler)
+        self._add_maps(handler.maps)
+        self._events += handler.events
+        return handler
+
+    def _surroundings(self, group: Group) -> Surroundings:
+        from kprobes.compiler.front.compile import Surroundings
+        from kprobes.model.shared import HISTOGRAM_SHARES
+        from kprobes.planner.places import NoTypes
+        from kprobes.symbols.variables import FileVariables
+
+        probe = group.probe
+        return Surroundings(
             kind=probe.kind,
             types=group.types or NoTypes(),
             untyped=group.untyped,
@@ -190,15 +207,6 @@ class _Builder:
             on_fault=probe.on_fault,
             variables=FileVariables(group.sites),
         )
-        handler = compile_handler(source, surroundings, self._specs)
-        if probe.record:
-            from kprobes.planner.recording import recorded
-
-            handler = recorded(handler, group, "process", group.types, len(self._events))
-        verify(handler)
-        self._add_maps(handler.maps)
-        self._events += handler.events
-        return handler
 
     def _lower(
         self, handlers: Sequence[Handler | None]
@@ -211,9 +219,9 @@ class _Builder:
         for number, (group, handler) in enumerate(zip(self._groups, handlers, strict=True)):
             sites, maxactive = self._numbers[number], group.probe.maxactive
             asked = next(place for place, one in enumerate(self._asked) if one is group.probe)
-            ways = (group.probe.way or "jump",)
+            ways, is_glob, event = (group.probe.way or "jump",), len(sites) > 1, group.probe.event
             probes.append(
-                PlannedProbe(group.probe.kind, _title(group), ways, len(sites) > 1, group.is_pending, asked=asked)
+                PlannedProbe(group.probe.kind, _title(group), ways, is_glob, group.is_pending, asked=asked, event=event)
             )
             if handler is None:
                 attachments.append(Attachment(COUNT_ONLY, sites, maxactive))

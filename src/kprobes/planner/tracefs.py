@@ -53,7 +53,7 @@ def goes_by_tracefs(probe: Probe) -> bool:
     if given is None:
         return True
     if isinstance(given, FetchHandler):
-        return not given.sample
+        return given.then is None or given.then.action == "count"
     return isinstance(given, AutoHandler) and given.action == "trace" and not _asks_more(given)
 
 
@@ -114,7 +114,7 @@ class _Builder:
             text = group.sites[0].name if len(group.sites) == 1 else " ".join(probe.places)
             for site in group.sites:
                 self._event(group, site, probe.handler)
-            self._probes.append(PlannedProbe(probe.kind, text, (Way.TRACEFS,), asked=number))
+            self._probes.append(PlannedProbe(probe.kind, text, (Way.TRACEFS,), asked=number, event=probe.event))
 
     def _event(self, group: Group, site: Site, given: object) -> None:
         fetches = given if isinstance(given, FetchHandler) else _NOTHING_ASKED
@@ -123,7 +123,7 @@ class _Builder:
             _check_filter(fetches.filter, definition)
             parse_filter(fetches.filter, fields_of(definition), self._definitions.language)
         event = COUNT_ONLY
-        if given is not None and not fetches.counts:
+        if given is not None and not fetches.only_counts:
             event = len(self._events)
             self._events.append(kernels_layout(event_layout(definition, event, fetches.strings)))
         private = not _names_group(fetches.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,5 +129,83 @@ def test_refusals_show_the_kernels_words_and_a_caret(program: Path, place: str) 
     assert told[1].index("%rdi") == told[2].index("^")
     told = run("trace", f"p:entry {place} a=%di", "--filter", "b > 1", "--", str(program), status=1).stderr
     assert "Field not found" in told
-    told = run("trace", f"p:entry {place} a=%di", "--if", "a > 1", "--", str(program), status=2).stderr
-    assert "--filter" in told
+    told = run("trace", f"p:entry {place} a=%di", "--if", "b > 1", "--", str(program), status=1).stderr
+    assert "nothing is called 'b' here" in told
+    told = run("latency", f"p:entry {place} a=%di", "--", str(program), status=2).stderr
+    assert "define the return" in told
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_expressions_beside_a_definition_know_what_it_fetches(engine: str, program: Path, place: str) -> None:
+    line = f"p:entry {place} text=+0(%si):string n=%dx:s32 sizes=+56(%di):u16[4]"
+    words = ["--engine", engine, line, "--if", "n > 1 and text.endswith('lo') and sizes[2] == 3"]
+    assert [row["args"] for row in rows(*words, "--", str(program), "4")] == [
+        {"text": "hello", "n": number, "sizes": [1, 2, 3, 4]} for number in (2, 3)
+    ]
+    (found,) = rows(*words, "--print", "n * 10,text[1:3],sizes,regs.dx", "--", str(program), "3")
+    assert found["args"] == {"n * 10": 20, "text[1:3]": "el", "sizes": [1, 2, 3, 4], "regs.dx": 2}
+    assert (found["event"], found["comm"]) == ("entry", program.name[:15])
+    back = rows(
+        "--engine", engine, f"r:back {place} ret=$retval:s32", "--if", "ret == retval > 108", "--", str(program), "2"
+    )
+    assert [row["args"] for row in back] == [{"ret": 125}, {"ret": 109}]
+
+
+def test_the_stack_stands_under_each_line_of_a_definition(program: Path, place: str) -> None:
+    words = [
+        f"p:entry {place} n=%dx:s32",
+        "--stack",
+        "--filter",
+        "n == 2",
+        "-o",
+        "/dev/stdout",
+        "--",
+        str(program),
+        "3",
+    ]
+    told = run("trace", *words).stdout.splitlines()
+    assert told[1].split()[-2:] == ["entry", "n=2"]
+    assert [line.split("+")[0].strip() for line in told[2:4]] == ["work", "main"]
+    (found,) = rows(*words)
+    assert found["args"] == {"n": 2}
+    assert [name.split("+")[0] for name in found["stack"][:2]] == ["work", "main"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "tracefs"])
+def test_hits_that_pass_a_filter_are_counted_and_unnamed_events_have_names(
+    engine: str, program: Path, place: str
+) -> None:
+    words = ["--engine", engine, f"p {place} n=%dx:s32", f"p:mine {place} n=%dx:s16", "--filter", "n > 1"]
+    done = run("count", "--format=json", "-o", "/dev/stdout", *words, "--", str(program), "5")
+    stem = re.match(r"\w*", program.name)
+    assert stem
+    name = f"p_{stem[0]}_{place.rpartition(':')[2]}"
+    assert {row["probe"]: row["hits"] for row in map(json.loads, done.stdout.splitlines())} == {name: 3, "mine": 3}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_returns_definition_tells_how_long_calls_take(engine: str, program: Path, place: str) -> None:
+    words = ["--engine", engine, f"r:back {place} ret=$retval:s32", "--by", "ret // 100", "--filter", "ret > 0"]
+    done = run("latency", "--format=json", "-o", "/dev/stdout", *words, "--unit", "ns", "--", str(program), "4")
+    found = [json.loads(row) for row in done.stdout.splitlines()]
+    assert {row["map"] for row in found} == {"back"}
+    assert {row["key"]: sum(bucket[2] for bucket in row["buckets"]) for row in found} == {0: 3, 1: 5}
+    line = f"p:entry {place} text=+0(%si):string n=%dx:s32"
+    done = run(
+        "hist",
+        "--format=json",
+        "-o",
+        "/dev/stdout",
+        "--engine",
+        engine,
+        line,
+        "n // 2",
+        "--by",
+        "text",
+        "--if",
+        "n >= 0",
+        "--",
+        str(program),
+        "3",
+    )
+    assert {json.loads(row)["key"] for row in done.stdout.splitlines()} == {"hello", "x"}

@@ -6,20 +6,13 @@ import struct
 
 import pytest
 
-from fetch.hits import NAMES, Hit, compiled, fetched
-from kprobes.compiler.fetch.lower import lower_definition
-from kprobes.compiler.fetch.place import Sample, Surroundings
-from kprobes.compiler.ir.interpret import Interpreter
+from fetch.hits import Hit, compiled, fetched
 from kprobes.compiler.ir.usage import uses_registers
-from kprobes.compiler.ir.verify import verify
-from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import DefinitionError, UnsupportedError, UsageError
 from kprobes.grammar.events import parse
-from kprobes.grammar.filter import fields_of, parse_filter
 from kprobes.grammar.glob import matches_pattern
 from kprobes.model.definition import Definition, Memory
 from kprobes.model.fetched import event_layout
-from kprobes.model.mapspec import Histogram
 
 TEXT, DATA, WORDS, STACK = 0x1000, 0xFFFF800000001000, 0xFFFF800000002000, 0xFFFF800000004000
 HIT = Hit(
@@ -196,29 +189,3 @@ def test_what_only_the_kernel_can_filter_by_is_told() -> None:
         with pytest.raises(UnsupportedError) as caught:
             compiled(line, condition=condition)
         assert "tracefs" in caught.value.hint
-
-
-def sampled(line: str, name: str, by: str = "", condition: str = "") -> dict[object, int]:
-    """Return by key how many values the histogram of an argument has after one hit."""
-    found = parse(line)
-    assert isinstance(found, Definition)
-    values = Histogram("values", by=str if by == "comm" else int if by else None)
-    wanted = parse_filter(condition, fields_of(found)) if condition else None
-    handler = lower_definition(Surroundings(found, line, lambda _: 0), wanted, Sample(name, by, values.layout(1)))
-    verify(handler)
-    interpreter = Interpreter(handler, DryWorld(HIT.memory, {"pid": 70}, {"comm": b"cat"}))
-    interpreter.enter(Frame(registers={**dict.fromkeys((*NAMES, "sp"), 0), **HIT.registers}))
-    assert interpreter.world.records == []
-    pairs = interpreter.read_map("values")
-    return {key.partition(b"\0")[0]: sum(struct.unpack(f"<{len(value) // 8}Q", value)) for key, value in pairs}
-
-
-def test_an_argument_can_be_sampled_where_the_filter_lets_it_pass() -> None:
-    line = "p:mine vfs_read fd=%di:s32 name=+0(%si):string n=%ax"
-    assert sampled(line, "fd") == {b"": 1}
-    assert sampled(line, "fd", condition="fd > 0") == {b"": 0}
-    assert sampled(line, "n", "comm", 'name ~ "/etc/*"') == {b"cat": 1}
-    assert list(sampled(line, "fd", "n")) == [b"\x34\x12"]
-    for name, by in (("name", ""), ("nosuch", ""), ("fd", "name"), ("comm", "")):
-        with pytest.raises(UsageError, match="is no number that the definition fetches"):
-            sampled(line, name, by)

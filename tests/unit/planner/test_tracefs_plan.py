@@ -83,7 +83,8 @@ def test_a_symbol_as_a_string_is_asked_for_as_an_address() -> None:
     [
         (Probe("kprobe", ("f",)), True),
         (Probe("kprobe", ("f",), FetchHandler("p f")), True),
-        (Probe("kprobe", ("f",), FetchHandler("p f", sample="size")), False),
+        (Probe("kprobe", ("f",), FetchHandler("p f", "size > 3", counts=True, then=AutoHandler("count"))), True),
+        (Probe("kprobe", ("f",), FetchHandler("p f", then=AutoHandler("sample", prints=("size",)))), False),
         (Probe("kprobe", ("f",), AutoHandler("trace")), True),
         (Probe("kprobe", ("f",), AutoHandler("trace", "size > 3")), False),
         (Probe("kprobe", ("f",), AutoHandler("trace", prints=("size",))), False),

@@ -9,17 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kprobes.model.definition import Definition
-    from kprobes.model.layout import MapLayout
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What a definition adds to the histogram *layout* instead of sending its event: the argument *name*, under the key
-    *by* (another argument, `comm`, `pid`, `tid` or `cpu`; empty: without a key)."""
-
-    name: str
-    by: str
-    layout: MapLayout
 
 
 @dataclass(frozen=True, slots=True)

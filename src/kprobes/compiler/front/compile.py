@@ -14,7 +14,7 @@ from kprobes.compiler.front import comparisons, conditions, expressions, halves,
 from kprobes.compiler.front.annotations import parameters_of
 from kprobes.compiler.front.build import TooLargeError
 from kprobes.compiler.front.cautions import look_at_text
-from kprobes.compiler.front.context import Context, Frame, Seen
+from kprobes.compiler.front.context import Context, Frame, Given, Seen
 from kprobes.compiler.front.owntypes import OwnTypes
 from kprobes.compiler.front.parameters import Parameters
 from kprobes.compiler.front.scan import count_loads, count_stores, top_level_once
@@ -41,18 +41,20 @@ def compile_handler(
     maps: dict[str, MapSpec] | None = None,
     *,
     seen: Seen | None = None,
+    given: Given | None = None,
 ) -> Handler:
     """Return the IR of the handler *source* for its *surroundings*.
 
     *maps* holds the maps by name that handlers compiled before use, and gains those of this one: handlers share a map
     when they name the same object, and two objects of one name are refused. *seen* is filled with what is found out.
+    *given* is what the handler runs behind.
 
     Raises:
         CompileError: the handler is outside the language; nothing outside of it is ever skipped.
     """
     text = SourceText(source)
     try:
-        return _compile(text, surroundings, maps if maps is not None else {}, seen)
+        return _compile(text, surroundings, maps if maps is not None else {}, seen, given)
     except TooLargeError as error:
         hint = "calls and loops over tuples are expanded: use range(), or do less at each hit"
         raise text.error_at(error.place, "the handler becomes too large here", hint) from None
@@ -60,7 +62,9 @@ def compile_handler(
         raise text.error(text.definition, "the handler is nested too deeply", "split its expressions") from None
 
 
-def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, MapSpec], seen: Seen | None) -> Handler:
+def _compile(
+    text: SourceText, surroundings: Surroundings, shared: dict[str, MapSpec], seen: Seen | None, given: Given | None
+) -> Handler:
     types: dict[str, Variable] = {}
     helpers: dict[object, SourceText] = {}
     own = OwnTypes(surroundings.types)
@@ -72,6 +76,7 @@ def _compile(text: SourceText, surroundings: Surroundings, shared: dict[str, Map
         ctx.helpers = helpers
         ctx.own = own
         ctx.last_try = last_try
+        ctx.given = given
         if seen is not None:
             seen.text, seen.types = text, types
             seen.forget()

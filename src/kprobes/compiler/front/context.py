@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kprobes.arch.registers import registers
 from kprobes.compiler.front import cautions, texts, variables
@@ -121,6 +121,14 @@ class Seen:
         return self.types.get(self.scope + name)
 
 
+class Given(Protocol):
+    """What a handler runs behind: a definition in the kernel's language."""
+
+    def begin(self, ctx: Context, entry: Builder) -> dict[str, Term]:
+        """Build what comes first in the current part; return what names stand for from then on. What only the entry
+        knows is written to slots in *entry*, which is the same part where the handler has one alone."""
+
+
 class Context:
     """What the passes over a handler share. *types* outlives a pass, all else is new in each."""
 
@@ -155,6 +163,7 @@ class Context:
         self.own: OwnTypes
         self.parameters: Parameters
         self.seen: Seen | None = None
+        self.given: Given | None = None
 
     @property
     def frame(self) -> Frame:

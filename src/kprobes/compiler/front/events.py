@@ -13,6 +13,7 @@ from kprobes.compiler.front.mistakes import all_made
 from kprobes.compiler.front.terms import (
     Constant,
     Everything,
+    Fields,
     Literal,
     Nothing,
     Number,
@@ -55,13 +56,19 @@ class Record:
             CompileError: it is nothing that can be shown.
         """
         kind, operand = _field(ctx, node, term)
+        unique = self.put(name, kind, operand)
+        self.enums[-1] = _names(ctx, term)
+        return unique
+
+    def put(self, name: str, kind: str, operand: Operand) -> str:
+        """Append *operand* as it is; return the name that the field gets."""
         unique, number = name, 2
         while unique in self.names:
             unique, number = f"{name}_{number}", number + 1
         self.names.append(unique)
         self.kinds.append(kind)
         self.operands.append(operand)
-        self.enums.append(_names(ctx, term))
+        self.enums.append(((), False))
         return unique
 
     def layout(self) -> tuple[tuple[Field, ...], int]:
@@ -101,7 +108,7 @@ def _field(ctx: Context, node: ast.AST, term: Term) -> tuple[str, Operand]:
         return "bool", build.convert(place, integers.truth(ctx, node, term), U8)
     if term.kind in ("stack", "user_stack"):
         return term.kind, build.convert(place, term.value, I64)
-    if term.kind in ("cgroup", "hex", "ipv4", "symbol"):
+    if term.kind in ("cgroup", "char", "hex", "ipv4", "symbol"):
         kind = IntType(term.store.bits, signed=False) if term.store and term.kind != "symbol" else U64
         return term.kind, build.convert(place, term.value, kind)
     kind = term.store or term.value.type
@@ -179,6 +186,10 @@ def _add_all(ctx: Context, node: ast.expr, record: Record) -> None:
     if isinstance(term, Everything):
         for name, one in ctx.parameters_for_events(node):
             record.add(ctx, node, name, one)
+        return
+    if isinstance(term, Fields):
+        for field in term.make():
+            record.put(*field)
         return
     if isinstance(term, Pointer) and isinstance(term.target, Struct) and not term.embedded:
         term = pointers.element(ctx, node, term, Constant(0), node)

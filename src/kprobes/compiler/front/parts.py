@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 def compile_plain(ctx: Context) -> Handler | None:
     """Compile a handler that runs at one point; None if the types of its variables are not settled yet."""
-    _start(ctx, "entry")
+    entry = _start(ctx, "entry")
+    if ctx.given is not None:
+        ctx.frame.bindings.update(ctx.given.begin(ctx, entry))
     _assign_parameters(ctx)
     ctx.run(ctx.text.definition.body)
     if not ctx.settled:
@@ -53,6 +55,8 @@ def compile_split(
         for name in [name for name, term in bindings.items() if not is_static(term)]:
             del bindings[name]
     exit_ = _start(ctx, "exit")
+    if ctx.given is not None:
+        ctx.frame.bindings.update(ctx.given.begin(ctx, entry))
     if split_at is None:
         _assign_parameters(ctx)
     elif not isinstance(split_at, ast.Expr):

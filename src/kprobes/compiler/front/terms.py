@@ -12,8 +12,9 @@ from kprobes.compiler.ir.nodes import I64, U64, IntType, Slot, Value
 from kprobes.frozen import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from kprobes.compiler.ir.nodes import Operand
     from kprobes.model.ctype import CType, Enum
     from kprobes.model.layout import MapLayout
     from kprobes.model.mapspec import MapSpec
@@ -144,6 +145,13 @@ class Everything:
     """`**arguments`: all parameters of the probed function, by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Fields of an event that are ready to be sent, as `make` gives them: (name, kind, operand) each."""
+
+    make: Callable[[], Sequence[tuple[str, str, Operand]]]
+
+
 Term = (
     Constant
     | Literal
@@ -159,6 +167,7 @@ Term = (
     | Bound
     | RecordArray
     | Everything
+    | Fields
 )
 
 
@@ -223,5 +232,11 @@ def describe(term: Term) -> str:
         kind = "class" if isinstance(term.thing, type) else type(term.thing).__name__
         kind = "type" if type(term.thing).__module__ == "kprobes.model.cwords" else kind
         return f"the Python {kind} {term.path}"
-    names = {Nothing: "None", Items: "a tuple", Bound: "a method", RecordArray: "an array"}
+    names = {
+        Nothing: "None",
+        Items: "a tuple",
+        Fields: "the fields of an event",
+        Bound: "a method",
+        RecordArray: "an array",
+    }
     return names.get(type(term), "the parameters")
