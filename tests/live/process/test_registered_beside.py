@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from process_harness import wait_until
 
 from kprobes import (
     KPROBE_FLAG_DISABLED,
@@ -149,6 +150,7 @@ def test_no_hit_is_lost_while_others_come_and_go(program, module):
         module.register(there[-1])
         if len(there) > MOST:
             module.unregister(there.pop(0))
+    wait_until(lambda: session[beside])
     module.unregister(*there)
     done = program.calls()
     assert module.session_of(first) is session
@@ -200,6 +202,7 @@ def test_what_was_printed_and_taken_before_stays_so(program, module):
     assert taken + session[gathered] == hits
     assert first.flags & KPROBE_FLAG_DISABLED
     enable_kprobe(first)
+    wait_until(lambda: first.hits > hits)
     done = program.calls()
     assert hits < first.hits == taken + session[gathered] <= done
 

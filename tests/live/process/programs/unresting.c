@@ -1,5 +1,5 @@
-/* Threads call work() and other() in a loop, with short rests, until SIGTERM, then the calls of work() are printed. Meanwhile each line on
-   standard input is waited for in waits(). */
+/* Threads call work() and other() in a loop, with short rests, until SIGTERM, each some thousand times at least; then
+   the calls of work() are printed. Meanwhile each line on standard input is waited for in waits(). */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,7 +32,7 @@ __attribute__((noinline, noclone)) long waits(long number)
 static void *loop(void *argument)
 {
     unsigned long index = (unsigned long)argument, n = 0;
-    while (!stop) {
+    while (!stop || n < 8192) {
         if (work(n) != ((n + 1) ^ 0x55) * 3 + 1)
             abort();
         if (!(++n % 8192))
