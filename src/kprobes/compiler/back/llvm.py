@@ -52,6 +52,7 @@ class _Compiler:
         self.lock = allocate_lock()
         self._llvm: Llvm | None = None
         self._machines: dict[tuple[str, str], Machine] = {}
+        self._waited_for = False
 
     def machine(self, triple: str, cpu: str) -> Machine:
         """Return what makes code for *triple* and *cpu*; the caller holds the lock."""
@@ -80,7 +81,11 @@ class _Compiler:
                 except Exception:  # noqa: BLE001 - see above
                     return
 
-        atexit.register(self.lock.acquire)  # the interpreter doesn't go while the thread is at work
+        if (triple, cpu) in self._machines:
+            return
+        if not self._waited_for:
+            atexit.register(self.lock.acquire)  # once: the interpreter doesn't go while the thread is at work
+            self._waited_for = True
         start_new_thread(make, ())
 
 
