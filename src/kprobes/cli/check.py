@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from kprobes.arch.registers import machine_name
 from kprobes.cli.options import ANY_KERNEL
-from kprobes.errors import FormatError, UnsupportedError, UsageError
+from kprobes.errors import FormatError, KprobesError, UsageError
 from kprobes.grammar.events import KINDS, Events
 from kprobes.grammar.facts import DEFAULT, KERNELS, dialect
 from kprobes.grammar.others import other_kind
@@ -61,6 +61,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Check the lines of a file."""
+    try:
+        return _check(arguments)
+    except KprobesError as error:
+        error.exit_code = UsageError.exit_code  # 1 is the status of a refused line
+        raise
+
+
+def _check(arguments: Namespace) -> int:
     if arguments.vm and (arguments.kernel or arguments.kallsyms):
         raise UsageError("--vm brings its own kernel and symbols", hint="leave --kernel and --kallsyms out")
     with _input(arguments.file) as lines, _world(arguments) as (language, world):
@@ -119,11 +127,8 @@ def _world(arguments: Namespace) -> Iterator[tuple[Dialect, World]]:
         finally:
             machine.close()
         return
-    try:
-        language = dialect(arguments.kernel or _own_version(), machine_name(arguments.arch or os.uname().machine))
-        symbols = _symbols(arguments.kallsyms, language.machine.name) if arguments.kallsyms else None
-    except (FormatError, UnsupportedError) as error:  # 1 is the status of a refused line
-        raise UsageError(error.what, hint=error.hint) from error
+    language = dialect(arguments.kernel or _own_version(), machine_name(arguments.arch or os.uname().machine))
+    symbols = _symbols(arguments.kallsyms, language.machine.name) if arguments.kallsyms else None
     yield language, World(symbols, files, cpus=os.cpu_count() or 1)
 
 
