@@ -21,7 +21,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from kprobes.cli.options import add_target_options, target_of
+from kprobes.cli.options import ANY_KERNEL, add_target_options, target_of
 from kprobes.cli.probe_events import ProbeEvents, one_of
 from kprobes.errors import DefinitionError, SyscallError, UsageError
 
@@ -59,6 +59,10 @@ def run(arguments: Namespace) -> int:
         hint = f"kprobes events {action} opens {example}"
         raise UsageError(f"`kprobes events {action}` needs an event and a text", hint=hint)
     engine = target_of(arguments).open()
+    if action != "list" and not getattr(engine, "outlives_us", True):
+        kernel = arguments.kernel or arguments.vm
+        shown = f"kprobes vm --keep{'' if kernel == ANY_KERNEL else f' --kernel {kernel}'} &"
+        sys.stderr.write(f"note: this guest ends with the command, and its events with it; `{shown}` keeps one up\n")
     try:
         events = ProbeEvents(engine.tracefs())  # type: ignore[attr-defined]  # both engines of kernels have it
         return _ACTIONS[action](events, names or ["*"], arguments)

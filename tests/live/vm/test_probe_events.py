@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from guest_harness import Guest
+from guest_harness import Guest, run_kprobes
 
 
 @pytest.fixture
@@ -99,3 +101,10 @@ def test_a_filter_that_is_refused_shows_the_kernels_caret(clean: Guest) -> None:
 def test_mistakes_are_told(clean: Guest) -> None:
     assert "needs a definition" in clean.command("events", "add", status=2).errors
     assert "there is no probe event 'nosuch'" in clean.command("events", "remove", "nosuch", status=2).errors
+
+
+def test_events_of_a_guest_that_ends_with_the_command_are_told(tmp_path: Path) -> None:
+    alone = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = run_kprobes("events", "add", "--vm=6.12", "p:mine vfs_read", environment=alone)
+    assert done.output == "p:kprobes/mine vfs_read\n"
+    assert "`kprobes vm --keep --kernel 6.12 &` keeps one up" in done.errors

@@ -40,6 +40,9 @@ class Machine:
     is told what takes long: (what, bytes done, bytes in all).
     """
 
+    # Whether the guest, and what is changed in it, stays when this machine is closed.
+    outlives_us = False
+
     def __init__(
         self,
         kernel: str = kernels.DEFAULT_KERNEL,
@@ -251,6 +254,8 @@ class Machine:
 
 class RunningMachine(Machine):
     """A connection to a machine that another process keeps."""
+
+    outlives_us = True
 
     def __init__(self, directory: Path, announcement: Announcement) -> None:
         super().__init__(announcement.kernel)
