@@ -7,12 +7,12 @@ function's.
 from __future__ import annotations
 
 import keyword
-from typing import TYPE_CHECKING
 
 from kprobes.model import words
 from kprobes.model.ctype import Array, Enum, Float, Function, Int, Parameter, Pointer, Struct, Void
 from kprobes.model.probe import AutoHandler, HandlerSource
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.bpf import BpfTarget, lower
 from kprobes.compiler.front.compile import Surroundings, compile_handler
@@ -21,6 +20,7 @@ from kprobes.planner.group import Group
 from kprobes.planner.places import Places
 from kprobes.planner.ways import Demand, Ways, candidates
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

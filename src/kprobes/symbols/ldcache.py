@@ -6,11 +6,11 @@ Source: sysdeps/generic/dl-cache.h of glibc.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
 from kprobes.symbols.source import read_source
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

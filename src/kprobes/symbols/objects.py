@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Protocol
 
 from kprobes.errors import SymbolNotFoundError
 from kprobes.frozen import dataclass
@@ -16,8 +15,12 @@ from kprobes.symbols.elf import ElfFile
 from kprobes.symbols.ldcache import load_ldcache
 from kprobes.symbols.maps import Mapping, file_of, load_maps
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Protocol
+else:
+    Protocol = object  # `typing` is 5 ms of every command that compiles
 
 GLOB = re.compile(r"[*?\[]")
 MOST_LIBRARIES = 500

@@ -8,10 +8,9 @@ BPF divides unsigned only (signed division came with cpu v4), so signed division
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.text import literal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.text import FunctionText
     from kprobes.compiler.ir.nodes import IntType

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import convert, opaque
 from kprobes.compiler.back.fields import load_field, put_fields, record, take_text
 from kprobes.compiler.back.memory import zero
@@ -11,6 +9,7 @@ from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError
 from kprobes.model.layout import META_WINDOW, RANKS, meta_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.memory import alignment, copy, zero
 from kprobes.compiler.ir.nodes import IntType, Slot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.ir.nodes import BuiltinText, ConstText, Emit, ReadBytes, ReadText, RecordText, Slot
 from kprobes.compiler.ir.operands import slots_read, slots_written
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import Function
     from kprobes.model.layout import EventLayout

@@ -9,14 +9,13 @@ state to follow, however many numbers a handler writes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.rooms import bounded
 from kprobes.compiler.back.texts import const_text
 from kprobes.compiler.ir.nodes import Slot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.part import Part
     from kprobes.compiler.ir.nodes import FormatText, Piece, Value

@@ -9,13 +9,13 @@ Source: ELF-64 object file format; Documentation/bpf/llvm_reloc.rst; Documentati
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.btf import BtfText
 from kprobes.errors import CompileError, InternalError
 from kprobes.frozen import dataclass
 from kprobes.model.plan import Program, Relocation, SourceLine
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

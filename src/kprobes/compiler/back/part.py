@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.back.arithmetic import unknown
 from kprobes.compiler.back.text import literal
@@ -12,6 +11,7 @@ from kprobes.compiler.ir.operands import made
 from kprobes.errors import CompileError, InternalError
 from kprobes.model.layout import META_DROPPED, meta_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.fills import Fill
     from kprobes.compiler.back.text import FunctionText

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import binary, compare, convert, divide, opaque, unknown
 from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import successors
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -7,11 +7,10 @@ the value. What passes a mask is more than what the buffer is for, though never 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.ir.nodes import Const, CutText, FormatText, Slot, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -5,8 +5,7 @@ Text is several times quicker than building the same module through llvmlite's o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.ir.nodes import IntType, Place
 

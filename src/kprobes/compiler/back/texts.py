@@ -6,13 +6,12 @@ words.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import opaque, unknown
 from kprobes.compiler.back.fields import put_text
 from kprobes.compiler.back.memory import alignment, copy, pieces, zero
 from kprobes.compiler.back.rooms import bounded, number_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.part import Part
     from kprobes.compiler.back.text import FunctionText

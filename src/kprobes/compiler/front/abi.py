@@ -8,11 +8,10 @@ Source: System V ABI, AMD64 supplement, 3.2.3 (the kernel's fentry counts its ar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.arch.registers import registers
 from kprobes.model.ctype import Array, CType, Float, Function, Int, Struct, sizeof
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front.terms import (
     Bound,
     Constant,
@@ -20,6 +18,7 @@ from kprobes.compiler.front.terms import (
     Word,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.terms import Term
 

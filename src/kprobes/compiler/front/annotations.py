@@ -9,7 +9,6 @@ n-th parameter is the n-th argument. Annotations that say nothing about C (`int`
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.casts import own_type, type_named
 from kprobes.frozen import replace
@@ -17,6 +16,7 @@ from kprobes.model import structs
 from kprobes.model.ctype import Function, Int, Parameter, Pointer, Struct
 from kprobes.model.cwords import WORDS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.context import Context
     from kprobes.model.ctype import CType

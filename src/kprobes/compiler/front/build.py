@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front.flow import tidy
 from kprobes.compiler.front.weight import Weights
 from kprobes.compiler.ir.nodes import (
@@ -31,6 +29,7 @@ from kprobes.compiler.ir.nodes import (
     WriteSlot,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from errno import errorcode
-from typing import TYPE_CHECKING
 
 from kprobes.arch.registers import registers
 from kprobes.compiler.front import casts, events, globalvars, integers, pointers, strings, texts
@@ -32,6 +31,7 @@ from kprobes.model.ctype import Struct, Void
 from kprobes.model.layout import Field
 from kprobes.model.mapspec import COMM_SIZE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable

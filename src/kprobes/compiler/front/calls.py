@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from types import FunctionType
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import builtins, events, inline, maps, names, strings, structs, texts
 from kprobes.compiler.front.advice import advice
@@ -16,6 +15,7 @@ from kprobes.model.ctype import Struct
 from kprobes.model.cwords import CWord
 from kprobes.model.structs import is_enum, shape_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -6,7 +6,6 @@ A type is named by text as in C (`"struct file *"`), or by an object: a word (`u
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, pointers
 from kprobes.compiler.front.terms import Constant, Literal, Number, Outside, Pointer, Term, describe
@@ -18,6 +17,7 @@ from kprobes.model.ctype import Pointer as CPointer
 from kprobes.model.cwords import WORDS, ArrayOf, CWord, PointerTo
 from kprobes.model.structs import is_enum, shape_of, spelled
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ast
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import texts
 from kprobes.compiler.front.scan import walk
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, Text, limits
 from kprobes.model.caution import IGNORE, Caution
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 

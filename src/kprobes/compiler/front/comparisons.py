@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import cautions, conditions, integers, maps, strings, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.context import Links
 from kprobes.compiler.front.terms import Constant, Items, Map, Nothing, Number, Pointer, Term, Text, describe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

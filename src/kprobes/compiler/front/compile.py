@@ -8,7 +8,6 @@ still, which for most handlers is the first time.
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import comparisons, conditions, expressions, halves, parts, statements
 from kprobes.compiler.front.annotations import parameters_of
@@ -23,6 +22,7 @@ from kprobes.compiler.front.text import SourceText
 from kprobes.errors import CompileError, InternalError, all_mistakes
 from kprobes.frozen import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.variables import Variable
     from kprobes.compiler.ir.nodes import Handler

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import cautions, integers, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, describe
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

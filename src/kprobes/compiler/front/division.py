@@ -6,11 +6,10 @@ what is known of both sides.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front.terms import Number, ranged
 from kprobes.compiler.ir.nodes import I64, U64, IntType, Place, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.context import Context
 

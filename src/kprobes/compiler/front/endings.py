@@ -7,7 +7,6 @@ Nothing raises in a handler, so `finally` runs where a block is left: behind it,
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, registered, texts
 from kprobes.compiler.front.conditions import branch_on
@@ -17,6 +16,7 @@ from kprobes.compiler.ir.nodes import I64, MapAdd
 from kprobes.model.mapspec import Count
 from kprobes.model.plan import Assertion
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.build import OpenBlock
     from kprobes.compiler.front.context import Context

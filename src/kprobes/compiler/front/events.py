@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, pointers, structs, texts
 from kprobes.compiler.front.advice import advice
@@ -26,6 +25,7 @@ from kprobes.frozen import replace
 from kprobes.model.ctype import Function, Struct
 from kprobes.model.layout import RECORD_HEADER, EventLayout, Field, pack_fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.arch.registers import registers
 from kprobes.compiler.front import (
@@ -43,6 +42,7 @@ from kprobes.compiler.front.terms import (
 from kprobes.compiler.front.text import did_you_mean
 from kprobes.model.builtins import BUILTINS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

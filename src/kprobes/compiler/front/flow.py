@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.ir.nodes import (
     Binary,
     Block,
@@ -35,6 +33,7 @@ from kprobes.compiler.ir.nodes import (
 )
 from kprobes.compiler.ir.operands import FILLS, slots_read, slots_written, successors, used
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import casts, integers, pointers
 from kprobes.compiler.front.terms import Constant, Literal, Nothing, Number, Pointer, Term, describe
 from kprobes.compiler.ir.nodes import U64, IntType, Value
 from kprobes.errors import KprobesError
 from kprobes.model.ctype import Void
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -14,11 +14,11 @@ A `yield` inside of a `try` or of a branch is brought to the top by rewriting; e
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.endings import EntryHalf
 from kprobes.compiler.front.scan import count_stores, is_yield, names_read, yields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

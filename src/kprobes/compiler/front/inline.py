@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import names, texts
 from kprobes.compiler.front.context import Frame, repointed
@@ -14,6 +13,7 @@ from kprobes.compiler.front.terms import Constant, Literal, Nothing, Outside, Te
 from kprobes.compiler.front.text import SourceText, did_you_mean
 from kprobes.errors import CompileError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FunctionType
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.division import divide
@@ -28,6 +27,7 @@ from kprobes.compiler.front.terms import (
 )
 from kprobes.compiler.ir.nodes import BOOL, I64, U64, IntType, Place, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

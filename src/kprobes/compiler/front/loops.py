@@ -6,7 +6,6 @@ Each loop counts its turns in a slot of its own, so that every lowering and the 
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import integers, pointers, texts
 from kprobes.compiler.front.conditions import branch_on
@@ -28,6 +27,7 @@ from kprobes.compiler.front.terms import (
 )
 from kprobes.compiler.ir.nodes import I64, U64, Const, Fault, Value
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.build import OpenBlock
     from kprobes.compiler.front.context import Context

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import cautions, integers, structs, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.builtins import make
@@ -32,6 +30,7 @@ from kprobes.model.aggregates import Avg, Max, Min, Stacks, Sum
 from kprobes.model.containers import Array, Queue
 from kprobes.model.mapspec import Count, HashMap, Histogram
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

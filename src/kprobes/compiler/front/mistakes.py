@@ -8,12 +8,12 @@ all the same. Nothing of such a pass is kept but its messages.
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.scan import yields
 from kprobes.errors import CompileError
 from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

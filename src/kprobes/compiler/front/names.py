@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins as python
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.builtins import PYTHON
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Outside, Term, Word
@@ -17,6 +16,7 @@ from kprobes.model.registered import Instance, Registered
 from kprobes.model.setting import Setting
 from kprobes.model.words import Word as ImportedWord
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import TYPE_CHECKING
 
 from kprobes.model.ctype import Array, Enum, Member, Pointer, Struct
 from kprobes.model.cwords import ArrayOf, Bits, CWord, PointerTo
 from kprobes.model.structs import Shape, enum_word, is_enum, names_of, shape_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import enum
     from collections.abc import Mapping, Sequence

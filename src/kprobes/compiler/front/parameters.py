@@ -6,8 +6,6 @@ entry and kept for the call, in a slot that is restored (see `parts`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import pointers, texts
 from kprobes.compiler.front.abi import integer_indexes
 from kprobes.compiler.front.annotations import annotated, ctype_of, parameters_of
@@ -17,6 +15,7 @@ from kprobes.compiler.ir.nodes import I64, U64, RecordText, Slot, Value
 from kprobes.model.ctype import Array, CType, Function, Int, Void, format_ctype
 from kprobes.model.ctype import Pointer as CPointer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.build import Builder
 from kprobes.compiler.front.flow import acts, live_at_start, returns_early
@@ -20,6 +19,7 @@ from kprobes.compiler.ir.operands import slots_written
 from kprobes.frozen import replace
 from kprobes.model.layout import Field, pack_fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

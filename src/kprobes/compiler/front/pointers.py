@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import integers
 from kprobes.compiler.front.terms import (
     Constant,
@@ -23,6 +21,7 @@ from kprobes.frozen import replace
 from kprobes.model.ctype import Array, CType, Enum, Float, Function, Int, Member, Struct, Void, format_ctype, sizeof
 from kprobes.model.ctype import Pointer as CPointer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

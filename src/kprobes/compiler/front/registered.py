@@ -6,8 +6,6 @@ are that live across a `yield`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.arch.registers import registers
 from kprobes.compiler.front import builtins, structs, texts, variables
 from kprobes.compiler.front.context import TypeUnknownError
@@ -17,6 +15,7 @@ from kprobes.compiler.ir.nodes import U64
 from kprobes.model.registered import CallData, Instance, Registered
 from kprobes.model.structs import shape_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import endings, integers, loops, maps, registered, texts
 from kprobes.compiler.front.calls import has_effect
@@ -27,6 +26,7 @@ from kprobes.compiler.front.terms import (
 )
 from kprobes.compiler.ir.nodes import I64, WriteContext
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

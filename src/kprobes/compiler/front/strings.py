@@ -9,13 +9,13 @@ from __future__ import annotations
 import ast
 import re
 from functools import partial
-from typing import TYPE_CHECKING
 
 from kprobes.compiler.front import conditions, integers, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Literal, Nothing, Number, Pointer, Term, Text, describe
 from kprobes.compiler.ir.nodes import BOOL, I64, U64, CutText, FindText, FormatText, IntType, Piece, Slot, TextLength
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.front.context import Context
     from kprobes.compiler.ir.nodes import Operand, Value

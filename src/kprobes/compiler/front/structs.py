@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import casts, integers, pointers, texts
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Made, Nothing, Number, Pointer, Term, describe
@@ -13,6 +11,7 @@ from kprobes.model.ctype import Pointer as CPointer
 from kprobes.model.cwords import ArrayOf, char
 from kprobes.model.structs import MOST_FIELDS, shape_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
     from collections.abc import Iterator, Sequence

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from kprobes.model.ctype import CType, Function, Types
     from kprobes.model.setting import SettingValue
+else:
+    Protocol = object  # `typing` is 5 ms of every command that compiles
 
 USER_KINDS = frozenset({"uprobe", "uretprobe"})
 RETURN_KINDS = frozenset({"kretprobe", "uretprobe"})

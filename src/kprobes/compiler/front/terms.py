@@ -6,11 +6,10 @@ sort says how it is to be shown and what is known of its range.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.ir.nodes import I64, U64, IntType, Slot, Value
 from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

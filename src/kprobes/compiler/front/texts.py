@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import integers
 from kprobes.compiler.front.advice import advice
 from kprobes.compiler.front.terms import Constant, Items, Literal, Made, Number, Pointer, Term, Text, describe
 from kprobes.compiler.ir.nodes import BOOL, CompareText, CompareTexts, ConstText, CopyText, ReadText, Slot
 from kprobes.model.ctype import Int, Void, format_ctype
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

@@ -6,8 +6,6 @@ strings get the largest size. The types are found by compiling until they stand 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.front import integers, texts
 from kprobes.compiler.front.terms import (
     Constant,
@@ -27,6 +25,7 @@ from kprobes.compiler.ir.nodes import I64, U64, IntType, Slot
 from kprobes.frozen import dataclass, replace
 from kprobes.model.ctype import CType, Enum, Void
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ast
 

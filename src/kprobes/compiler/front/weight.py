@@ -9,10 +9,9 @@ Source: kernel/bpf/verifier.c (BPF_COMPLEXITY_LIMIT_JMP_SEQ, BPF_COMPLEXITY_LIMI
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.ir import nodes as ir
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

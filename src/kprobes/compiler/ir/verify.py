@@ -7,15 +7,16 @@ last thing of an entry part and taken back as the first of an exit part.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
-
 from kprobes.compiler.ir.graph import Graph
 from kprobes.compiler.ir.nodes import Branch, RestoreCall, Return, SaveCall, Slot, Value
 from kprobes.compiler.ir.operands import made, slots_read, slots_written, successors, used
 from kprobes.compiler.ir.rules import RULES
 from kprobes.errors import InternalError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from kprobes.compiler.ir.nodes import Block, Function, Handler, Node
     from kprobes.model.layout import EventLayout, MapLayout
 

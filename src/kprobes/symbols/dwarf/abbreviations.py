@@ -6,12 +6,11 @@ therefore holds *steps*: so many bytes, or one of the kinds of value whose lengt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.errors import FormatError
 from kprobes.frozen import dataclass
 from kprobes.symbols.dwarf.numbers import At, Form
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

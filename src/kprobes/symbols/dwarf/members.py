@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.errors import FormatError
 from kprobes.symbols.dwarf.abbreviations import uleb
 from kprobes.symbols.dwarf.numbers import At, Tag
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

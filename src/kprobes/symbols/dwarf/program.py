@@ -7,7 +7,6 @@ import struct
 from bisect import bisect_right
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
 from kprobes.symbols.dwarf.abbreviations import skip
@@ -17,6 +16,7 @@ from kprobes.symbols.dwarf.sections import Sections
 from kprobes.symbols.dwarf.units import Entry, Information, Unit
 from kprobes.symbols.elf import ElfFile, parse_notes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
 from kprobes.symbols.dwarf.abbreviations import uleb
 from kprobes.symbols.dwarf.numbers import At, Form
 from kprobes.symbols.dwarf.units import ADDRX
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -7,7 +7,6 @@ for the whole file; of names that mean several things it takes what is defined i
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
 from kprobes.model.cnames import builtin_type, canonical_int_name
@@ -16,6 +15,7 @@ from kprobes.symbols.dwarf.members import each_member, is_by_reference, member_p
 from kprobes.symbols.dwarf.numbers import C_LANGUAGES, RUST, At, Form, Tag
 from kprobes.symbols.dwarf.program import DebugProgram, chain_of, entries_in_scopes, name_of, reading
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from kprobes.errors import FormatError
 from kprobes.frozen import dataclass
 from kprobes.symbols.dwarf.abbreviations import Abbreviation, parse_abbreviations, skip, sleb, uleb
 from kprobes.symbols.dwarf.numbers import At, Form
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.target import STACKS, stacks_layout
 from kprobes.compiler.ir.nodes import U64
 from kprobes.errors import InternalError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.ir.nodes import Builtin

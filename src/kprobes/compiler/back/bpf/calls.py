@@ -14,8 +14,6 @@ record must not be taken for this call's, also where the entry part returns with
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import opaque
 from kprobes.compiler.back.bpf.context import frame
 from kprobes.compiler.back.bpf.helpers import call
@@ -26,6 +24,7 @@ from kprobes.compiler.back.memory import alignment, copy
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout, align_up
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.back.bpf.target import BpfTarget

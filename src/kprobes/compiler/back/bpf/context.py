@@ -22,8 +22,6 @@ Where several sites share a table the site is mixed in too: after a tail call tw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.arch.registers import registers
 from kprobes.compiler.back.arithmetic import convert
 from kprobes.compiler.back.bpf.helpers import call
@@ -40,6 +38,7 @@ from kprobes.compiler.ir.nodes import U64, IntType
 from kprobes.errors import InternalError
 from kprobes.model.plan import MULTI_WAYS, RETURN_WAYS, Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.ir.nodes import ReadContext, WriteContext

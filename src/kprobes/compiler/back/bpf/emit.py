@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.reads import fill
 from kprobes.compiler.back.bpf.target import RING, ring_layout
@@ -12,6 +10,7 @@ from kprobes.compiler.back.memory import zero
 from kprobes.compiler.ir.nodes import Slot
 from kprobes.model.layout import RECORD_HEADER
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.ir.nodes import Emit

@@ -5,10 +5,9 @@ Source: include/uapi/linux/bpf.h (numbers are ABI), kernel/bpf/helpers.c and ker
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.frozen import dataclass
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.text import FunctionText
 

@@ -7,8 +7,6 @@ look-up, then an atomic add; only a key's first hit inserts, and where two CPUs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.arithmetic import bucket, opaque
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.elements import (
@@ -26,6 +24,7 @@ from kprobes.compiler.ir.nodes import I64, U64
 from kprobes.errors import InternalError
 from kprobes.model.layout import MapLayout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.pointers import used_as_numbers
 from kprobes.compiler.back.bpf.target import STATS, TRAMPOLINE_WAYS
 from kprobes.compiler.back.part import Part
 from kprobes.model.layout import SITE_COUNTER_BYTES, SITE_COUNTERS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.target import BpfTarget
     from kprobes.compiler.back.text import FunctionText

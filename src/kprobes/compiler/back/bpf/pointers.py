@@ -7,8 +7,6 @@ handler does more than that with an argument, the lowering makes a number of it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.ir.nodes import (
     U64,
     Compare,
@@ -33,6 +31,7 @@ from kprobes.compiler.ir.nodes import (
 )
 from kprobes.compiler.ir.operands import used
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

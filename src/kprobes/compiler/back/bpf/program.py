@@ -13,8 +13,6 @@ A program whose part does nothing is the counter alone: ten instructions, one of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.bpf.builtins import builtin
 from kprobes.compiler.back.bpf.calls import forget_call, restore_call, save_call
 from kprobes.compiler.back.bpf.context import read_context, write_context
@@ -56,6 +54,7 @@ from kprobes.compiler.ir import nodes as ir
 from kprobes.compiler.ir.operands import read_before_written
 from kprobes.errors import InternalError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.layout import MapLayout
 

@@ -5,8 +5,6 @@ The reading helpers leave the bytes behind a string's NUL alone, hence the zeroi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.memory import zero
 from kprobes.compiler.back.texts import const_text
@@ -14,6 +12,7 @@ from kprobes.compiler.ir.nodes import ConstText, ReadBytes, ReadText, RecordText
 from kprobes.errors import InternalError
 from kprobes.model.plan import Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
     from kprobes.compiler.back.fills import Fill

@@ -19,14 +19,13 @@ Source: kernel/trace/bpf_trace.c, kernel/bpf/trampoline.c, kernel/trace/trace_up
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.back.bpf.helpers import call
 from kprobes.compiler.back.bpf.part import SCRATCH_HEADER
 from kprobes.compiler.back.bpf.target import TRAMPOLINE_WAYS, USER_WAYS
 from kprobes.model.layout import MapLayout
 from kprobes.model.plan import Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.compiler.back.bpf.part import BpfPart
 

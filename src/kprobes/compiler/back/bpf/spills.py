@@ -7,11 +7,10 @@ written there once and loaded for each use. Loops count in registers still, or n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.compiler.ir.nodes import Binary, Compare, Const, Convert, Fault, ReadSlot, WriteSlot
 from kprobes.compiler.ir.operands import made, used
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

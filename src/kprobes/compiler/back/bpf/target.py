@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kprobes.errors import InternalError
 from kprobes.frozen import dataclass
 from kprobes.model.layout import SITE_COUNTER_BYTES, MapLayout
 from kprobes.model.plan import RETURN_WAYS, Way
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.plan import Program
 
