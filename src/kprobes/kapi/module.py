@@ -245,7 +245,7 @@ class Module:
             yield from message.lines
 
     def _read(self, timeout_s: float | None) -> Iterator[Message]:
-        end, late_s = None if timeout_s is None else time.monotonic() + timeout_s, 0.0
+        end, late_s = None if timeout_s is None else time.monotonic() + timeout_s, -1.0
         while True:
             begin = time.monotonic()
             left = POLL_S if end is None else max(0.0, min(POLL_S, end - begin))
@@ -253,7 +253,7 @@ class Module:
             if not self._messages and not self._closed:
                 self._poll(left)
             if end is not None and begin >= end:
-                late_s += time.monotonic() - begin  # the time of reading alone: a slow reader shall miss nothing
+                late_s = 0.0 if late_s < 0 else late_s + time.monotonic() - begin  # see `Session.events`
             found = False
             while self._messages:
                 yield self._messages.popleft()

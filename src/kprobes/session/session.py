@@ -128,12 +128,13 @@ class Session:
         yielded; of probes that never rest as much of it as is read in a second.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        sent, late_s = 0, 0.0
+        sent, late_s = 0, -1.0
         while limit is None or sent < limit:
             begin = time.monotonic()
             batch = [self._kept.popleft()] if self._kept else self.poll(self._time_left(end))
             if end is not None and begin >= end and not self._detached:
-                late_s += time.monotonic() - begin  # the time of reading alone: a slow reader shall miss nothing
+                # The time of reading alone: a slow reader misses nothing. At first a busy guest may be slow to answer.
+                late_s = 0.0 if late_s < 0 else late_s + time.monotonic() - begin
             for event in batch:
                 yield event
                 sent += 1
