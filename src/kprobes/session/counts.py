@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kprobes.events.aggregate import read_stats
 from kprobes.frozen import dataclass
 
 TYPE_CHECKING = False
@@ -47,6 +46,8 @@ class AssertStats:
 
 def read_counts(plan: Plan, attached: Attached, unmatched: Mapping[int, int]) -> list[ProbeStats]:
     """Return the counts of each site; *unmatched* is told by the number of the site."""
+    from kprobes.events.aggregate import read_stats  # not on the way to the first event
+
     layout = next(layout for layout in plan.maps if layout.kind == "stats")
     counted = read_stats(attached.read_map(layout.name), layout, len(plan.sites))
     missed = dict.fromkeys(range(len(plan.sites)), 0)

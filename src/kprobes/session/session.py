@@ -6,7 +6,6 @@ import time
 from itertools import dropwhile
 
 from kprobes.errors import UnsupportedError
-from kprobes.events.holdings import Holdings
 from kprobes.naming import Naming
 from kprobes.session.counts import AssertStats, read_counts
 from kprobes.session.selection import sites_of
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from kprobes.engines.port import Attached, Engine
     from kprobes.events.clock import WallClock
+    from kprobes.events.holdings import Holdings
     from kprobes.events.record import Event
     from kprobes.events.recording import Recorder
     from kprobes.model.caution import Caution
@@ -70,7 +70,7 @@ class Session:
         self._naming = Naming(engine, frames, remembers=bool(plan.unwinding))
         self._final: list[ProbeStats] | None = None
         self._final_drops: dict[str, int] | None = None
-        self._held = Holdings(plan.maps, attached)
+        self._holdings: Holdings | None = None
         self._final_asserts: list[AssertStats] = []
         self._unmatched: dict[int, int] = {}
         self._disabled: frozenset[int] = frozenset()
@@ -83,6 +83,15 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _held(self) -> Holdings:
+        """What the maps hold; nobody needs it before the first event."""
+        if self._holdings is None:
+            from kprobes.events.holdings import Holdings
+
+            self._holdings = Holdings(self.plan.maps, self._attached)
+        return self._holdings
 
     @property
     def warnings(self) -> tuple[Caution, ...]:
@@ -328,10 +337,10 @@ class Session:
         before, attached = self._attached, self._attached.hand_over(plan, inherited)  # type: ignore[attr-defined]
         while batch := self._stream.poll(0, ended=True):
             self._earlier += batch
+        self._holdings = self._held.moved(plan.maps, attached)
         self.plan, self._attached, self._probes = plan, attached, tuple(probes)
         self._disabled = inherited.resting
         self._stream = Stream(plan, attached, None)
-        self._held = self._held.moved(plan.maps, attached)
         if frames is not None:
             self._naming.close()
             self._naming = Naming(self._engine, frames, remembers=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
-import subprocess
-import sys
 
 import pytest
 
@@ -116,17 +114,3 @@ def test_match_takes_fields_by_place():
             assert (x, y) == (1, 2)
         case _:
             pytest.fail("not matched")
-
-
-HOT = """
-import sys
-import kprobes.cli.trace, kprobes.engines.kernel.engine, kprobes.planner.cache, kprobes.render.table
-print(*sorted({"dataclasses", "inspect", "typing", "re", "enum", "argparse", "hashlib", "json", "pathlib", "shutil",
-    "contextlib", "functools", "subprocess", "llvmlite"} & set(sys.modules)))
-"""
-
-
-def test_the_way_to_the_first_event_imports_nothing_heavy():
-    command = [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{HOT}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []
