@@ -57,7 +57,7 @@ def export_module(arguments: Namespace) -> int:
             translated, shared = script_parts(_probes(scripts, arguments), facts, names, tuple(arguments.include))
             parts += translated
     source = module_source(name, parts, shared, tuple(arguments.include))
-    _write(directory, source)
+    write_module(directory, source)
     sys.stderr.write(f"{directory}/{name}.c, Makefile and README.md are written\n")
     if not arguments.build:
         sys.stderr.write(f"build it with `make -C {quote(str(directory))}`; the README says more\n")
@@ -126,7 +126,12 @@ def _types_of(facts: Facts) -> Types | None:
         return None  # registers have no comments then
 
 
-def _write(directory: Path, source: ModuleSource) -> None:
+def write_module(directory: Path, source: ModuleSource) -> None:
+    """Write the files of *source* into *directory*.
+
+    Raises:
+        UsageError: one is there that is not of an export, or it can't be written.
+    """
     files = {f"{source.name}.c": source.code, "Makefile": source.makefile, "README.md": source.readme}
     try:
         if directory.exists() and not directory.is_dir():
@@ -144,6 +149,9 @@ def _write(directory: Path, source: ModuleSource) -> None:
 
 def _refuse_others(file: Path) -> None:
     """Raise where *file* is there and not of an export: `-o .` in a user's project must not cost its Makefile."""
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        hint = "name a directory of its own: -o DIR"
+        raise UsageError(f"{file} is a link or a device, and is not written through", hint=hint)
     if file.exists() and not any(mark in file.read_text(encoding="utf-8", errors="replace") for mark in OWN):
         raise UsageError(
             f"{file} is there already, and `kprobes export module` has not written it",

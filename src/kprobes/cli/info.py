@@ -7,6 +7,7 @@ examples:
   kprobes info libc:malloc          of a library or a program: prototype, source line, where it was inlined
   kprobes info ./mytool@parse.c:42
   kprobes info -p PID libc:malloc   how it would be armed in that process, and why so
+  kprobes info latency.kpb          what a bundle holds, and what it is for; nothing of it is run
   kprobes info parse -- ./mytool    the same in the process that a command becomes, which is ended before it runs
 """
 
@@ -18,6 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kprobes.cli.definitions import is_definition
+from kprobes.cli.info_bundle import names_bundle, show_bundle
 from kprobes.cli.options import add_target_options, process_of, target_of
 from kprobes.cli.places import KINDS
 from kprobes.errors import FormatError, SymbolNotFoundError, TypeNotFoundError, UnprobeableError, UsageError
@@ -35,13 +37,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Describe the options."""
-    parser.add_argument("function", metavar="FUNC", help="a kernel function, module:function, or a place in a program")
+    parser.add_argument(
+        "function", metavar="FUNC", help="a kernel function, module:function, a place in a program, or a bundle"
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object")
     add_target_options(parser)
 
 
 def run(arguments: Namespace) -> int:
-    """Explain one function."""
+    """Explain one function, or tell of a bundle."""
+    if names_bundle(arguments.function):
+        return show_bundle(arguments.function, as_json=arguments.format == "json")
     target = target_of(arguments)  # refuses options that contradict each other
     if arguments.command and (arguments.vm or arguments.kernel):
         raise UsageError("telling of a function of a kernel runs no command", hint="leave `-- CMD` out")

@@ -67,7 +67,7 @@ def probe_parts(
         UsageError: it is no probe of a kernel's function.
     """
     if probe.kind not in ("kprobe", "kretprobe"):
-        hint = {"tracepoint": "name the kernel's function there"}.get(probe.kind, "kprobes run takes them")
+        hint = {"tracepoint": "probe the function that has it"}.get(probe.kind, "kprobes run takes them")
         raise UsageError(f"a module registers kprobes and kretprobes, not a {probe.kind}", hint=hint)
     if sum(len(group.sites) for group in groups) > MOST_PLACES:
         raise UsageError(f"{probe.places[0]} stands for more than {MOST_PLACES} functions", hint="name those you mean")

@@ -6,10 +6,14 @@ import ast
 
 from kprobes.compiler.front.terms import Map
 from kprobes.export import expressions, strings
-from kprobes.export.storage import MapRefusedError
+from kprobes.export.storage import MapInC, MapRefusedError
 from kprobes.export.unit import Expression, Unit
-from kprobes.model.aggregates import Sum
+from kprobes.model.aggregates import Avg, Max, Min, Sum
+from kprobes.model.containers import Array
 from kprobes.model.mapspec import Count, HashMap, Histogram, MapSpec
+
+# What is added to these is called their value.
+_VALUES = (Sum, Min, Max, Avg)
 
 
 def named(unit: Unit, node: ast.expr) -> Map | None:
@@ -41,11 +45,18 @@ def _map_of(unit: Unit, node: ast.AST, map_: Map) -> str:
     try:
         return unit.shared.map_of(map_.spec).name
     except MapRefusedError as refused:
-        raise unit.refuse(node, str(refused), "Count, Sum, Histogram, and HashMap of integers are translated") from None
+        raise unit.refuse(
+            node, str(refused), "aggregates, and HashMap and Array of integers of 64 bits, are translated"
+        ) from None
 
 
 def read(unit: Unit, node: ast.Subscript, map_: Map) -> Expression:
     """Return `m[key]`."""
+    if isinstance(map_.spec, Array):
+        name, index = _map_of(unit, node, map_), expressions.number(unit, node.slice).text
+        found = unit.shared.map_of(map_.spec)
+        found.used.add("get")
+        return Expression(f"{name}_get({index}, {unit.fault_address})", signed=found.value_signed)
     return _hash_call(unit, node, map_, "get", [*_key(unit, node, map_, node.slice), "0"])
 
 
@@ -68,8 +79,13 @@ def write(unit: Unit, node: ast.AST, map_: Map, key: ast.expr, amount: str, *, a
     """Write the statement of `m[key] = amount`, or with *add* of `m[key] += amount`."""
     name = _map_of(unit, node, map_)
     operation = "bump" if add else "set"
-    arguments = [*_key(unit, node, map_, key), amount]
-    _hash_call(unit, node, map_, operation, arguments)
+    if isinstance(map_.spec, Array):
+        arguments = [expressions.number(unit, key).text, amount]
+        unit.shared.map_of(map_.spec).used.add(operation)
+        unit.acts = True
+    else:
+        arguments = [*_key(unit, node, map_, key), amount]
+        _hash_call(unit, node, map_, operation, arguments)
     unit.fail(f"!{name}_{operation}({', '.join(arguments)})")
 
 
@@ -97,22 +113,40 @@ def add(unit: Unit, node: ast.Call, map_: Map) -> None:
     names = ("value", "by", "weight") if isinstance(spec, Histogram) else ("amount", "by")
     given: dict[str, ast.expr] = dict(zip(names, node.args, strict=False))
     given.update(
-        {"amount" if one.arg == "value" and isinstance(spec, Sum) else str(one.arg): one.value for one in node.keywords}
+        {
+            "amount" if one.arg == "value" and isinstance(spec, _VALUES) else str(one.arg): one.value
+            for one in node.keywords
+        }
     )
     key = _key(unit, node, map_, given.get("by")) if found.key else []
     if isinstance(spec, Histogram):
         sample = expressions.number(unit, given["value"])
         amount = expressions.number(unit, given["weight"]).text if "weight" in given else "1"
+        assert isinstance(found, MapInC)
         what = found.bucket(sample.text, signed=sample.signed)
         unit.use(*found.helpers)
-    elif isinstance(spec, Count | Sum):
+    elif isinstance(spec, Min | Max):
+        amount, what = _within_s64(unit, given["amount"]), ""
+    elif isinstance(spec, Count | Sum | Avg):
         amount = expressions.number(unit, given["amount"]).text if "amount" in given else "1"
         what = ""
     else:
-        raise unit.refuse(node, f"a {type(spec).__name__}", "Count, Sum, Histogram and HashMap are translated")
+        raise unit.refuse(node, f"a {type(spec).__name__}", "Count, Sum, Min, Max, Avg and Histogram are translated")
     if not found.key:
+        if isinstance(spec, Min | Max | Avg):
+            unit.line(f"{name}_add({amount});")
+            return
         place = f"&{name}[{what}]" if what else f"&{name}"
         unit.line(f"atomic64_inc({place});" if amount == "1" else f"atomic64_add({amount}, {place});")
         return
     found.used.add("add")
     unit.fail(f"!{name}_add({', '.join([*key, *([what] if what else []), amount])})")
+
+
+def _within_s64(unit: Unit, node: ast.expr) -> str:
+    """Return *node* as a signed integer; what is above the largest counts as that."""
+    found = expressions.number(unit, node)
+    if found.signed:
+        return found.text
+    unit.include("linux/limits.h", "linux/minmax.h")
+    return f"min_t(u64, {found.text}, S64_MAX)"

@@ -281,6 +281,30 @@ static void report_buckets(const char *name, const char *key, atomic64_t *bucket
 }
 """
 
+_REPORT_AVERAGE = """\
+/* What an average has taken in. */
+static void report_average(const char *name, const char *key, s64 total, s64 count)
+{
+	pr_info("%s%s: %lld values, total %lld, mean %lld\\n", name, key, count, total,
+		count ? total / count : 0);
+}
+"""
+
+_ASSERTION = """\
+/* What is to hold: where in the script, and how often it did not. */
+struct assertion {
+	const char *place;
+	atomic64_t failed;
+};
+
+/* Count that something does not hold; the first time it is told at once. */
+static void assertion_failed(struct assertion *one)
+{
+	if (atomic64_inc_return(&one->failed) == 1)
+		pr_warn("assertion failed: %s\\n", one->place);
+}
+"""
+
 HELPERS: dict[str, Helper] = {
     "TEXT_SIZE": Helper("/* Strings of definitions are cut to this. */\n#define TEXT_SIZE 128\n"),
     "peek_kernel": Helper(_PEEK, ("linux/string.h", "linux/uaccess.h")),
@@ -313,6 +337,8 @@ HELPERS: dict[str, Helper] = {
     "floor_mod_unsigned": Helper(_FLOOR_MOD_UNSIGNED, (), ("unsigned_mod",)),
     "BUCKETS": Helper("#define BUCKETS 66\n"),
     "bucket_of": Helper(_BUCKET, ("linux/bitops.h",)),
+    "report_average": Helper(_REPORT_AVERAGE, ("linux/printk.h",)),
+    "assertion": Helper(_ASSERTION, ("linux/atomic.h", "linux/printk.h")),
     "report_buckets": Helper(_REPORT_BUCKETS, ("linux/atomic.h",), ("BUCKETS",)),
 }  # fmt: skip
 

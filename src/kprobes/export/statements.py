@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.front.scan import is_yield
@@ -231,6 +232,25 @@ def _return(unit: Unit, node: ast.Return) -> None:
     unit.needs_out = True
 
 
+def _assert(unit: Unit, node: ast.Assert) -> None:
+    if unit.result is not None:
+        raise unit.refuse(node, "an assert in a function", "write it into the handler, which it ends")
+    condition = expressions.truth(unit, node.test)
+    source = unit.seen.text
+    message = unit.seen.terms.get(node.msg) if node.msg is not None else None
+    told = f": {message.text}" if isinstance(message, Literal) else ""
+    name = Path(source.source.file).name
+    variable = unit.shared.assertion(f"{name}:{source.place(node).line}: {source.segment(node.test)}{told}")
+    unit.acts = True
+    unit.line(f"if (!{condition.within(1)}) {{")
+    unit.line(f"\tassertion_failed(&{variable});")
+    if unit.kind == "entry":
+        unit.line("\tignored = 1; /* its return is not looked at */")
+    unit.line("\tgoto out;")
+    unit.line("}")
+    unit.needs_out = True
+
+
 def _word(text: str) -> Callable[[Unit, ast.stmt], None]:
     def write(unit: Unit, _node: ast.stmt) -> None:
         if text:
@@ -285,6 +305,7 @@ _STATEMENTS: dict[type[ast.stmt], Callable[..., None]] = {
     ast.Assign: _assign,
     ast.AnnAssign: _annotated,
     ast.AugAssign: _augmented,
+    ast.Assert: _assert,
     ast.If: _if,
     ast.For: _for,
     ast.While: _while,

@@ -7,15 +7,16 @@ since the kernel runs no probe within a probe.
 
 from __future__ import annotations
 
+from kprobes.export import folding
 from kprobes.export.cnaming import c_string
 from kprobes.export.part import Shared
-from kprobes.model.aggregates import Sum
+from kprobes.model.aggregates import Avg, Max, Min, Sum
 from kprobes.model.mapspec import Count, HashMap, Histogram, fields_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kprobes.model.layout import Field
-    from kprobes.model.mapspec import MapSpec
+    from kprobes.model.mapspec import MapSpec, TypeSpec
 
 _FORMATS = {"int": "%lld", "uint": "%llu", "hex": "0x%llx", "symbol": "%pS", "bool": "%lld", "str": "%s"}
 _MOST_ENTRIES = 1 << 16
@@ -25,11 +26,25 @@ class MapRefusedError(ValueError):
     """A map of a sort or a shape that a module can't have; the text says which."""
 
 
+def one_integer(name: str, value: TypeSpec) -> Field:
+    """Return the one field of a map's values.
+
+    Raises:
+        MapRefusedError: they are more than an integer.
+    """
+    fields = fields_of(value, "value")[0]
+    if len(fields) != 1 or fields[0].kind not in ("int", "uint", "bool"):
+        raise MapRefusedError(f"{name}, whose values are more than an integer,")
+    if fields[0].size != 8 and fields[0].kind != "bool":
+        raise MapRefusedError(f"{name}, whose values have {fields[0].size} bytes,")
+    return fields[0]
+
+
 class MapInC:
     """One map: *name* is its identifier, *key* the fields of its key; *used* gathers what handlers do with it."""
 
     def __init__(self, spec: MapSpec, name: str) -> None:
-        if not isinstance(spec, Count | Sum | Histogram | HashMap):
+        if not isinstance(spec, Count | Sum | Min | Max | Avg | Histogram | HashMap):
             raise MapRefusedError(f"{spec.name}, a {type(spec).__name__}")
         by = spec.key if isinstance(spec, HashMap) else spec.by
         self.spec = spec
@@ -44,14 +59,13 @@ class MapInC:
             raise MapRefusedError(f"{spec.name} by a {odd[0].replace('_', ' ')}")
 
     def _check(self, spec: HashMap) -> None:
-        value = fields_of(spec.value, "value")[0]
-        if len(value) != 1 or value[0].kind not in ("int", "uint", "bool"):
-            raise MapRefusedError(f"{spec.name}, whose values are more than an integer,")
-        self.value_signed = value[0].kind == "int"
+        self.value_signed = one_integer(spec.name, spec.value).kind == "int"
 
     @property
     def helpers(self) -> tuple[str, ...]:
         """Return the helpers that adding to it and reporting it take."""
+        if isinstance(self.spec, Avg):
+            return ("report_average",)
         if not isinstance(self.spec, Histogram):
             return ()
         return ("bucket_of", "report_buckets") if self.spec.linear is None else ()
@@ -80,6 +94,10 @@ class MapInC:
             report = self._report_buckets(shown, '""', name)
             text = f"static atomic64_t {name}[{self._buckets}];\n" + self._linear()
             return Shared(name, text, report=report, helpers=self.helpers)
+        if isinstance(self.spec, Min | Max):
+            return folding.extreme(name, self.spec)
+        if isinstance(self.spec, Avg):
+            return folding.average(name, self.spec)
         line = f'pr_info("%s: %lld\\n", {shown}, atomic64_read(&{name}));'
         return Shared(name, f"static atomic64_t {name};\n", report=(line,))
 
@@ -190,6 +208,10 @@ static struct {name}_entry *{name}_find(const struct {name}_key *key)
     def _value(self) -> str:
         if isinstance(self.spec, Histogram):
             return f"atomic64_t buckets[{self._buckets}]"
+        if isinstance(self.spec, Min | Max):
+            return "s64 value;\n\tbool known"
+        if isinstance(self.spec, Avg):
+            return "s64 value;\n\ts64 count"
         return "s64 value" if self.value_signed else "u64 value"
 
     def _deletes(self) -> bool:
@@ -256,7 +278,11 @@ static struct {name}_entry *{name}_make(const struct {name}_key *key)
         }.get(what, "")
         if what == "add" and isinstance(self.spec, Histogram):
             action = "atomic64_add(amount, &entry->buckets[bucket]);"
+        if what == "add":
+            action = self._folded() or action
         body = f"\tif (entry)\n\t\t{action}\n" if action else ""
+        if "\n" in action:
+            body = f"\tif (entry) {{\n\t\t{action}\n\t}}\n"
         if what == "pop":
             body = (
                 "\tif (entry) {\n\t\totherwise = entry->value;\n\t\thash_del(&entry->node);\n"
@@ -285,6 +311,16 @@ static {returns} {name}_{what}({parameters})
 }}
 """
 
+    def _folded(self) -> str:
+        """Return the statements that take *amount* into an entry, where it isn't added."""
+        if isinstance(self.spec, Avg):
+            return "entry->value += amount;\n\t\tentry->count++;"
+        if isinstance(self.spec, Min | Max):
+            sign = "<" if isinstance(self.spec, Min) else ">"
+            take = "\t\t\tentry->value = amount;\n\t\tentry->known = true;"
+            return f"if (!entry->known || amount {sign} entry->value)\n{take}"
+        return ""
+
     def _report(self) -> str:
         name, shown = self.name, c_string(self.spec.name)
         form = ", ".join(_FORMATS[one.kind] for one in self.key)
@@ -296,6 +332,10 @@ static {returns} {name}_{what}({parameters})
             lines = f'\t\tscnprintf(key, sizeof(key), "[{form}]", {values});\n'
             (call,) = self._report_buckets(shown, "key", "entry->buckets")
             lines += f"\t\t{call}\n"
+        elif isinstance(self.spec, Avg):
+            declared = "\tchar key[128];\n"
+            lines = f'\t\tscnprintf(key, sizeof(key), "[{form}]", {values});\n'
+            lines += f"\t\treport_average({shown}, key, entry->value, entry->count);\n"
         else:
             declared = ""
             number = "%lld" if self.value_signed else "%llu"
@@ -329,4 +369,5 @@ def _parameter(field: Field) -> str:
 def _assignment(field: Field) -> str:
     if field.kind == "str":
         return f"strscpy(wanted.{field.name}, {field.name}, {field.size})"
-    return f"wanted.{field.name} = {field.name}"
+    cut = f"({'s' if field.kind == 'int' else 'u'}{8 * field.size})" if field.size < 8 and field.kind != "bool" else ""
+    return f"wanted.{field.name} = {cut}{field.name}"

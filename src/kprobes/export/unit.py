@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.export.cnaming import Names
+from kprobes.export.cnaming import Names, c_string
 from kprobes.export.part import Shared as PartInC
 from kprobes.frozen import dataclass
+from kprobes.model.containers import Array
 
 if TYPE_CHECKING:
     import ast
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from kprobes.compiler.front.compile import Seen
     from kprobes.compiler.front.terms import Term
     from kprobes.errors import Call, CompileError
+    from kprobes.export.folding import ArrayInC
     from kprobes.export.functions import FunctionInC
     from kprobes.export.storage import MapInC
     from kprobes.model.ctype import Function, Types
@@ -47,17 +49,31 @@ class Shared:
     def __init__(self, names: Names, includes: tuple[str, ...]) -> None:
         self.names = names
         self.given = includes
-        self.maps: dict[str, MapInC] = {}
+        self.maps: dict[str, MapInC | ArrayInC] = {}
+        self.assertions: dict[str, str] = {}
         self.settings: dict[str, tuple[Setting, str]] = {}
         self.functions: dict[str, FunctionInC] = {}  # by their text without the name
 
-    def map_of(self, spec: MapSpec) -> MapInC:
+    def map_of(self, spec: MapSpec) -> MapInC | ArrayInC:
         """Return the map *spec* in C; one of its sort that a module can't have raises ValueError."""
-        from kprobes.export.storage import MapInC
-
         found = self.maps.get(spec.name)
         if found is None:
-            found = self.maps[spec.name] = MapInC(spec, self.names.new(spec.name))
+            from kprobes.export.folding import ArrayInC
+            from kprobes.export.storage import MapInC, one_integer
+
+            if isinstance(spec, Array):
+                one_integer(spec.name, spec.value)
+                found = ArrayInC(spec, self.names.new(spec.name))
+            else:
+                found = MapInC(spec, self.names.new(spec.name))
+            self.maps[spec.name] = found
+        return found
+
+    def assertion(self, place: str) -> str:
+        """Return the variable of what is to hold at *place*."""
+        found = self.assertions.get(place)
+        if found is None:
+            found = self.assertions[place] = self.names.new("assertion")
         return found
 
     def finished(self) -> list[PartInC]:
@@ -65,7 +81,8 @@ class Shared:
         functions = (
             PartInC(one.name, one.text, includes=one.includes, helpers=one.helpers) for one in self.functions.values()
         )
-        return [*(one.shared() for one in self.maps.values()), *functions]
+        asserts = (_assertion(name, place) for place, name in self.assertions.items())
+        return [*(one.shared() for one in self.maps.values()), *asserts, *functions]
 
     def setting_of(self, setting: Setting) -> str:
         """Return the variable of *setting*."""
@@ -73,6 +90,15 @@ class Shared:
         if found is None:
             found = self.settings[setting.name] = (setting, self.names.new(setting.name))
         return found[1]
+
+
+def _assertion(name: str, place: str) -> PartInC:
+    report = (
+        f"if (atomic64_read(&{name}.failed))",
+        f'\tpr_info("assertion failed %lld times: %s\\n", atomic64_read(&{name}.failed), {name}.place);',
+    )
+    text = f"static struct assertion {name} = {{ .place = {c_string(place)} }};\n"
+    return PartInC(name, text, report=report, helpers=("assertion",))
 
 
 class Unit:

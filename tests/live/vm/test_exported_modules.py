@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from guest_harness import TIMEOUT_S, Guest, hits, run_kprobes
+from guest_harness import ROOT, TIMEOUT_S, Guest, hits, run_kprobes
 
-from kprobes import kprobe, kretprobe
+from kprobes import Machine, kprobe, kretprobe
+from kprobes.cli.export_module import FRAME
 from kprobes.cli.run import load_script, probes_of
+from kprobes.errors import CompileError, UsageError
+from kprobes.events.average import Average
+from kprobes.export.cnaming import Names
+from kprobes.export.script import script_parts
+from kprobes.model.facts import Facts
 
 KERNELS = ("6.1", "6.12")
 CALLS = 50
@@ -156,3 +162,62 @@ def test_scripts_compute_and_count_in_a_module_what_they_do_in_bpf(guest, tmp_pa
     assert by_key(module.log, "first") == {"1": 10, "2": 20}
     assert by_key(module.log, "passing") == {}
     assert counts["numbered"][1:] == (0, 1)  # the third found no room in `first`
+
+
+def test_what_is_folded_in_a_module_is_what_is_in_bpf(guest, tmp_path):
+    script = str(Path(__file__).parent / "exported" / "folded.py")
+    named = load_script(script)
+    with guest.attach(*probes_of(named, script)) as session, loaded(guest, tmp_path, script) as module:
+        guest.call("seek", 2, 20)
+        session.detach()
+        held = {name: session[named[name]] for name in ("least", "most", "mean", "lowest", "never", "middle", "slots")}
+        (failed,) = session.asserts
+        faults = session.stats[0].faults
+    assert by_key(module.log, "least") == {str(key): value for key, value in held["least"].items()}
+    assert by_key(module.log, "most") == {f"{key[0]}, {key[1]}": value for key, value in held["most"].items()}
+    assert by_key(module.log, "lowest") == {"": held["lowest"]}
+    assert "never: no value" in module.log
+    means = {line for line in module.log if line.startswith(("mean", "middle"))}
+    expected = {f"mean[{key}]: {told(value)}" for key, value in held["mean"].items()}
+    assert means == expected | {f"middle: {told(held['middle'])}"}
+    assert by_key(module.log, "slots") == {str(at): value for at, value in enumerate(held["slots"]) if value}
+    assert module.counts()["gathered"][1:] == (0, faults)
+    line = f"folded.py:{failed.assertion.line}: offset & 1: only odd places"
+    assert f"assertion failed: {line}" in module.log
+    assert f"assertion failed {failed.failed} times: {line}" in module.log
+
+
+def told(average: Average) -> str:
+    """Return how a module tells *average*; C divides towards zero."""
+    return f"{average.count} values, total {average.total}, mean {int(average.total / average.count)}"
+
+
+ROW = re.compile(r"\| ((?:`\w+` ?)+)\| (yes|no) \| ([^|]*)\|")
+
+
+def test_the_documentation_tells_which_examples_become_modules(guest_of):
+    guest_of("6.12")
+    told = {
+        name: row[3].split(", ")[0].strip() if row[2] == "no" else ""
+        for row in ROW.finditer((ROOT / "docs" / "export.md").read_text())
+        for name in re.findall(r"\w+", row[1])
+    }
+    examples = {one.stem: str(one) for one in (ROOT / "examples").glob("*.py")}
+    assert told.keys() == examples.keys()
+    engine = Machine("6.12").open()
+    try:
+        for name, path in examples.items():
+            why = why_not(path, engine.facts())
+            assert bool(why) == bool(told[name]), (name, why)
+            assert told[name] in why, (name, why)
+    finally:
+        engine.close()
+
+
+def why_not(path: str, facts: Facts) -> str:
+    """Return why a script is not exported, empty where it is."""
+    try:
+        script_parts(probes_of(load_script(path), path), facts, Names(FRAME))
+    except (CompileError, UsageError) as error:
+        return str(error)
+    return ""

@@ -45,7 +45,8 @@ static size_t shim_used;
 #define current (&shim_task)
 #define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
 #define TASK_SIZE_MAX (1UL << 47)
-#define S64_MIN (-0x7fffffffffffffffLL - 1)
+#define S64_MAX 0x7fffffffffffffffLL
+#define S64_MIN (-S64_MAX - 1)
 #define __force
 #define __user
 #define __init
@@ -67,6 +68,13 @@ static size_t shim_used;
 #define pr_info(...) shim_say(__VA_ARGS__)
 #define atomic64_inc(a) ((a)->counter++)
 #define atomic64_read(a) ((a)->counter)
+#define atomic64_set(a, value) ((a)->counter = (value))
+#define atomic64_add(value, a) ((a)->counter += (value))
+#define atomic64_inc_return(a) (++(a)->counter)
+#define atomic64_try_cmpxchg(a, known, value) ((void)(known), (a)->counter = (value), 1)
+#define ATOMIC64_INIT(value) { (value) }
+#define WRITE_ONCE(x, value) ((x) = (value))
+#define pr_warn(...) ((void)0)
 #define fls64(x) (64 - __builtin_clzll(x))
 
 static __attribute__((format(printf, 1, 2))) void shim_say(const char *format, ...)

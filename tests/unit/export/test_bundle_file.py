@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kprobes.cli.info_bundle import names_bundle, show_bundle
 from kprobes.errors import FormatError
 from kprobes.export.bundlefile import (
     Bundle,
@@ -120,3 +121,31 @@ def test_bundles_are_told_from_scripts(tmp_path):
     assert is_bundle(str(tmp_path / "one"))
     assert not is_bundle(str(tmp_path / "two"))
     assert not is_bundle(str(tmp_path / "none"))
+
+
+def test_what_a_bundle_is_for_is_told_and_nothing_of_it_is_run(tmp_path, capsys):
+    path = tmp_path / "b.kpb"
+    target = BundledTarget("kernel", "ab" * 20, "6.1\x1b[2J", 1, (), (b"plan",))
+    probe = BundledProbe("kprobe", ("vfs_read", "vfs_write"))
+    path.write_bytes(
+        bundle_to_bytes(Bundle("0.1", "x.py", "raise SystemExit(9)", (("least", 5),), (probe,), (target,)))
+    )
+    assert names_bundle(str(path))
+    assert show_bundle(str(path), as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [" ".join(one.split()) for one in lines] == [
+        "made by kprobes 0.1",
+        "script x.py, 1 lines of Python, which a run executes",
+        "setting least = 5, compiled in",
+        "probe kprobe vfs_read, vfs_write",
+        "for the kernel 6.1?[2J, build abababababababab, where it lies as it did (nokaslr)",
+    ]
+    show_bundle(str(path), as_json=True)
+    assert json.loads(capsys.readouterr().out)["probe"] == ["kprobe vfs_read, vfs_write"]
+
+
+def test_a_function_is_no_bundle(tmp_path, monkeypatch):
+    (tmp_path / "vfs_read").write_bytes(bundle_to_bytes(SMALL))
+    monkeypatch.chdir(tmp_path)
+    assert not names_bundle("vfs_read")
+    assert not names_bundle("./none.kpb")

@@ -23,6 +23,8 @@ from kprobes.compiler.front.source import source_of
 from kprobes.compiler.ir.interpret import Interpreter
 from kprobes.compiler.ir.world import DryWorld, Frame
 from kprobes.errors import CompileError
+from kprobes.events.aggregate import read_map
+from kprobes.events.average import Average
 from kprobes.export.cnaming import Names
 from kprobes.export.handlers import probe_parts
 from kprobes.export.module import module_source
@@ -67,7 +69,29 @@ const char *run_{number}(struct pt_regs *regs, s64 *counts)
 	counts[1] = sites[0].faults.counter;
 	return shim_text;
 }}
+const char *report_{number}(void)
+{{
+	shim_used = 0;
+	shim_text[0] = 0;
+	m_exit();
+	return shim_text;
+}}
 """
+
+
+def reported(lines: list[str]) -> dict[str, str]:
+    """Return what the report of a module says of its maps, by their names."""
+    return dict(one.split(": ", 1) for one in lines if " at " not in one and not one.startswith("assertion"))
+
+
+def as_reported(name: str, value: object) -> dict[str, str]:
+    """Return what a module should say of the map *name* that holds *value*."""
+    if isinstance(value, list):
+        return {f"{name}[{index}]": str(one) for index, one in enumerate(value) if one}
+    if isinstance(value, Average):
+        mean = int(abs(value.total) // max(value.count, 1)) * (-1 if value.total < 0 else 1)
+        return {name: f"{value.count} values, total {value.total}, mean {mean}"}
+    return {name: "no value" if value is None else str(value)}
 
 
 def handler_in(file: Path, name: str, text: str) -> HandlerSource:
@@ -97,6 +121,7 @@ def told(handler, record: bytes) -> str:
 REFUSED = re.compile("doesn't have it")
 COMPILE_TIME = re.compile(
     "division by zero|does not fit|shift|too large|never|always|literal|may turn|unused|too nested|too many nested"
+    "|has no index"
 )
 
 
@@ -152,3 +177,10 @@ def test_translated_handlers_agree_with_the_interpreter(translated):
             shown = f"{text.text}\n{[hex(word) for word in hit.arguments]}\n{directory}/{number}.c"
             assert said == expected, shown
             assert counts[1] == interpreter.counters.faults, shown
+        report = getattr(library, f"report_{number}")
+        report.restype = ctypes.c_char_p
+        held: dict[str, str] = {}
+        for layout in made.maps:
+            if not layout.name.startswith("."):
+                held |= as_reported(layout.name, read_map(interpreter.read_map(layout.name), layout))
+        assert reported(report().decode().splitlines()) == held, f"{text.text}\n{directory}/{number}.c"

@@ -10,6 +10,16 @@ FIELDS = ("id", "weight", "small", "debt", "port", "shift", "tag", "sign", "on",
 LITERALS = (0, 1, 2, 3, 7, 10, 63, 255, 4096, -1, -7, 1 << 31, (1 << 31) - 1, 1 << 40, (1 << 63) - 1, 1 << 63)
 
 
+# What every handler may count in; the names are those of the maps, too.
+MAPS = """\
+from kprobes import Array, Avg, Count, Histogram, Max, Min, Sum
+
+ring = Array("ring", 8)
+every, total = Count("every"), Sum("total")
+least, most, mean = Min("least"), Max("most"), Avg("mean")
+"""
+
+
 class Writer:
     """Writes one handler, with the functions that it calls before it."""
 
@@ -37,7 +47,7 @@ class Writer:
             self.statement(1)
         values = ", ".join(f"f{number}={self.value()}" for number in range(4))
         self.lines.append(f"    emit({values}, v0=v0, v1=v1, v2=v2, v3=v3, label=label)")
-        return "\n".join(self.lines) + "\n"
+        return "\n".join([MAPS, *self.lines, ""])
 
     def function(self, name: str, kind: str) -> None:
         """Write a function that gives a number, a node, a string, or nothing but what it does."""
@@ -84,7 +94,7 @@ class Writer:
 
     def statement(self, depth: int) -> None:
         pad = "    " * depth
-        kind = self.random.randrange(8 if depth < 3 else 2)
+        kind = self.random.randrange(10 if depth < 3 else 2)
         name = self.random.choice(self.variables)
         if kind == 0:
             self.lines.append(f"{pad}{name} = {self.number(2)}")
@@ -113,10 +123,23 @@ class Writer:
                 )
         elif kind == 6 and "none" in self.functions:
             self.lines.append(f"{pad}{self.call('none', 1)}")
+        elif kind == 8:
+            self.count(pad)
+        elif kind == 9 and len(self.nodes) > 1:  # in a handler: it has two
+            self.lines.append(f'{pad}assert {self.truth(2)}, "it holds"')
         else:
             self.lines.append(f"{pad}w{depth} = {self.random.randint(0, 9)}")
             self.lines.append(f"{pad}while w{depth} > 0 and {self.truth(1)}:\n{pad}    w{depth} -= 1")
             self.statement(depth + 1)
+
+    def count(self, pad: str) -> None:
+        """Write an addition to a map."""
+        map_ = self.random.choice(("ring", "every", "total", "least", "most", "mean"))
+        if map_ == "ring":
+            index = f"{self.random.choice(self.known)} & {self.random.choice((7, 15))}"
+            self.lines.append(f"{pad}ring[{index}] {self.random.choice(('=', '+='))} {self.number(2)}")
+        else:
+            self.lines.append(f"{pad}{map_}.add({self.number(2)})")
 
     def place(self, most: int = 2) -> str:
         found = self.random.choice(self.nodes)
@@ -140,6 +163,8 @@ class Writer:
             return f"({self.random.choice('-~')}{self.number(depth - 1)})"
         if choice < 0.84:
             return f"({self.number(depth - 1)} if {self.truth(depth - 1)} else {self.number(depth - 1)})"
+        if choice < 0.86:
+            return f"ring[{self.random.choice(self.known)} & 15]"
         if choice < 0.92 and "number" in self.functions:
             return self.call("number", depth - 1)
         inner = self.number(depth - 1)
