@@ -7,7 +7,7 @@ demo:
 
 test:
 	@scripts/setup test
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -n 2
 
 # As many attachments and killed controllers as a release deserves, and all that tests make up at random made up anew
 # (KPROBES_SEED=N, which a failure names, makes the same up again; with `make test` too): some minutes.

@@ -6,7 +6,7 @@ this machine, by its kernel too, with one other; of the rest a file at a time.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,8 +22,12 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
-HERE = Path(__file__).parent
-WORKERS = {"live/vm": "guests", "live/process": "processes", "unit/kernel": "processes", "unit/process": "processes"}
+WORKERS = {
+    "tests/live/vm": "guests",
+    "tests/live/process": "processes",
+    "tests/unit/kernel": "processes",
+    "tests/unit/process": "processes",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,11 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(SEED)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        path = item.path.relative_to(HERE)
-        item.add_marker(pytest.mark.xdist_group(WORKERS.get(str(path.parent), str(path))))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWorker(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return WORKERS.get(path.rpartition("/")[0], path)
+
+    return ByWorker(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
