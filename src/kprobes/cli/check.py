@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from kprobes.arch.registers import machine_name
 from kprobes.cli.options import ANY_KERNEL
 from kprobes.errors import FormatError, KprobesError, UsageError
+from kprobes.export.magic import MAGIC
 from kprobes.grammar.events import KINDS, Events
 from kprobes.grammar.facts import DEFAULT, KERNELS, dialect
 from kprobes.grammar.others import other_kind
@@ -100,6 +101,8 @@ def _input(name: str) -> Iterator[Iterator[bytes]]:
         hint = f"a definition goes in by standard input: echo '{name}' | kprobes check" if " " in name else ""
         raise UsageError(f"{name} can't be read: {error.strerror}", hint=hint) from error
     with file:
+        if file.peek(len(MAGIC)).startswith(MAGIC):
+            raise UsageError(f"{name} is a bundle, which has no definitions", hint=f"kprobes info {name} tells of it")
         yield _lines(file, name)
 
 

@@ -149,3 +149,9 @@ def test_a_symbol_table_without_addresses_is_refused(tmp_path, capsys):
     table.write_text("".join(f"{'0' * 16}{line[16:]}\n" for line in KALLSYMS.splitlines()))
     assert check("--kallsyms", str(table), "/dev/null") == 2
     assert "copy it as root" in capsys.readouterr().err
+
+
+def test_a_bundle_is_told_as_one(tmp_path, capsys):
+    (tmp_path / "b.kpb").write_bytes(b"KPB1\0\0")
+    assert check(str(tmp_path / "b.kpb")) == 2
+    assert "is a bundle" in capsys.readouterr().err

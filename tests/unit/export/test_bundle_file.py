@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import pytest
@@ -149,3 +150,12 @@ def test_a_function_is_no_bundle(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not names_bundle("vfs_read")
     assert not names_bundle("./none.kpb")
+
+
+def test_a_script_that_comes_through_a_pipe_is_left_whole():
+    reader, writer = os.pipe()
+    os.write(writer, b"KPB1 or a script\n")
+    os.close(writer)
+    assert not is_bundle(f"/proc/self/fd/{reader}")
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == b"KPB1 or a script\n"
