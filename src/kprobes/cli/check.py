@@ -32,6 +32,7 @@ from kprobes.grammar.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
 
     from kprobes.cli.parser import Namespace, Parser
     from kprobes.engines.vm.machine import Machine
@@ -101,9 +102,16 @@ def _input(name: str) -> Iterator[Iterator[bytes]]:
         hint = f"a definition goes in by standard input: echo '{name}' | kprobes check" if " " in name else ""
         raise UsageError(f"{name} can't be read: {error.strerror}", hint=hint) from error
     with file:
-        if file.peek(len(MAGIC)).startswith(MAGIC):
+        if _begins_like_a_bundle(file):
             raise UsageError(f"{name} is a bundle, which has no definitions", hint=f"kprobes info {name} tells of it")
         yield _lines(file, name)
+
+
+def _begins_like_a_bundle(file: BufferedReader) -> bool:
+    try:
+        return file.peek(len(MAGIC)).startswith(MAGIC)
+    except OSError:  # told where its lines are read
+        return False
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
