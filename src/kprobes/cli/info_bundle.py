@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kprobes.export.bundled import load_bundle
 from kprobes.export.magic import is_bundle
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ def show_bundle(path: str, *, as_json: bool) -> int:
     Raises:
         FormatError: it is damaged, or of another version.
     """
+    from kprobes.export.bundled import load_bundle  # sessions come with it, which functions are told of without
+
     rows = list(_rows(load_bundle(path)))
     if as_json:
         found: dict[str, str | list[str]] = {}
