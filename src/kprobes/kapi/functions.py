@@ -164,10 +164,13 @@ def _register(things: Sequence[Registrable], to: Where) -> None:
 
 
 def _unregister(things: Sequence[Registrable]) -> None:
-    for thing in reversed(things):
+    by_module: dict[Module, list[Registrable]] = {}
+    for thing in things:
         one = thing.kp.registration
         if one is not None:
-            one.module.unregister(thing)
+            by_module.setdefault(one.module, []).append(thing)
+    for module, own in by_module.items():
+        module.unregister(*own)
 
 
 def _set_disabled(thing: Registrable, *, disabled: bool) -> None:

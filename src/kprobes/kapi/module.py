@@ -18,8 +18,9 @@ from threading import RLock
 from kprobes.engines.targets import Kernel
 from kprobes.errors import HandlerWarning, KprobesError, RegistrationError
 from kprobes.frozen import dataclass
+from kprobes.interrupts import uninterrupted
 from kprobes.kapi.handlers import probes_of
-from kprobes.kapi.objects import KPROBE_FLAG_DISABLED, KPROBE_FLAG_GONE
+from kprobes.kapi.objects import KPROBE_FLAG_DISABLED, KPROBE_FLAG_GONE, check_members
 from kprobes.kapi.placing import InKernel, InProcess
 from kprobes.kapi.refusal import told_as_errno
 from kprobes.kapi.registration import Registration
@@ -113,20 +114,25 @@ class Module:
         """
         if not things:
             raise RegistrationError("there is nothing to register", "EINVAL", hint="give at least one probe")
+        with uninterrupted(), self._lock:
+            self._refuse_again(things)
+            with told_as_errno(f"registering {', '.join(map(str, things))}"):
+                ones = [self._registration(thing) for thing in things]
+                self._placing.add(ones)
+            for one in ones:
+                one.thing.kp.registration = one
+            self._registered += ones
+        self._warn(things)
+
+    def _refuse_again(self, things: tuple[Registrable, ...]) -> None:
+        """Refuse what is registered already, or with a module that is closed."""
         if self._closed:
             raise RegistrationError("the module is closed", "EINVAL", hint="register inside of its `with`")
         for number, thing in enumerate(things):
+            check_members(thing)
             if thing.kp.registration is not None or any(thing.kp is other.kp for other in things[:number]):
                 hint = "unregister it first, or make another object"
                 raise RegistrationError(f"{thing} is registered already", "EINVAL", hint=hint)
-        with told_as_errno(f"registering {', '.join(map(str, things))}"):
-            ones = [self._registration(thing) for thing in things]
-            with self._lock:
-                self._placing.add(ones)
-        for one in ones:
-            one.thing.kp.registration = one
-        self._registered += ones
-        self._warn(things)
 
     def _warn(self, things: tuple[Registrable, ...]) -> None:
         """Tell once of what is probably not meant in handlers; where Python makes an error of it, nothing stays."""
@@ -145,12 +151,12 @@ class Module:
 
     def unregister(self, *things: Registrable) -> None:
         """Unregister *things*; no handler of theirs runs afterwards. Those that aren't registered are left alone."""
-        ones = [one for one in self._registered if any(one.thing is thing for thing in things)]
-        with self._lock:
+        with uninterrupted(), self._lock:
+            ones = [one for one in self._registered if any(one.thing is thing for thing in things)]
             self._placing.remove(reversed(ones))
-        self._registered = [one for one in self._registered if one not in ones]
-        for one in ones:
-            one.thing.kp.registration = None
+            self._registered = [one for one in self._registered if one not in ones]
+            for one in ones:
+                one.thing.kp.registration = None
         if self.closes_when_empty and not self._registered:
             self.close()
 
@@ -186,7 +192,7 @@ class Module:
 
     def _change(self, ones: list[Registration], undo: Any) -> None:
         try:
-            with self._lock:
+            with uninterrupted(), self._lock:
                 self._placing.set_running(ones)
         except BaseException:
             undo()
@@ -203,6 +209,11 @@ class Module:
             SymbolNotFoundError, AmbiguousSymbolError: with the nearest names, or the candidates.
         """
         return self._placing.places.lookup(name)
+
+    @property
+    def is_alive(self) -> bool:
+        """Tell whether the target is still there."""
+        return bool(getattr(self.engine, "is_alive", True))
 
     @property
     def sessions(self) -> list[Session]:
@@ -249,7 +260,7 @@ class Module:
         while True:
             begin = time.monotonic()
             left = POLL_S if end is None else max(0.0, min(POLL_S, end - begin))
-            lives = not self._closed and bool(getattr(self.engine, "is_alive", True))
+            lives = not self._closed and self.is_alive
             if not self._messages and not self._closed:
                 self._poll(left)
             if end is not None and begin >= end:

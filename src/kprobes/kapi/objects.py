@@ -180,6 +180,20 @@ class Jprobe:
 Registrable = Kprobe | Kretprobe | Jprobe
 
 
+def check_members(thing: Registrable) -> None:
+    """Refuse numbers and names that are none.
+
+    Raises:
+        RegistrationError: EINVAL.
+    """
+    kp = thing.kp
+    numbers = {"offset": kp.offset, "addr": kp.asked_addr, "maxactive": getattr(thing, "maxactive", 0)}
+    wrong = next((name for name, value in numbers.items() if not isinstance(value, int)), "")
+    if wrong or not isinstance(kp.symbol_name, str):
+        what = f"{wrong} is no number" if wrong else "symbol_name is no name"
+        raise RegistrationError(what, "EINVAL", hint='as in Kprobe(symbol_name="vfs_read", offset=4)')
+
+
 def require(kind: type, *things: object) -> None:
     """Refuse what is of another kind.
 

@@ -12,7 +12,7 @@ from kprobes.kapi.objects import Kretprobe
 from kprobes.kapi.places import KernelPlaces, ProcessPlaces
 from kprobes.model.listed import State
 from kprobes.model.plan import RETURN_WAYS
-from kprobes.session import attach_to, renew, within_of
+from kprobes.session import Session, attach_to, renew, within_of
 from kprobes.session.selection import sites_of
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kprobes.kapi.registration import Registration
     from kprobes.model.listed import Listed
     from kprobes.model.probe import Probe
-    from kprobes.session import ProbeStats, Session
+    from kprobes.session import ProbeStats
 
     Ended = Callable[[Session], None]
 
@@ -89,13 +89,13 @@ class InKernel:
 
     def remove(self, ones: Iterable[Registration]) -> None:
         """Take *ones* away; no handler of theirs runs afterwards."""
-        for one in ones:
-            session = self._sessions.pop(one, None)
-            if session is not None:
-                one.is_in_place = False
-                session.detach()
-                one.note(_told(session, one))
-                self._ended(session)
+        ending = [(one, session) for one in ones if (session := self._sessions.get(one)) is not None]
+        Session.detach_all([session for _, session in ending])
+        for one, session in ending:
+            del self._sessions[one]
+            one.is_in_place = False
+            one.note(_told(session, one))
+            self._ended(session)
 
     def set_running(self, ones: Iterable[Registration]) -> None:
         """Have each of *ones* run, or rest, as it wants to."""

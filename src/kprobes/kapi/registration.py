@@ -68,6 +68,8 @@ class Registration:
     def flags(self) -> int:
         """Return the flags `KPROBE_FLAG_*`."""
         found = KPROBE_FLAG_DISABLED if self.is_disabled else 0
+        if not self.module.is_alive:
+            return found | KPROBE_FLAG_GONE
         if self.module.is_entry(self):
             found |= KPROBE_FLAG_ON_FUNC_ENTRY
         for word in self.module.state_of(self):

@@ -254,7 +254,9 @@ class Session:
 
     @property
     def stats(self) -> list[ProbeStats]:
-        """Return the counts of each site; after `close`, the last ones."""
+        """Return the counts of each site; after `detach`, the last ones."""
+        if self._final is None and self._detached:
+            self._final = self._read_counts()
         return self._final if self._final is not None else self._read_counts()
 
     def _read_counts(self) -> list[ProbeStats]:
@@ -270,7 +272,7 @@ class Session:
     @property
     def asserts(self) -> list[AssertStats]:
         """Return how often each `assert` of the handlers has failed; after `close`, the last counts."""
-        return self._final_asserts if self._final is not None else self._read_asserts()
+        return self._final_asserts if self._closed else self._read_asserts()
 
     def _read_asserts(self) -> list[AssertStats]:
         return [AssertStats(one, self._count_of(one.map)) for one in self.plan.asserts]
@@ -381,10 +383,22 @@ class Session:
         return self._engine.facts().features.cpus
 
     def detach(self) -> None:
-        """Stop probing; maps, events under way and counts stay readable."""
+        """Stop probing; maps, events under way and counts stay readable. Idempotent."""
+        if self._detached:
+            return
         self._attached.detach()
         self._unmatched = self._attached.unmatched()
         self._detached = True
+
+    @staticmethod
+    def detach_all(sessions: Sequence[Session]) -> None:
+        """Stop several sessions of one engine: a kernel waits for the end of their handlers side by side."""
+        attached = [one._attached for one in sessions if not one._detached]
+        all_at_once = getattr(sessions[0].engine, "detach_all", None) if len(attached) > 1 else None
+        if all_at_once is not None:
+            all_at_once(attached)
+        for one in sessions:
+            one.detach()
 
     def close(self) -> None:
         """Detach and let go of the target; idempotent."""
@@ -393,7 +407,7 @@ class Session:
         self._closed = True
         try:
             self.detach()
-            self._final, self._final_asserts = self._read_counts(), self._read_asserts()
+            self._final, self._final_asserts = self.stats, self._read_asserts()
             self._final_drops = self._held.dropped()
         finally:
             try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 
@@ -340,8 +342,6 @@ def test_symbols_are_looked_up_in_the_target(program, module):
 
 
 def test_another_thread_reads_while_probes_come_and_go(program, module):
-    from threading import Thread
-
     found: list[str] = []
     reader = Thread(target=lambda: found.extend(islice(module.kmsg(60), 8)))
     reader.start()
@@ -395,8 +395,74 @@ def test_a_process_that_ends_meanwhile(build):
         program.ask(7)
         program.close()
         assert list(module.kmsg(10)) == ["first 7"]
+        assert (probes[0].hits, probes[0].flags & KPROBE_FLAG_GONE) == (1, KPROBE_FLAG_GONE)
+        for change in (disable_kprobe, enable_kprobe):
+            with pytest.raises(RegistrationError, match="EINVAL"):
+                change(probes[0])
+        refused("ESRCH", Kprobe(symbol_name="load"))
         unregister_kprobe(probes[0])
     assert probes[1].kp.registration is None
+
+
+class Interrupting:
+    """An engine during whose attach Ctrl-C is pressed."""
+
+    def __init__(self, engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def attach(self, plan):
+        signal.raise_signal(signal.SIGINT)
+        return self._engine.attach(plan)
+
+
+def test_a_ctrl_c_while_probes_are_registered_comes_when_they_are(program):
+    kp = Kprobe(symbol_name="work", pre_handler=first)
+    with Process(program.pid).open() as engine, Module(Interrupting(engine)) as module:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                register_kprobe(kp)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        program.ask(7)
+        assert (kp.hits, list(module.kmsg(QUIET_S))) == (1, ["first 7"])
+        unregister_kprobe(kp)
+        program.ask(8)
+    assert kp.hits == 0
+
+
+def test_threads_that_register_at_once_each_get_theirs_and_one_object_only_once(program, module):
+    own = [Kprobe(symbol_name="work") for _ in range(3)]
+    shared, errors, start = Kprobe(symbol_name="work"), [], Barrier(len(own))
+
+    def register(kp: Kprobe) -> None:
+        start.wait()
+        for one in (shared, kp):
+            try:
+                module.register(one)
+            except RegistrationError as error:
+                errors.append((one, error.name))
+
+    threads = [Thread(target=register, args=(kp,)) for kp in own]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    program.ask(7)
+    assert errors == [(shared, "EINVAL")] * 2
+    assert [one.hits for one in (shared, *own)] == [1] * 4
+
+
+def test_members_of_other_types_are_refused(program, module):
+    refused("EINVAL", Kprobe(symbol_name="work", offset="4"))
+    refused("EINVAL", Kprobe(symbol_name=4))
+    with pytest.raises(RegistrationError, match="maxactive is no number"):
+        register_kretprobe(Kretprobe(symbol_name="factorial", handler=ret_handler, maxactive="4"))
+    unregister_kprobe(Kprobe(symbol_name="work"))
+    unregister_kprobes([])
 
 
 # Several at one place.

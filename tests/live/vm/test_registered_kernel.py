@@ -42,6 +42,7 @@ from kprobes import (
     tracepoint,
     u64,
     unregister_kprobe,
+    unregister_kprobes,
     unregister_kretprobe,
 )
 from kprobes.arch.x86_64.behind import stack_change
@@ -52,6 +53,7 @@ from kprobes.symbols.kallsyms import Kallsyms
 
 SIZE = 1234
 HITS = 20
+MANY = 6
 
 
 @struct
@@ -298,6 +300,18 @@ def test_a_batch_of_which_one_is_refused_leaves_none(newest):
         register_kprobe(good)
         with pytest.raises(RegistrationError, match="is registered already"):
             register_kprobe(good)
+
+
+def test_many_are_unregistered_at_once_and_none_is_left(newest):
+    with Module(newest.target) as module:
+        probes = [Kprobe(symbol_name="vfs_write", pre_handler=first) for _ in range(MANY)]
+        register_kprobes(probes)
+        assert kinds(printed(module, newest)) == {"first": HITS * MANY}
+        assert [one.hits >= HITS for one in probes] == [True] * MANY
+        unregister_kprobes(probes)
+        assert module.sessions == []
+        assert printed(module, newest) == []
+        assert left_in(newest) == ""
 
 
 @pytest.mark.parametrize("handler", [returns_1, writes_a_register])

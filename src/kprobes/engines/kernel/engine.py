@@ -10,6 +10,8 @@ from kprobes.engines.kernel.files import KernelFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kprobes.engines.kernel.traced import TracedAttached
     from kprobes.engines.kernel.tracefs import Tracefs
     from kprobes.model.plan import Plan
@@ -59,6 +61,16 @@ class KernelEngine:
 
             return TracedAttached(plan, self._kernel.files)
         return KernelAttached(plan, self._kernel)
+
+    def detach_all(self, attached: Sequence[KernelAttached | TracedAttached]) -> None:
+        """Detach several plans side by side: for each link the kernel waits until no CPU is in a handler.
+
+        Raises:
+            KprobesError: one can't be; the others are.
+        """
+        from kprobes.engines.kernel.together import together
+
+        together([one.detach for one in attached])
 
     def close(self) -> None:
         """Let go of the kernel; what is attached stays so until it is closed itself."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kprobes import errors
 from kprobes.errors import InternalError, KprobesError, TargetError
+from kprobes.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +89,7 @@ class Hand:
             KprobesError: what the method raised.
             TargetError: the hand is gone.
         """
-        with self._lock:
+        with self._lock, uninterrupted():  # an answer that nobody takes would be taken for the next one's
             if not self.is_open:
                 raise TargetError("the target has been let go")
             try:

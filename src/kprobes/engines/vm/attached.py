@@ -11,6 +11,8 @@ from kprobes.model import wire
 from kprobes.model.plan import LinkStats
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kprobes.engines.vm.channel import Channel
 
 LONGEST_RECORD = 1 << 20
@@ -24,6 +26,7 @@ class GuestAttached:
         self._number = number
         self._records = channel.stream(number)
         self._closed = False
+        self._detached = False
 
     def poll(self, timeout_s: float) -> list[bytes]:
         """Return the ring records that are there, waiting up to *timeout_s* s for the first."""
@@ -85,7 +88,7 @@ class GuestAttached:
 
     def detach(self) -> None:
         """Detach every probe; no handler runs after it returns. Ring, maps and counts stay readable."""
-        self._channel.call("detach", link=self._number)
+        detach_all([self])
 
     def close(self) -> None:
         """Detach every probe and let go of ring and maps; idempotent."""
@@ -96,6 +99,15 @@ class GuestAttached:
             self._channel.call("close_link", link=self._number)
         except TargetError:
             return  # a guest that is gone has no probes either
+
+
+def detach_all(attached: Sequence[GuestAttached]) -> None:
+    """Detach several plans in one guest at once."""
+    left = [one for one in attached if not one._detached]
+    if left:
+        left[0]._channel.call("detach", links=[one._number for one in left])
+    for one in left:
+        one._detached = True
 
 
 def _span(head: dict[str, object], blob: bytes) -> Span:

@@ -126,6 +126,16 @@ class Machine:
         result, _ = channel.call("attach", wire.plan_to_bytes(plan))
         return GuestAttached(channel, stream_of(result))
 
+    def detach_all(self, attached: Sequence[GuestAttached]) -> None:
+        """Detach several plans at once: the guest's kernel waits for them side by side.
+
+        Raises:
+            KprobesError: one can't be.
+        """
+        from kprobes.engines.vm.attached import detach_all
+
+        detach_all(attached)
+
     def run(
         self,
         argv: Sequence[str],

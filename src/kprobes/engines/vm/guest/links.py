@@ -37,8 +37,7 @@ class Link:
         self._stream = stream
         self._reading = Lock()
         self._stopped = Event()
-        self._thread = Thread(target=self._pump, daemon=True)
-        self._thread.start()
+        Thread(target=self._pump, daemon=True).start()
 
     def sync(self) -> int:
         """Forward what the ring holds now, one batch, as far as the window is open; return how many records.
@@ -48,11 +47,11 @@ class Link:
         return self._forward() if self._stream.wait_for_room(0) else 0
 
     def close(self) -> None:
-        """Detach, and let the thread end. What the ring still holds is gone; `sync` comes before."""
+        """Detach. What the ring still holds is gone; `sync` comes before. The thread ends when it next looks."""
         self._stopped.set()
         self._stream.close()
-        self.attached.close()
-        self._thread.join()
+        with self._reading:
+            self.attached.close()
 
     def _pump(self) -> None:
         while not self._stopped.is_set():
@@ -148,8 +147,11 @@ class Links:
         return None, b""
 
     def detach(self, head: Head, _: bytes) -> Answer:
-        """Detach a plan; its ring, maps and counts stay readable."""
-        self._link(head).attached.detach()
+        """Detach plans side by side; their rings, maps and counts stay readable."""
+        links = head["links"]
+        if not isinstance(links, list):
+            raise UsageError("plans are told by the numbers of their links")
+        self._engine.detach_all([self._link({"link": number}).attached for number in links])
         return None, b""
 
     def close_link(self, head: Head, _: bytes) -> Answer:
