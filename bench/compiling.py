@@ -1,4 +1,5 @@
-"""The compile step: handlers of 10, 50 and 200 lines from their Python text to programs, after all imports.
+"""The compile step: handlers of 10, 50 and 200 lines from their Python text to programs, after all imports, which the
+library of LLVM counts among.
 
 Each run is a process of its own, since a command compiles once: LLVM's own preparations count. The reference is LLVM
 alone, making the object file of a function of one line.
@@ -22,6 +23,8 @@ COMPILE = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import kprobes.engines.kernel.engine, kprobes.planner.build, kprobes.planner.files, kprobes.compiler.back.llvm
+import ctypes, kprobes.compiler.back.library
+ctypes.CDLL(kprobes.compiler.back.library.find_library())
 import kprobes.symbols.dwarf.types, kprobes.symbols.debugfile, kprobes.symbols.variables
 from kprobes.model.within import Within
 from bench.handlers import many_lines, ten_lines
@@ -38,6 +41,8 @@ NATIVE = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import kprobes.planner.process, kprobes.planner.files, kprobes.compiler.back.llvm, kprobes.compiler.back.native
+import ctypes, kprobes.compiler.back.library
+ctypes.CDLL(kprobes.compiler.back.library.find_library())
 import kprobes.symbols.dwarf.types, kprobes.symbols.debugfile, kprobes.symbols.variables
 import kprobes.compiler.front.compile, kprobes.arch.x86_64.clobbers
 from kprobes.model.within import Within
