@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -106,6 +107,10 @@ def _write_processes(arguments: Namespace) -> None:
     if not probed and arguments.format == "table":
         where = f"process {arguments.pid}" if one else "any process"
         sys.stderr.write(f"no probes are in {where}\n")
+    if arguments.pid is None and os.geteuid():
+        sys.stderr.write(
+            "note: only your own processes were looked at; those of others and the kernel's list take root\n"
+        )
     for found in probed:
         rows = [row for row in found.sites if not arguments.glob or is_meant(row, arguments.glob)]
         if arguments.format == "json":
