@@ -32,7 +32,7 @@ PROBE is a place, with a kind before it where the default won't do:
   t:sched:sched_switch  a tracepoint
   u:libc:malloc         a function of a program or library (ur: its return), also u:/path/to/file:name
   u:./mytool@parse.c:42 a source line, where the program has debug information
-or a definition in the kernel's own language: 'p:NAME PLACE ARGUMENT...' (trace; docs/definitions.md)
+or a definition in the kernel's own language: 'p:NAME PLACE ARGUMENT...' (trace, count, hist, latency; docs/definitions.md)
 """
 
 
@@ -50,7 +50,7 @@ def parse_place(text: str, *, user: bool = False) -> tuple[str, str]:
     if any(ord(letter) <= 32 for letter in text.strip()) and text[:1] in {"p", "r"}:
         raise UsageError(
             f"{text!r} is a definition, which doesn't go here",
-            hint="definitions go with trace, count and hist; name a function",
+            hint="definitions go with trace, count, hist and latency; name a function",
         )
     if not place or any(ord(letter) <= 32 for letter in place):
         raise UsageError(

@@ -136,7 +136,8 @@ class Places:
     def _by_prototype(self, probe: Probe, resolved: Sequence[Resolved]) -> list[Group]:
         if not wants_prototype(probe, len(resolved)):
             only = resolved[0].site
-            wanted = len(resolved) == 1 and not only.offset and not isinstance(probe.handler, FetchHandler)
+            by_type = probe.only_counts or not isinstance(probe.handler, FetchHandler)
+            wanted = len(resolved) == 1 and not only.offset and by_type
             prototype = self.types.function(_typed_name(only)) if wanted else None
             return [_group(probe, resolved, prototype)]
         by_shape: dict[object, tuple[Function | None, list[Resolved]]] = {}

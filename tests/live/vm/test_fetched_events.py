@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 from definition_writer import REGISTERS
@@ -92,6 +94,34 @@ def test_programs_in_the_guest_are_probed_by_definitions_too(newest: Guest) -> N
         f"r:{{}}/left /root/calls:{at:#x} $retval %ip %sp",
     ]
     equal(newest, lines, *WRITE, least=6)
+
+
+@pytest.mark.parametrize("kernel", [KERNEL_NAMES[0], KERNEL_NAMES[-1]])
+def test_expressions_stacks_and_times_beside_definitions(kernel: str, guest_of: Callable[[str], Guest]) -> None:
+    guest = guest_of(kernel)
+
+    def rows(command: str, *words: str) -> list[dict[str, Any]]:
+        done = guest.command(
+            command, "--format", "json", *words, "--", "dd", "if=/dev/zero", "of=/dev/null", "count=20"
+        )
+        return [json.loads(line) for line in done.errors.splitlines() if line.startswith("{")]
+
+    line = "p:out vfs_write size=%dx text=+0(%si):x8[2]"
+    ours = 'comm == "dd" and size >> 9 == 1 and text[1] == 0'
+    found = rows("trace", line, "--filter", "size > 100", "--if", ours, "--print", "size * 2,text,uid", "--stack")
+    assert [row["args"] for row in found] == 20 * [{"size * 2": 1024, "text": [0, 0], "uid": 0}]
+    assert {row["event"] for row in found} == {"out"}
+    assert all(any(frame.startswith("ksys_write") for frame in row["stack"]) for row in found)
+    (counted,) = rows("count", line, "--filter", 'size == 512 && comm == "dd"')
+    assert (counted["probe"], counted["hits"]) == ("out", 20)
+    spent = rows("latency", "r:back vfs_write got=$retval:s64", "--by", "comm", "--if", "got == 512 == retval")
+    assert [(row["map"], row["key"], samples(row)) for row in spent] == [("back", "dd", 20)]
+    sizes = rows("hist", line, "size // 2", "--by", "text[0]", "--filter", 'comm == "dd" && size == 512')
+    assert [(row["key"], samples(row), row["buckets"][0][0]) for row in sizes] == [(0, 20, 256)]
+
+
+def samples(row: dict[str, Any]) -> int:
+    return sum(bucket[2] for bucket in row["buckets"])
 
 
 def written(dice: Random, name: str) -> str:
