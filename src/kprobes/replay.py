@@ -13,7 +13,8 @@ from kprobes.events.decode import Decoder
 from kprobes.events.holdings import Holdings
 from kprobes.frozen import dataclass
 from kprobes.model.plan import Plan
-from kprobes.model.probe import HandlerSource
+from kprobes.model.probe import FetchHandler, HandlerSource
+from kprobes.planner.fetching import recorded_definitions
 from kprobes.planner.places import NoTypes
 from kprobes.planner.prototypes import FileTypes
 from kprobes.symbols.btf import Btf
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from kprobes.model.probe import Probe
     from kprobes.symbols.tracepoint import RecordField
 
+_NUMBER = 8  # bytes of the largest number that is read at once
 _USER_KINDS = frozenset({"uprobe", "uretprobe"})
 
 
@@ -158,6 +160,10 @@ class Replay:
         """Return *value*: addresses have no names here."""
         return value
 
+    def wall_ns(self, time_ns: int) -> int:
+        """Return the time of day of *time_ns*, as it was when the recording began."""
+        return time_ns + int(str(self._recording.meta.get("clock_offset") or 0))
+
     def stack(self, stack_id: int) -> list[str]:  # noqa: ARG002 - as a session's
         """Return no frames: a recording has the numbers of stacks only."""
         return []
@@ -229,7 +235,7 @@ class Replay:
             arguments=_Arguments(self, hit.halves[0]),
             result=int(half.values.get("result", 0)),
             record=_record_of(half),
-            function=self._recording.plan.sites[hit.site].address,
+            function=int(half.values.get("function", self._recording.plan.sites[hit.site].address)),
             call=hit.id,
         )
 
@@ -253,9 +259,15 @@ class Replay:
         prototype = self._types.prototype(site)
         key = (id(probe), prototype.key if prototype else None, site.path, bool(site.offset))
         if key not in self._compiled:
-            if not isinstance(probe.handler, HandlerSource):
-                raise UsageError("a probe without a handler can't be replayed", hint="decorate a function")
-            surroundings = Surroundings(
+            handler = self._handler(probe, site, prototype)
+            verify(handler)
+            self._layout_of += handler.events
+            self._compiled[key] = handler
+        return self._compiled[key]
+
+    def _handler(self, probe: Probe, site: Site, prototype: Function | None) -> Handler:
+        def surroundings() -> Surroundings:
+            return Surroundings(
                 kind=probe.kind,
                 arch=self._types.machine,
                 types=self._types.of(site),
@@ -268,11 +280,15 @@ class Replay:
                 on_fault=probe.on_fault,
                 settings=probe.settings,
             )
-            handler = compile_handler(probe.handler, surroundings, self._specs)
-            verify(handler)
-            self._layout_of += handler.events
-            self._compiled[key] = handler
-        return self._compiled[key]
+
+        if isinstance(probe.handler, HandlerSource):
+            return compile_handler(probe.handler, surroundings(), self._specs)
+        if not isinstance(probe.handler, FetchHandler):
+            raise UsageError("a probe without a handler can't be replayed", hint="decorate a function")
+        meta = self._recording.meta
+        found = recorded_definitions(str(meta.get("release") or ""), self._types.machine, self._types.of(site))
+        tell = probe.kind == "kretprobe" and bool(meta.get("returns_tell"))
+        return found.compiled(found.placed(probe), surroundings, self._specs, len(self._layout_of), returns_tell=tell)
 
 
 def _matched(probes: Sequence[Probe], recording: Recording) -> dict[int, Probe]:
@@ -282,16 +298,24 @@ def _matched(probes: Sequence[Probe], recording: Recording) -> dict[int, Probe]:
     known = []
     for number, one in enumerate(asked if isinstance(asked, list) else ()):
         try:
-            kind, places = str(one[0]), {str(place) for place in one[1]}
+            kind, places, text = str(one[0]), {str(place) for place in one[1]}, "".join(map(str, one[2:]))
         except (TypeError, IndexError, KeyError) as error:
             raise FormatError("the recording is damaged: it doesn't say what was probed") from error
         known.append(f"{kind} {' '.join(sorted(places))}")
-        same = next((probe for probe in probes if probe.kind == kind and places & set(probe.places)), None)
+        fitting = [probe for probe in probes if probe.kind == kind and places & set(probe.places)]
+        # Of several definitions of one place the one that is the same, or is called so.
+        same = max(fitting, key=lambda probe: _likeness(probe, text), default=None)
         if same is not None:
             found[number] = same
     if not found:
         raise UsageError("none of the script's probes was recorded", hint=f"the recording has {', '.join(known)}")
     return found
+
+
+def _likeness(probe: Probe, text: str) -> tuple[bool, bool, bool]:
+    """Return how like *probe* is to one that was recorded with the definition *text*, empty for a handler."""
+    own = probe.handler.text if isinstance(probe.handler, FetchHandler) else ""
+    return bool(own) == bool(text), own == text, own.partition(" ")[0] == text.partition(" ")[0]
 
 
 class _Arguments(tuple[int, ...]):
@@ -364,10 +388,17 @@ class _World:
         """Go to half *number* of *hit*, which may have read anew what one before it has read."""
         self._half = hit.halves[number]
         self._known, self._holes, self.missed = {}, [], False
+        padding: list[tuple[int, int]] = []
         for half in hit.halves[: number + 1]:
             for address, content in half.memory.items():
-                self._known.update(zip(range(address, address + len(content)), content, strict=True))
+                size = len(content) if len(content) <= _NUMBER else min(len(content.rstrip(b"\0")) + 1, len(content))
+                self._known.update(zip(range(address, address + size), content, strict=False))
+                padding.append((address + size, address + len(content)))
             self._holes += half.holes
+        # Of a string only what ends with the NUL was there: of its room behind that other reads know better.
+        for start, end in padding:
+            for at in range(start, end):
+                self._known.setdefault(at, 0)
 
     def read_memory(self, space: str, address: int, size: int) -> bytes | None:  # noqa: ARG002
         """Return what was recorded there."""

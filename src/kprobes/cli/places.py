@@ -32,7 +32,7 @@ PROBE is a place, with a kind before it where the default won't do:
   t:sched:sched_switch  a tracepoint
   u:libc:malloc         a function of a program or library (ur: its return), also u:/path/to/file:name
   u:./mytool@parse.c:42 a source line, where the program has debug information
-or a definition in the kernel's own language: 'p:NAME PLACE ARGUMENT...' (trace, count, hist, latency; docs/definitions.md)
+or a definition in the kernel's own language: 'p:NAME PLACE ARGUMENT...' (docs/definitions.md)
 """
 
 

@@ -185,7 +185,7 @@ def event_writer(session: Session | Replay, stream: TextIO, *, as_json: bool) ->
         from kprobes.events.value import with_names
         from kprobes.render.json_lines import JsonLines
 
-        lines, defined = JsonLines(stream), JsonTrace(session, stream)  # type: ignore[arg-type]  # replays have no definitions
+        lines, defined = JsonLines(stream), JsonTrace(session, stream)  # type: ignore[arg-type]  # of a replay it takes what that has
 
         def row(one: Event) -> dict[str, object]:
             if one.layout.definition:
@@ -243,7 +243,7 @@ class EventTables:
         if self._defined is None:
             from kprobes.cli.trace import LineTrace
 
-            self._defined = LineTrace(self._session, self._stream)  # type: ignore[arg-type]  # replays have no definitions
+            self._defined = LineTrace(self._session, self._stream)  # type: ignore[arg-type]  # as above
         return self._defined
 
 

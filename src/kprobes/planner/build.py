@@ -18,7 +18,7 @@ from kprobes.planner.auto import write_handler
 from kprobes.planner.cautions import cautions_of
 from kprobes.planner.group import Group
 from kprobes.planner.places import Places
-from kprobes.planner.ways import Demand, Ways, candidates
+from kprobes.planner.ways import Demand, Ways, candidates, returns_tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,8 +177,7 @@ class Builder:
         if source is None or probe.only_counts:
             return counting(returns=returns, arch=self.features.machine)
         if isinstance(source, FetchHandler):
-            # both came with 5.15 to 5.18: a helper tells the function, and the registers hold where it returns to
-            tell = bool(self.features.attach_cookie) and probe.kind == "kretprobe"
+            tell = probe.kind == "kretprobe" and returns_tell(self.features)
             return self.definitions.compiled(
                 probe, lambda: self._surroundings(group), self.specs, len(self.events), returns_tell=tell
             )

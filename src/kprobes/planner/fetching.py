@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from kprobes.compiler.front.compile import Surroundings as Around
     from kprobes.compiler.ir.nodes import Handler
     from kprobes.grammar.facts import Dialect
+    from kprobes.model.ctype import Types
     from kprobes.model.facts import Facts
     from kprobes.model.mapspec import MapSpec
     from kprobes.planner.places import Places
 
 NEWEST = KERNELS[-1]
+
+
+def _hidden(name: str) -> int:
+    raise UnsupportedError(f"the address of {name} can't be told here", hint="addresses are hidden from who isn't root")
 
 
 class Definitions:
@@ -37,8 +42,10 @@ class Definitions:
         *,
         nearest: Callable[[str], Sequence[str]] | None = None,
         native: bool = False,
+        hidden: Callable[[str], int] = _hidden,
     ) -> None:
         self.language = language
+        self._hidden = hidden
         self._make_world = make_world
         self._nearest = nearest
         self._native = native
@@ -49,13 +56,11 @@ class Definitions:
 
         Raises:
             DefinitionError: the kernel refuses it.
-            UnsupportedError: it is to be recorded.
+            UsageError: it defines no probe.
         """
         given = probe.handler
         if not isinstance(given, FetchHandler):
             return probe
-        if probe.record:
-            raise UnsupportedError("definitions can't be recorded", hint="record a handler in Python")
         user = probe.kind in ("uprobe", "uretprobe")
         kind = "uprobe" if user else "kprobe"
         try:
@@ -98,7 +103,7 @@ class Definitions:
         around = Surroundings(
             definition,
             given.text,
-            symbols.address if symbols else _hidden,
+            symbols.address if symbols else self._hidden,
             first_event_id,
             given.strings,
             returns_tell=returns_tell,
@@ -149,6 +154,22 @@ def process_definitions() -> Definitions:
     return Definitions(dialect(NEWEST), lambda _: UNKNOWN, native=True)
 
 
+def recorded_definitions(release: str, machine: str, types: Types) -> Definitions:
+    """Return what reads definitions as the target of a recording has: a kernel of this *release*, whose *types* are
+    known, or, where that is empty, a process."""
+    if not release:
+        return process_definitions()
+    return Definitions(
+        dialect(release, machine), lambda user: UNKNOWN if user else World(types=types), hidden=_unrecorded
+    )
+
+
+def _unrecorded(name: str) -> int:
+    raise UnsupportedError(
+        f"a recording doesn't tell the address of {name}", hint="leave @SYMBOL out of the definition"
+    )
+
+
 def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
     from kprobes.symbols.definitions import FewSymbols, character_ids
 
@@ -170,10 +191,6 @@ def _world_of(facts: Facts, places: Places, language: Dialect) -> World:
         cpus=facts.features.cpus,
         character_ids=character_ids(path) if path else frozenset(),
     )
-
-
-def _hidden(name: str) -> int:
-    raise UnsupportedError(f"the address of {name} can't be told here", hint="addresses are hidden from who isn't root")
 
 
 def _spelled(definition: Definition) -> str:

@@ -165,17 +165,14 @@ class _Builder:
             handler = self._definitions.compiled(
                 probe, lambda: self._surroundings(group), self._specs, len(self._events), returns_tell=False
             )
-            verify(handler)
-            self._add_maps(handler.maps)
-            self._events += handler.events
-            return handler
-        from kprobes.compiler.front.compile import compile_handler
-        from kprobes.planner.auto import write_handler
+        else:
+            from kprobes.compiler.front.compile import compile_handler
+            from kprobes.planner.auto import write_handler
 
-        if isinstance(source, AutoHandler):
-            registers = SHOWN_ARGUMENTS if group.at_entry else 0
-            source = write_handler(source, returns=returns, prototype=group.prototype, registers=registers)
-        handler = compile_handler(source, self._surroundings(group), self._specs)
+            if isinstance(source, AutoHandler):
+                registers = SHOWN_ARGUMENTS if group.at_entry else 0
+                source = write_handler(source, returns=returns, prototype=group.prototype, registers=registers)
+            handler = compile_handler(source, self._surroundings(group), self._specs)
         if probe.record:
             from kprobes.planner.recording import recorded
 

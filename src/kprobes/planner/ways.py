@@ -33,6 +33,12 @@ class Ways:
         return tuple(way for way in (self.entry, self.exit) if way)
 
 
+def returns_tell(features: Features) -> bool:
+    """Return whether the hit of a kretprobe knows its function and where that returns to: a helper tells the one, the
+    registers hold the other. Both came with 5.15 to 5.18; the cookie is what can be asked for."""
+    return bool(features.attach_cookie)
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a handler asks of a way: full registers, an entry part, an exit part, and where it is to sit."""

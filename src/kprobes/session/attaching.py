@@ -15,7 +15,7 @@ from kprobes.errors import (
 )
 from kprobes.frozen import replace
 from kprobes.model.plan import Way
-from kprobes.model.probe import Probe
+from kprobes.model.probe import FetchHandler, Probe
 from kprobes.model.within import ANYWHERE, Within
 from kprobes.session.session import Session
 
@@ -136,11 +136,17 @@ def renew(session: Session, *probes: Probe, resting: Sequence[Probe] = (), withi
 
 def _begin_recording(recorder: Recorder, plan: Plan, probes: Sequence[Probe], engine: Engine | None) -> None:
     """Write what a replay must know of the target; *engine* is that of a kernel."""
-    meta: dict[str, object] = {"probes": [[probe.kind, list(probe.places)] for probe in probes]}
+    from kprobes.events.clock import own_offset
+
+    meta: dict[str, object] = {"probes": [[probe.kind, list(probe.places), _definition(probe)] for probe in probes]}
+    meta["clock_offset"] = getattr(engine, "clock_offset", own_offset)()
     types = b""
     if engine is not None:
+        from kprobes.planner.ways import returns_tell
+
         facts = engine.facts()
-        meta["machine"] = facts.features.machine
+        meta |= {"machine": facts.features.machine, "release": facts.features.release}
+        meta["returns_tell"] = returns_tell(facts.features)
         points = [site.name for site in plan.sites if plan.probes[site.probe].kind == "tracepoint"]
         meta["formats"] = {name: facts.text(f"format:{name.replace(':', '/', 1)}") for name in points}
         path = facts.btf() if any(probe.kind not in ("uprobe", "uretprobe") for probe in plan.probes) else None
@@ -148,6 +154,10 @@ def _begin_recording(recorder: Recorder, plan: Plan, probes: Sequence[Probe], en
             with open(path, "rb") as file:  # noqa: PTH123
                 types = file.read()
     recorder.begin(plan, meta, types)
+
+
+def _definition(probe: Probe) -> str:
+    return probe.handler.text if isinstance(probe.handler, FetchHandler) else ""
 
 
 def _attach(

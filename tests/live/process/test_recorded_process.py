@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from process_harness import functions_of
 
 from kprobes.cli.run import load_script
 from kprobes.testing import load, run
@@ -92,3 +95,33 @@ def test_recorded_hits_run_in_plain_python(recorded: Path) -> None:
     assert {(one.ret, one.name, one.factor, one.id) for one in done.events} == wanted
     assert done[names["weights"]]["last"].total == 100
     assert done.faults == 0
+
+
+def test_definitions_are_recorded_and_replayed_too(build: Callable[..., Path], tmp_path: Path) -> None:
+    program = build("fetched.c")
+    place = f"{program}:{next(at for name, at, _ in functions_of(program) if name == 'work'):#x}"
+    script = tmp_path / "script.py"
+    fetched = "text=+0(%si):string n=%dx:s32 sizes=+56(%di):u16[4] next=+2(+48(%di)):string $comm"
+    texts = [f"p:entry {place} {fetched}", f"r:back {place} ret=$retval:s32", f"p:other {place} n=%dx:s64 %ip $stack0"]
+    script.write_text(f"from kprobes import definition\nprobes = [definition(one) for one in {texts}]\n")
+    for engine in ("process", "uprobe"):
+        words = ["--engine", engine, "--record", "hits", "--format", "json", str(script), "--", str(program), "3"]
+        seen = untimed(kprobes(tmp_path, "run", *words).stderr)
+        assert len(seen) == 18
+        done = kprobes(tmp_path, "replay", "--format", "json", "hits", str(script))
+        assert untimed(done.stdout) == seen
+        assert "not recorded" not in done.stderr
+        table = kprobes(tmp_path, "replay", "hits", str(script)).stdout
+        assert 'text="hello" n=2 sizes={1,2,3,4} next="second"' in table
+    changed = tmp_path / "changed.py"
+    changed.write_text(
+        f"from kprobes import definition\nprobe = definition('p:entry {place} half=%dx:s8 %di', filter='half < 0')\n"
+    )
+    rows = untimed(kprobes(tmp_path, "replay", "--format", "json", "hits", str(changed)).stdout)
+    assert [row["args"]["half"] for row in rows] == [-1, -1, -2, -2]  # two were recorded there
+
+
+def untimed(text: str) -> list[dict[str, Any]]:
+    """Return the events in *text* without their times: those of a replay are when the hits began."""
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [{key: value for key, value in row.items() if not key.startswith("time")} for row in rows]

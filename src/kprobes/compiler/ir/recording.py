@@ -2,8 +2,9 @@
 
 The records go the way of all events, so each engine can record. Their names begin with a period:
 
-- `.entry` and `.exit`: arguments (`a0` ...), registers (`r.di` ...), the return value (`result`), fields of a
-  tracepoint's record (`f16.4`: offset and size) and the world (`w.pid`, `w.comm`).
+- `.entry` and `.exit`: arguments (`a0` ...), registers (`r.di` ...), the return value (`result`), the probed address
+  where it is asked for (`function`), fields of a tracepoint's record (`f16.4`: offset and size) and the world (`w.pid`,
+  `w.comm`).
 - `.read` and `.text`: an address, what was there, and whether a read of this hit had failed by then.
 - `.field`: a string of a tracepoint's record.
 - `.word.NAME`: a builtin that is asked for where the handler asks, such as `stack`.
@@ -121,6 +122,8 @@ class _Part:
         numbers = (value.number for block in function.blocks for node in block.nodes for value in made(node))
         self._next = max(numbers, default=-1) + 1
         self._is_exit = function.part == "exit"
+        nodes = (node for block in function.blocks for node in block.nodes)
+        self._asks_where = any(isinstance(node, ReadContext) and node.what == "function" for node in nodes)
 
     def function(self) -> Function:
         """Return the part."""
@@ -177,6 +180,8 @@ class _Part:
         if context.registers:
             for name in registers(self._arch).names:
                 yield add(f"r.{name}", ReadContext, "register", 0, name)
+        if self._asks_where:
+            yield add("function", ReadContext, "function")
         for offset, size in context.fields:
             yield add(f"f{offset}.{size}", ReadContext, "record", offset, size=size)
         for word in context.words:
