@@ -202,3 +202,12 @@ def test_doctor_tells_of_the_guests(home: Path):
     found = {row["what"]: row for row in objects(run_kprobes("doctor", "--format", "json").output)}
     assert found["QEMU"]["works"]
     assert home.is_dir()
+
+
+def test_our_own_opening_of_files_is_not_among_what_is_traced(newest):
+    first, second = "p:opened do_sys_openat2 name=+0(%si):string", "r:back do_sys_openat2 $retval:s32"
+    for words in ((first, second), ("do_sys_openat2",)):
+        done = newest.command("trace", "--format", "json", *words, "--", "cat", "/etc/passwd")
+        seen = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+        seen = seen or [json.loads(line) for line in done.errors.splitlines() if line.startswith("{")]
+        assert {row["comm"] for row in seen if "comm" in row} == {"cat"}

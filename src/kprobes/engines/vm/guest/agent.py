@@ -34,6 +34,9 @@ def main() -> None:
     system.set_up()
     with open("/proc/self/comm", "w", encoding="ascii") as comm:  # noqa: PTH123 - so that traces tell who it is
         comm.write("kprobes-agent")
+    # what an attach needs is not looked for while something is probed already
+    import kprobes.engines.kernel.kretprobe_events
+    import kprobes.engines.kernel.together  # noqa: F401
     from kprobes.engines.kernel.engine import KernelEngine
     from kprobes.engines.vm.guest.serve import Session, serve
 

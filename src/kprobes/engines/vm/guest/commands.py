@@ -89,7 +89,9 @@ class Command:
         if wants_input:
             input_end, self._input = os.pipe()
         else:
-            input_end = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            # not /dev/null: nobody wants to see our own opening of files among what is probed
+            input_end, writer = os.pipe()
+            os.close(writer)
         self._child_ends = (input_end, out_end, error_end)
         self._outputs = {out: 1, error: 2}
 
