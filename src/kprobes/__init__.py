@@ -49,7 +49,8 @@ HOMES = {
     "kprobes.model.mapspec": "Cgroup Count HashMap Histogram Stack String Symbol Unsigned UserStack",
     "kprobes.model.setting": "Setting",
     "kprobes.model.structs": "struct union",
-    "kprobes.session": "Session attach kallsyms_lookup_name",
+    "kprobes.session": "Session attach",
+    "kprobes.session.lookup": "kallsyms_lookup_name",
 }
 _HOME_OF = {name: home for home, names in HOMES.items() for name in names.split()}
 _WORDS = "kprobes.model.words"

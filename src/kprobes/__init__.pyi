@@ -67,7 +67,7 @@ from kprobes.model.mapspec import UserStack as UserStack
 from kprobes.model.setting import Setting as Setting
 from kprobes.session import Session as Session
 from kprobes.session import attach as attach
-from kprobes.session import kallsyms_lookup_name as kallsyms_lookup_name
+from kprobes.session.lookup import kallsyms_lookup_name as kallsyms_lookup_name
 
 # Types of C, for annotations: to a reader they are what Python has for them.
 char: TypeAlias = Any

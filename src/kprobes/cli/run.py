@@ -16,7 +16,7 @@ import sys
 from types import MappingProxyType
 
 from kprobes.cli.follow import Job, follow
-from kprobes.cli.options import add_output_options, add_run_options, add_target_options, positive
+from kprobes.cli.options import add_output_options, add_run_options, add_target_options, positive, target_of
 from kprobes.cli.pictures import write_value
 from kprobes.errors import KprobesError, UsageError
 from kprobes.model.aggregates import Max, Min
@@ -66,7 +66,7 @@ def run(arguments: Namespace) -> int:
         from kprobes.cli.run_bundle import run_bundle
 
         return run_bundle(arguments)
-    names = load_script(arguments.file)
+    names = _loaded(arguments)
     if "kprobes.kapi.objects" in sys.modules:  # else the script can't have made any
         from kprobes.cli.run_registered import registrable_of, run_registered
 
@@ -91,6 +91,17 @@ def run(arguments: Namespace) -> int:
         status = follow(arguments, probes, make_job, recorder)
     _tell_recorded(recorder)
     return status
+
+
+def _loaded(arguments: Namespace) -> dict[str, object]:
+    """Return the names of the script, which is loaded before its target is opened, and may look symbols up there."""
+    if not (arguments.vm or arguments.kernel):
+        return load_script(arguments.file)
+    from kprobes.session.lookup import kallsyms_lookup_name, looking_up
+
+    target = target_of(arguments)
+    with looking_up(lambda name: kallsyms_lookup_name(name, target)):
+        return load_script(arguments.file)
 
 
 def _tell_recorded(recorder: Recorder) -> None:

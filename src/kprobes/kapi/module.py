@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import ContextVar
 from threading import RLock
 
@@ -25,11 +25,11 @@ from kprobes.kapi.placing import InKernel, InProcess
 from kprobes.kapi.refusal import told_as_errno
 from kprobes.kapi.registration import Registration
 from kprobes.session import warn_of
+from kprobes.session.lookup import looking_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextvars import Token
     from typing import Any, Self
 
     from kprobes.engines.port import Engine
@@ -78,18 +78,17 @@ class Module:
         self._warned: set[Caution] = set()
         self._enabled = True
         self._closed = False
-        self._token: Token[Module | None] | None = None
+        self._inside = ExitStack()
         native = bool(getattr(self.engine, "is_native", False))
         self._placing: InKernel | InProcess = (InProcess if native else InKernel)(self.engine, self._drain)
 
     def __enter__(self) -> Self:
-        self._token = _current.set(self)
+        self._inside.enter_context(looking_up(self.kallsyms_lookup_name))
+        self._inside.callback(_current.reset, _current.set(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _current.reset(self._token)
-            self._token = None
+        self._inside.close()
         self.close()
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kprobes.session.attaching import attach, attach_to, kallsyms_lookup_name, renew, warn_of, within_of
+from kprobes.session.attaching import attach, attach_to, renew, warn_of, within_of
 from kprobes.session.counts import AssertStats, ProbeStats
 from kprobes.session.session import Session
 from kprobes.session.stream import POLL_S
@@ -14,7 +14,6 @@ __all__ = [
     "Session",
     "attach",
     "attach_to",
-    "kallsyms_lookup_name",
     "renew",
     "warn_of",
     "within_of",

@@ -222,18 +222,3 @@ def _attach_in_kernel(engine: Engine, probes: tuple[Probe, ...], within: Within)
             refused = error
             avoid |= family if family & taken else remaining
     raise UsageError("no way in is left")  # pragma: no cover - the last round raises
-
-
-def kallsyms_lookup_name(name: str, target: Target | None = None) -> int:
-    """Return the address of the kernel symbol *name* (0 where addresses are hidden).
-
-    Raises:
-        SymbolNotFoundError, AmbiguousSymbolError: with the nearest names, or the candidates.
-    """
-    from kprobes.symbols.kallsyms import Kallsyms
-
-    engine = (target or Kernel()).open()
-    try:
-        return Kallsyms.load(engine.facts().kallsyms()).kallsyms_lookup_name(name)
-    finally:
-        engine.close()

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from guest_harness import KPROBES, ROOT, TIMEOUT_S, run_kprobes
 
+from kprobes import kallsyms_lookup_name
+
 SLACK = timedelta(seconds=5)  # the clocks are compared by calls, which may take long
 DD = ("--", "dd", "if=/dev/zero", "of=/dev/null", "bs=4096", "count=100")
 
@@ -165,6 +167,17 @@ def test_strict_fails_where_something_was_missed(newest, tmp_path):
     newest.command("run", str(script), *DD)
     done = newest.command("run", str(script), "--strict", *DD, status=1)
     assert "fault" in done.errors
+
+
+def test_a_script_looks_symbols_up_in_the_kernel_that_it_is_run_on(newest, tmp_path):
+    script = tmp_path / "symbols.py"
+    script.write_text(
+        "from kprobes import emit, kallsyms_lookup_name, kprobe\n\n"
+        'ADDRESS = kallsyms_lookup_name("vfs_write")\n\n\n'
+        '@kprobe("vfs_write")\ndef written():\n    emit(address=ADDRESS)\n'
+    )
+    done = newest.command("run", str(script), "-n", "1", "--format", "json", *DD)
+    assert objects(done.errors)[0]["address"] == kallsyms_lookup_name("vfs_write", newest.target) != 0
 
 
 def test_a_script_without_probes_is_refused(tmp_path):
