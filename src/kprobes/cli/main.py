@@ -71,10 +71,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             _close_output()
             _report(KprobesError(f"can't write: {os.strerror(error.errno)}"), as_json=_wants_json(words))
             return 1
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "kprobes").startswith("kprobes"):
+            _report(_missing(error.name), as_json=_wants_json(words))
+            return 1
         if os.environ.get("KPROBES_DEBUG"):
             raise
         _report(InternalError(f"{type(error).__name__}: {error} (KPROBES_DEBUG=1 shows where)"))
         return 1
+
+
+def _missing(module: str | None) -> KprobesError:
+    package = f"{module}".partition(".")[0].replace("_", "-")
+    hint = f"install it for {sys.executable}, with all that kprobes stands on: pip install kprobes"
+    return KprobesError(f"the Python package {package} is needed and isn't installed", hint=hint)
 
 
 def _open_streams() -> None:

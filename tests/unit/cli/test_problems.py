@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 from kprobes.cli.main import main
 from kprobes.cli.problems import MOST_SHOWN, write_problems
@@ -58,3 +60,12 @@ def test_a_wrong_request_with_json_is_told_in_json(capsys):
     assert json.loads(capsys.readouterr().err)["severity"] == "error"
     assert main(["run", "/no/such/file.py", "--", "--format=json"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_package_that_is_not_installed_is_named():
+    code = "import sys; sys.modules['iced_x86'] = None; from kprobes.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "explain", "libc:malloc", "--", "/bin/true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the Python package iced-x86 is needed")
+    assert "pip install kprobes" in done.stderr
