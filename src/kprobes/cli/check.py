@@ -31,7 +31,7 @@ from kprobes.grammar.others import other_kind
 from kprobes.grammar.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from io import BufferedReader
 
     from kprobes.cli.parser import Namespace, Parser
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from kprobes.grammar.facts import Dialect
     from kprobes.grammar.world import Files
     from kprobes.symbols.definitions import DefinitionSymbols
+
+ROWS = 512  # that are written at a time: as much as a pipe holds, and more
 
 
 def add_arguments(parser: Parser) -> None:
@@ -77,18 +79,39 @@ def _check(arguments: Namespace) -> int:
         if language.note:
             sys.stderr.write(f"note: {language.note}\n")
         events = Events(language, arguments.kind, world)
-        write = _write_json if arguments.json else _write_text
+        told = _told_json if arguments.json else _told_text
         refused = 0
-        for number, line in enumerate(lines, 1):
-            text = line.rstrip(b"\n").decode("utf-8", "surrogateescape")
-            other = other_kind(text, language) if arguments.kind == "dynamic" else ""
-            if other:
-                _write_unknown(number, other, json=arguments.json)
-                continue
-            verdict = events.check(text)
-            refused += not verdict.ok
-            write(number, verdict)
+        with _rows() as write:
+            for number, line in enumerate(lines, 1):
+                text = line.rstrip(b"\n").decode("utf-8", "surrogateescape")
+                other = other_kind(text, language) if arguments.kind == "dynamic" else ""
+                if other:
+                    write(_told_unknown(number, other, json=arguments.json))
+                    continue
+                verdict = events.check(text)
+                refused += not verdict.ok
+                write(told(number, verdict))
     return 1 if refused else 0
+
+
+@contextmanager
+def _rows() -> Iterator[Callable[[str], object]]:
+    """Yield what writes a row: many at a time where nobody watches, since each write to a pipe wakes its reader."""
+    if sys.stdout.isatty():
+        yield sys.stdout.write
+        return
+    kept: list[str] = []
+
+    def write(row: str) -> None:
+        kept.append(row)
+        if len(kept) == ROWS:
+            sys.stdout.write("".join(kept))
+            kept.clear()
+
+    try:
+        yield write
+    finally:
+        sys.stdout.write("".join(kept))
 
 
 @contextmanager
@@ -199,7 +222,7 @@ class LocalFiles:
         return 0, stat.S_ISREG(found.st_mode), f"{found.st_dev}:{found.st_ino}"
 
 
-def _write_json(number: int, verdict: Verdict) -> None:
+def _told_json(number: int, verdict: Verdict) -> str:
     error = verdict.error
     if error is None:
         told = f'"ok": true, "canonical": {_quoted(verdict.canonical)}, "error": null, "column": null, "errno": null'
@@ -207,16 +230,15 @@ def _write_json(number: int, verdict: Verdict) -> None:
         column = "null" if error.column is None else error.column
         told = f'"ok": false, "canonical": null, "error": {_quoted(error.what)}, "column": {column}'
         told += f', "errno": {error.errno}'
-    sys.stdout.write(f'{{"line": {number}, {told}}}\n')
+    return f'{{"line": {number}, {told}}}\n'
 
 
-def _write_unknown(number: int, kind: str, *, json: bool) -> None:
+def _told_unknown(number: int, kind: str, *, json: bool) -> str:
     why = f"{kind} are not modelled here"
     if json:
         told = f'"ok": null, "canonical": null, "error": {_quoted(why)}, "column": null, "errno": null'
-        sys.stdout.write(f'{{"line": {number}, {told}}}\n')
-    else:
-        sys.stdout.write(f"{number:>5}  no verdict: {why}\n")
+        return f'{{"line": {number}, {told}}}\n'
+    return f"{number:>5}  no verdict: {why}\n"
 
 
 def _quoted(text: str | None) -> str:
@@ -224,11 +246,10 @@ def _quoted(text: str | None) -> str:
     return "null" if text is None else encode_basestring_ascii(text)
 
 
-def _write_text(number: int, verdict: Verdict) -> None:
+def _told_text(number: int, verdict: Verdict) -> str:
     if verdict.error is None:
-        sys.stdout.write(f"{number:>5}  ok       {_shown(verdict.canonical or '')}".rstrip() + "\n")
-    else:
-        sys.stdout.write(_refusal(number, verdict.error))
+        return f"{number:>5}  ok       {_shown(verdict.canonical or '')}".rstrip() + "\n"
+    return _refusal(number, verdict.error)
 
 
 def _refusal(number: int, error: DefinitionError) -> str:

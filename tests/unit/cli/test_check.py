@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kprobes.cli.check import ROWS
 from kprobes.cli.main import main
 
 TEXT = """\
@@ -50,6 +51,22 @@ def test_json_has_one_object_a_line(definitions, capsys):
     assert rows[3] | {"error": "Invalid register name", "column": 15, "errno": 22} == rows[3]
     assert (rows[5]["error"], rows[5]["column"], rows[5]["errno"]) == ("No such file or directory", None, 2)
     assert (rows[6]["error"], rows[6]["column"], rows[6]["errno"]) == ("Invalid argument", None, 22)
+
+
+def test_more_lines_than_are_written_at_a_time_keep_their_order(monkeypatch, capsys):
+    class Ending(io.BytesIO):
+        def __next__(self):
+            if self.tell() == len(self.getvalue()):
+                raise OSError(5, "Input/output error")
+            return super().__next__()
+
+    lines = b"".join(b"p:e%d vfs_read\n" % number for number in range(2 * ROWS + 7))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Ending(lines)))
+    assert check("-") == 2  # what has been checked by then is told
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [(row[0], row[2]) for row in rows] == [
+        (f"{number + 1}", f"p:kprobes/e{number}") for number in range(2 * ROWS + 7)
+    ]
 
 
 def test_text_shows_the_caret_under_its_place(definitions, capsys):
