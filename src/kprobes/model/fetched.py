@@ -58,7 +58,7 @@ def event_layout(definition: Definition, number: int = 0, strings: int = 0) -> E
             raise UsageError(f"the field {one.name} is there already", hint=f"call it other than {', '.join(HEAD)}")
     fields, size = _placed(definition, strings or STRING_SIZE)
     if size > LARGEST_RECORD and not strings:
-        count = sum(one.kind == "str" for one in fields) - 1
+        count = sum(one.kind == "str" and one.size == STRING_SIZE for one in fields)  # the others are short already
         small = STRING_SIZE - -(-(size - LARGEST_RECORD) // max(1, count))
         fields, size = _placed(definition, max(LEAST_STRING, small - small % 8))
     if size > LARGEST_RECORD:

@@ -183,6 +183,29 @@ def test_the_end_of_a_tasks_name_is_compared_where_the_kernel_does(comm: str, pa
     assert (fetched(plain, Hit(comm=comm.encode())) is not None) == matches_pattern(pattern, comm)
 
 
+@pytest.mark.parametrize(
+    ("condition", "passes"),
+    [("cpu == 156", True), ("cpu == 1", False), ("CPU == 1", True), ('comm == "/etc/passwd"', True),
+     ('comm == "cat"', False), ('COMM == "cat" && comm ~ "/etc*" && CPU == 1', True)],
+)  # fmt: skip
+def test_an_argument_hides_what_every_event_has_by_its_name(condition: str, passes: bool) -> None:
+    found = fetched(compiled("p:mine vfs_read cpu=%di:u8 comm=+0(%si):string", condition=condition), HIT)
+    assert (found is not None) == passes
+
+
+def test_an_array_that_hides_a_name_is_not_taken_for_what_it_hides() -> None:
+    with pytest.raises(UnsupportedError, match="the field cpu can't be filtered by here"):
+        compiled("p:mine vfs_read cpu=+0(%cx):u32[2]", condition="cpu == 1 && CPU == 1")
+
+
+def test_many_strings_share_the_record_whatever_short_ones_are_beside_them() -> None:
+    strings = " ".join(f"+{at}(%si):string" for at in range(40))
+    short = " ".join(f'c{at}=$comm t{at}=\\"text"' for at in range(20))
+    found = parse(f"p:mine vfs_read {strings} {short}", "7.2")
+    assert isinstance(found, Definition)
+    assert event_layout(found).size <= 8192
+
+
 def test_what_only_the_kernel_can_filter_by_is_told() -> None:
     line = "p:mine vfs_read a=+0(%si):string s=%ip:symstr"
     for condition in ("common_flags == 1", 's == "vfs_read"'):

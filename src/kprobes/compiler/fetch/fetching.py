@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kprobes.compiler.fetch import arguments
-from kprobes.compiler.fetch.filters import judge, names_of
+from kprobes.compiler.fetch.filters import OWN, judge, names_of
 from kprobes.compiler.fetch.terms import Terms
 from kprobes.compiler.ir.nodes import U64, Place, Slot
 from kprobes.model.fetched import HEAD, field_names
@@ -50,10 +50,16 @@ class Fetching:
         for one in asked:
             self.operands(field_names(one))
         passes, rejected = build.new_block("passes"), build.new_block("rejected")
-        judge(build, condition, self._known, (passes, rejected))
+        judge(build, condition, self._for_filter(), (passes, rejected))
         build.place_block(rejected)
         build.leave(_HERE)
         build.place_block(passes)
+
+    def _for_filter(self) -> dict[str, Operand]:
+        """Return what is fetched by the names of a filter: an argument hides what every event has by its name."""
+        hidden = {one.name for one in self._around.definition.arguments}
+        heads = {name: self._known[own] for name, own in OWN.items() if name not in hidden and own in self._known}
+        return heads | {name: one for name, one in self._known.items() if name in hidden}
 
     def operands(self, names: Iterable[str]) -> list[Operand]:
         """Return the operands of the fields *names*; what is not fetched yet is, the head as the last.

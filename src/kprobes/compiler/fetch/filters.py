@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kprobes.grammar.filter import Expression
 
 # What every event has, by the names of our records; the others of the kernel's are of its own making.
-_OWN = {
+OWN = {
     "common_pid": "_tid",
     "cpu": "_cpu",
     "CPU": "_cpu",
@@ -45,7 +45,8 @@ def names_of(condition: Expression | None) -> frozenset[str]:
 
 
 def judge(build: Builder, condition: Expression, fields: dict[str, Operand], ways: tuple[OpenBlock, OpenBlock]) -> None:
-    """End the current block by *condition*: to the first of *ways* where it holds, else to the second.
+    """End the current block by *condition*: to the first of *ways* where it holds, else to the second. *fields* are
+    known by the names that a filter has for them.
 
     Raises:
         UnsupportedError: it asks about what only the kernel's own events have.
@@ -66,7 +67,7 @@ def judge(build: Builder, condition: Expression, fields: dict[str, Operand], way
 
 
 def _compared(build: Builder, one: Comparison, fields: dict[str, Operand]) -> Value:
-    operand = fields.get(_OWN.get(one.field.name, one.field.name))
+    operand = fields.get(one.field.name)
     if operand is None:
         raise UnsupportedError(
             f"the field {one.field.name} can't be filtered by here", hint="--engine tracefs lets the kernel do it"
