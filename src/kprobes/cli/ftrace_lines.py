@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HEAD = frozenset({*FETCHED_HEAD, "_duration", "_stack"})
 KEPT_IN_MEMORY = 16 << 20
 _PIECE = 1 << 16
+_MOST_NAME = 63
 _ELEMENT = re.compile(r"(?P<name>.+)\[\d+\]\Z")
 # Kinds that the formatter knows; of all others it is given the text.
 _PLAIN = frozenset({"int", "uint", "hex", "char", "str"})
@@ -47,6 +48,7 @@ class FtraceTrace:
         self._style = style_of(session.release)
         self._is_terminal = stream.isatty()
         self._arguments = {layout.id: arguments_of(layout, session.printed) for layout in session.plan.events}
+        self._names = {layout.id: frozenset(one.name for one in layout.fields) for layout in session.plan.events}
 
     def write(self, events: Sequence[Event]) -> None:
         """Write *events*."""
@@ -86,7 +88,7 @@ class FtraceTrace:
             buffer.flush()
 
     def _line(self, event: Event) -> str:
-        names = event._readers
+        names = self._names[event.layout.id]
         site = self._session.plan.sites[event.site_number]
         if "_flags" in names:
             flags, preempt = event["_flags"], event["_preempt"]
@@ -95,14 +97,13 @@ class FtraceTrace:
         return line(
             Context(event["_comm"], event["_tid"], event["_cpu"], event["_time"], flags, preempt),
             event.layout.name if event.layout.definition else default_name(site, returns="_duration" in names),
-            self._place(event, site),
+            self._place(event, site, names),
             [make(event) for make in self._arguments[event.layout.id]],
             self._style,
         )
 
-    def _place(self, event: Event, site: Site) -> str:
+    def _place(self, event: Event, site: Site, names: frozenset[str]) -> str:
         """Return what stands in parentheses; of a return that isn't a definition's nobody knows where it leads: 0."""
-        names = event._readers
         if "_func" in names:
             function = self._address(event["_func"])
             return f"{self._address(event['_ret'])} <- {function.partition('+')[0]}"
@@ -153,9 +154,10 @@ def _encoded(text: str) -> bytes:
 
 
 def default_name(site: Site, *, returns: bool) -> str:
-    """Return the name that the kernel gives an event at *site* whose definition has none."""
-    letter = "r" if returns else "p"
+    """Return the name that the kernel gives an event at *site* whose definition has none: of a uprobe's return it is
+    that of an entry, too."""
     if site.path:
-        stem = re.match(r"\w*", site.path.rpartition("/")[2])
-        return f"{letter}_{stem[0] if stem else ''}_{site.address + site.offset:#x}"
-    return f"{letter}_{site.symbol}_{site.offset}"
+        stem = re.split(r"[-._]", site.path.rpartition("/")[2], maxsplit=1)[0]
+        return f"p_{stem}_{site.address + site.offset:#x}"[:_MOST_NAME]
+    named = f"{site.symbol}_{site.offset}" if site.symbol else f"0x{site.address + site.offset:016x}"
+    return re.sub(r"[:.]", "_", f"{'r' if returns else 'p'}_{named}"[:_MOST_NAME])

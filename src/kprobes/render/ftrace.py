@@ -13,6 +13,7 @@ Source: kernel/trace/trace_output.c (trace_print_context, trace_print_lat_fmt), 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ class Style(NamedTuple):
 
 def style_of(release: str) -> Style:
     """Return how the lines of the kernel of *release* (`6.1.0-13-amd64`) look."""
-    major, minor, *_ = [int("".join(filter(str.isdigit, part)) or "0") for part in f"{release}.0".split(".")[:2]]
-    return Style(migration=(major, minor) >= (5, 13), lazy=(major, minor) >= (6, 13))
+    found = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    return Style(migration=version >= (5, 13), lazy=version >= (6, 13))
 
 
 def heading(style: Style, *, cpus: int, entries: int, lost: int = 0) -> str:

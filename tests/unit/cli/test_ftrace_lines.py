@@ -127,7 +127,7 @@ LATEST = style_of("7.2")
         (0x80, 0x21, "6.1", "b..12"), (0x24, 0, "6.1", ".N..."), (0x04, 0, "6.1", ".n..."), (0x20, 0, "6.1", ".p..."),
         (0x02, 0, "6.1", "....."), (0x02, 0, "6.18", ".l..."), (0x22, 0, "6.18", ".L..."), (0x06, 0, "6.18", ".b..."),
         (0x08, 0, "6.1", "..h.."), (0x10, 0, "6.1", "..s.."), (0x18, 0, "6.1", "..H.."), (0x40, 0, "6.1", "..z.."),
-        (0x58, 0, "6.1", "..Z.."),
+        (0x58, 0, "6.1", "..Z.."), (0, 0, "5.4-rc12", "...."), (0x02, 0, "7.2-rc3", ".l..."),
     ],
 )  # fmt: skip
 def test_the_moment_of_a_hit_is_told_as_each_kernel_does(flags: int, preempt: int, release: str, shown: str) -> None:
@@ -157,4 +157,24 @@ def test_each_type_is_shown_as_the_kernel_does(argument: Argument, shown: str) -
 
 def test_events_without_a_name_get_the_kernels_default() -> None:
     assert default_name(Site(0, "vfs_read", "vfs_read", 4), returns=False) == "p_vfs_read_4"
-    assert default_name(Site(0, "x", address=0x10, path="/usr/bin/my-tool"), returns=True) == "r_my_0x10"
+    assert default_name(Site(0, "x", address=0x10, path="/usr/bin/my-tool"), returns=True) == "p_my_0x10"
+    assert default_name(Site(0, "x", address=0x10, offset=2, path="/lib/my_lib.so"), returns=False) == "p_my_0x12"
+    assert default_name(Site(0, "f", "f.isra.0"), returns=True) == "r_f_isra_0_0"
+    assert default_name(Site(0, "f", "f" * 70), returns=True) == f"r_{'f' * 61}"
+    address = Site(0, "0xffffffff81000000", address=0xFFFFFFFF81000000, offset=4)
+    assert default_name(address, returns=False) == "p_0xffffffff81000004"
+
+
+@pytest.mark.parametrize(
+    ("site", "definition"),
+    [
+        (Site(0, "f", "f.isra.0", 4), "p f.isra.0+4"),
+        (Site(0, "x", address=0x10, path="/usr/bin/my_tool"), "p /usr/bin/my_tool:0x10"),
+        (Site(0, "x", address=0x10, path="/usr/bin/my-tool"), "r /usr/bin/my-tool:0x10"),
+        (Site(0, "x", address=0xFFFFFFFF81000000), "p 0xffffffff81000000"),
+    ],
+)
+def test_the_default_name_is_that_of_a_definition(site: Site, definition: str) -> None:
+    found = parse(definition, "7.2", "uprobe" if site.path else "kprobe")
+    assert isinstance(found, Definition)
+    assert default_name(site, returns=found.is_return) == found.event
