@@ -43,13 +43,19 @@ def add_definition_options(parser: Parser, *, strings: bool = False) -> None:
 
 
 def check_filter(arguments: Namespace, texts: Sequence[str]) -> None:
-    """Make sure that a filter is for a definition among *texts*.
+    """Make sure that a filter, and a room for strings, are for a definition among *texts*.
 
     Raises:
         UsageError: there is none.
     """
-    if arguments.filter and not any(map(is_definition, texts)):
+    if any(map(is_definition, texts)):
+        return
+    if arguments.filter:
         raise UsageError("--filter is for definitions in the kernel's language", hint="functions go with --if EXPR")
+    if getattr(arguments, "strings", 0):
+        raise UsageError(
+            "--strings is for definitions in the kernel's language", hint="functions go with --print 'NAME.string(N)'"
+        )
 
 
 def definition_of(text: str, arguments: Namespace, handler: AutoHandler) -> Probe:
@@ -136,9 +142,11 @@ def sampled(text: str, condition: str, handler: AutoHandler) -> Probe:
 
 def string_room(text: str, name: str) -> int:
     """Return the room for the argument *name* of the definition *text* where that is a string; 0 where it is none."""
-    for word in text.split()[2:]:
+    for number, word in enumerate(text.split()[2:], 1):
         label, equals, term = word.partition("=")
-        if equals and label == name and term.rpartition(":")[2] in ("string", "ustring"):
+        if not equals:
+            label, term = f"arg{number}", word
+        if label == name and (term == "$comm" or term.rpartition(":")[2] in ("string", "ustring")):
             return STRING_SIZE
     return 0
 

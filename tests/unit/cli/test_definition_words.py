@@ -6,7 +6,17 @@ import struct
 
 import pytest
 
-from kprobes.cli.definitions import event_name, is_definition, json_arguments, show_arguments, values_of
+from kprobes.cli.definitions import (
+    add_definition_options,
+    check_filter,
+    event_name,
+    is_definition,
+    json_arguments,
+    show_arguments,
+    string_room,
+    values_of,
+)
+from kprobes.cli.parser import Parser
 from kprobes.cli.places import parse_place
 from kprobes.decorators import definition
 from kprobes.errors import UsageError
@@ -111,3 +121,23 @@ def test_arguments_are_shown_by_their_types() -> None:
         "a": -2, "b": 16, "c": "x", "d": "text", "e": None, "f": [1, 2], "g": 32, "h": 48, "name": ["one", None],
     }  # fmt: skip
     assert list(values_of(event)) == ["a", "b", "c", "d", "e", "f", "g", "h", "name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_text"),
+    [("name", True), ("arg2", True), ("who", True), ("arg4", True), ("fd", False), ("arg1", False), ("list", False)],
+)
+def test_a_key_is_text_where_the_argument_of_its_name_is(name: str, is_text: bool) -> None:
+    text = "p:mine vfs_read name=+0(%si):string +8(%si):ustring who=$comm $comm fd=%di:s32 list=+0(%dx):string[2]"
+    assert bool(string_room(text, name)) == is_text
+
+
+@pytest.mark.parametrize("option", [["--filter", "a > 1"], ["--strings", "64"]])
+def test_what_is_for_definitions_is_refused_without_one(option: list[str]) -> None:
+    parser = Parser("trace", "", "")
+    add_definition_options(parser, strings=True)
+    arguments = parser.parse_args(option)
+    check_filter(arguments, ["vfs_read", "p:mine vfs_read"])
+    with pytest.raises(UsageError, match=f"{option[0]} is for definitions"):
+        check_filter(arguments, ["vfs_read"])
+    check_filter(parser.parse_args([]), ["vfs_read"])
