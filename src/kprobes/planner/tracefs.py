@@ -247,7 +247,7 @@ def _type(ctype: CType) -> str:
     if isinstance(ctype, Int):
         return f"{'s' if ctype.signed else 'u'}{8 * min(ctype.size, 8)}"
     if isinstance(ctype, Enum):
-        return f"u{8 * ctype.size}"
+        return f"{'s' if ctype.signed else 'u'}{8 * ctype.size}"
     return "x64"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kprobes.grammar.events import parse
-from kprobes.model.ctype import Float, Function, Int, Parameter, Pointer, Void
+from kprobes.model.ctype import Enum, Float, Function, Int, Parameter, Pointer, Void
 from kprobes.model.definition import Definition
 from kprobes.model.fetched import MOMENT, event_layout, kernels_layout
 from kprobes.model.plan import Site
@@ -44,6 +44,13 @@ def test_a_return_fetches_the_result_and_may_have_more_room() -> None:
     assert text("kretprobe", F, None) == "r:f f retval=$retval"
     asked = group("kretprobe", OPEN, F, maxactive=7)
     assert written(asked, F, REGISTERS, room=64) == "r7:f f retval=$retval:s32"
+
+
+def test_an_enumeration_has_its_sign() -> None:
+    signed, unsigned = Enum("e", 4, True, 1), Enum("u", 4, False, 2)
+    both = Function("f", (Parameter("a", signed), Parameter("b", unsigned)), signed)
+    assert text("kprobe", F, both) == "p:f f a=%di:s32 b=%si:u32"
+    assert text("kretprobe", F, both) == "r:f f retval=$retval:s32"
 
 
 def test_parameters_behind_one_that_is_passed_elsewhere_are_left_out() -> None:
