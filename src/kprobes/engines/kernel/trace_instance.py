@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 
 from kprobes.engines.kernel.files import read_text
 from kprobes.engines.kernel.owners import group_of, is_abandoned, namespace
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 # events named. A dead process's own hold on them goes a moment after its pipe.
 _GUARD = """
 trap '' INT TERM HUP
-cd "$1" && read -r line && exit
+cd "$1" || exit
+read -r line && exit
 instance=instances/$2
 shift 2
 for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -55,13 +57,14 @@ class TraceInstance:
             )
         remove_leftovers(root)
         self.root = root
-        self.name = _free_name(root)
+        self.name = _make_instance(root)
         self.path = f"{root}/instances/{self.name}"
         self.names = _names_of(self.name, wanted)
         self._defined: list[str] = []
-        self._guard: tuple[int, int] | None = _spawn_guard(root, self.name, self.names)
+        self._is_open = True
+        self._guard: tuple[int, int] | None = None
         try:
-            _make(self.path)
+            self._guard = _spawn_guard(root, self.name, self.names)
             self.set("trace_clock", "mono")
             self._share_memory(os.cpu_count() or 1)
             # Readers are woken by the first event, not by a buffer that is half full.
@@ -136,17 +139,17 @@ class TraceInstance:
 
     def close(self) -> None:
         """Take away the events and the instance; idempotent."""
-        if self._guard is None:
+        if not self._is_open:
             return
+        self._is_open = False
         self.stop()
         _remove(self.path)
         while self._defined:
             _write(f"{self.root}/dynamic_events", f"-:{self._defined.pop()}\n", append=True)
-        pid, pipe = self._guard
-        self._guard = None
-        os.write(pipe, b"done\n")
-        os.close(pipe)
-        os.waitpid(pid, 0)
+        if self._guard is not None:
+            pid, pipe = self._guard
+            self._guard = None
+            _dismiss(pid, pipe)
 
 
 def remove_leftovers(root: str) -> list[str]:
@@ -190,10 +193,18 @@ def _names_of(own: str, wanted: Sequence[tuple[str, str]]) -> list[str]:
     return found
 
 
-def _free_name(root: str) -> str:
-    owner = group_of(os.getpid())
-    taken = set(_listed(f"{root}/instances"))
-    return next(name for name in (f"{owner}_{number}" for number in range(1 << 20)) if name not in taken)
+def _make_instance(root: str) -> str:
+    """Make an instance; return its name, which nobody else has: two threads of ours may make one at once."""
+    owner, number = group_of(os.getpid()), 0
+    while True:
+        try:
+            os.mkdir(f"{root}/instances/{owner}_{number}")  # noqa: PTH102  (no pathlib in the engine)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise SyscallError("making a trace instance", error.errno or 0) from error
+        else:
+            return f"{owner}_{number}"
 
 
 def _listed(path: str) -> list[str]:
@@ -201,13 +212,6 @@ def _listed(path: str) -> list[str]:
         return sorted(os.listdir(path))  # noqa: PTH208  (no pathlib in the engine)
     except OSError:
         return []
-
-
-def _make(path: str) -> None:
-    try:
-        os.mkdir(path)  # noqa: PTH102
-    except OSError as error:
-        raise SyscallError("making a trace instance", error.errno or 0) from error
 
 
 def _remove(path: str) -> None:
@@ -249,6 +253,18 @@ def _spawn_guard(root: str, name: str, events: Sequence[str]) -> tuple[int, int]
             {"PATH": "/usr/bin:/bin"},
             file_actions=[(os.POSIX_SPAWN_DUP2, reading, 0)],
         )
+    except BaseException:
+        os.close(writing)
+        raise
     finally:
         os.close(reading)
     return pid, writing
+
+
+def _dismiss(pid: int, pipe: int) -> None:
+    """Tell the shell that all is cleaned up; it may have been killed."""
+    with suppress(BrokenPipeError):
+        os.write(pipe, b"done\n")
+    os.close(pipe)
+    with suppress(ChildProcessError):  # who ignores SIGCHLD has no children to wait for
+        os.waitpid(pid, 0)

@@ -176,7 +176,10 @@ class TracedAttached:
         if len(pids) == 1:
             (pid,) = pids
             self._instance.set("options/event-fork", "1")
-            self._instance.set("set_event_pid", " ".join(_threads_of(pid)))
+            known: set[str] = set()
+            while new := set(_threads_of(pid)) - known:  # until none has come while we looked: then the kernel follows
+                self._instance.set("set_event_pid", f"{' '.join(sorted(new))} ", append=bool(known))
+                known |= new
 
     def _enable(self) -> None:
         with ExitStack() as mapped:
