@@ -32,7 +32,7 @@ HOMES = {
     "kprobes.engines.targets": "Kernel Machine",
     "kprobes.errors": "CompileError HandlerWarning KprobesError RegistrationError",
     "kprobes.kapi.functions": (
-        "arm_all_kprobes disarm_all_kprobes get_kretprobe kmsg "
+        "arm_all_kprobes disarm_all_kprobes kmsg "
         "disable_jprobe disable_kprobe disable_kretprobe enable_jprobe enable_kprobe enable_kretprobe "
         "register_jprobe register_jprobes register_kprobe register_kprobes register_kretprobe register_kretprobes "
         "unregister_jprobe unregister_jprobes unregister_kprobe unregister_kprobes unregister_kretprobe "
@@ -47,6 +47,7 @@ HOMES = {
     "kprobes.model.containers": "Array Queue",
     "kprobes.model.cwords": "bits char cstr i8 i16 i32 i64 ptr s8 s16 s32 s64 size_t ssize_t u8 u16 u32 u64",
     "kprobes.model.mapspec": "Cgroup Count HashMap Histogram Stack String Symbol Unsigned UserStack",
+    "kprobes.model.registered": "get_kretprobe",
     "kprobes.model.setting": "Setting",
     "kprobes.model.structs": "struct union",
     "kprobes.session": "Session attach",

@@ -24,7 +24,6 @@ from kprobes.kapi.functions import disarm_all_kprobes as disarm_all_kprobes
 from kprobes.kapi.functions import enable_jprobe as enable_jprobe
 from kprobes.kapi.functions import enable_kprobe as enable_kprobe
 from kprobes.kapi.functions import enable_kretprobe as enable_kretprobe
-from kprobes.kapi.functions import get_kretprobe as get_kretprobe
 from kprobes.kapi.functions import kmsg as kmsg
 from kprobes.kapi.functions import register_jprobe as register_jprobe
 from kprobes.kapi.functions import register_jprobes as register_jprobes
@@ -64,6 +63,7 @@ from kprobes.model.mapspec import String as String
 from kprobes.model.mapspec import Symbol as Symbol
 from kprobes.model.mapspec import Unsigned as Unsigned
 from kprobes.model.mapspec import UserStack as UserStack
+from kprobes.model.registered import get_kretprobe as get_kretprobe
 from kprobes.model.setting import Setting as Setting
 from kprobes.session import Session as Session
 from kprobes.session import attach as attach

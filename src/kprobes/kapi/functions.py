@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kprobes.errors import RegistrationError
 from kprobes.kapi.module import Module, current
-from kprobes.kapi.objects import Jprobe, Kprobe, Kretprobe, require
+from kprobes.kapi.objects import Jprobe, Kprobe, Kretprobe, check_members, listed, require
 from kprobes.kapi.refusal import told_as_errno
 
 TYPE_CHECKING = False
@@ -35,8 +35,9 @@ def register_kprobe(p: Kprobe, *, to: Where = None) -> None:
 
 def register_kprobes(kps: Sequence[Kprobe], *, to: Where = None) -> None:
     """Register several probes; if one is refused, those before it are unregistered."""
-    require(Kprobe, *kps)
-    _register(kps, to)
+    things = listed(kps)
+    require(Kprobe, *things)
+    _register(things, to)
 
 
 def unregister_kprobe(p: Kprobe) -> None:
@@ -46,7 +47,7 @@ def unregister_kprobe(p: Kprobe) -> None:
 
 def unregister_kprobes(kps: Sequence[Kprobe]) -> None:
     """Unregister several probes."""
-    _unregister(kps)
+    _unregister(listed(kps))
 
 
 def register_kretprobe(rp: Kretprobe, *, to: Where = None) -> None:
@@ -57,8 +58,9 @@ def register_kretprobe(rp: Kretprobe, *, to: Where = None) -> None:
 
 def register_kretprobes(rps: Sequence[Kretprobe], *, to: Where = None) -> None:
     """Register several return probes; if one is refused, those before it are unregistered."""
-    require(Kretprobe, *rps)
-    _register(rps, to)
+    things = listed(rps)
+    require(Kretprobe, *things)
+    _register(things, to)
 
 
 def unregister_kretprobe(rp: Kretprobe) -> None:
@@ -68,7 +70,7 @@ def unregister_kretprobe(rp: Kretprobe) -> None:
 
 def unregister_kretprobes(rps: Sequence[Kretprobe]) -> None:
     """Unregister several return probes."""
-    _unregister(rps)
+    _unregister(listed(rps))
 
 
 def register_jprobe(p: Jprobe, *, to: Where = None) -> None:
@@ -79,8 +81,9 @@ def register_jprobe(p: Jprobe, *, to: Where = None) -> None:
 
 def register_jprobes(jps: Sequence[Jprobe], *, to: Where = None) -> None:
     """Register several jprobes; if one is refused, those before it are unregistered."""
-    require(Jprobe, *jps)
-    _register(jps, to)
+    things = listed(jps)
+    require(Jprobe, *things)
+    _register(things, to)
 
 
 def unregister_jprobe(p: Jprobe) -> None:
@@ -90,7 +93,7 @@ def unregister_jprobe(p: Jprobe) -> None:
 
 def unregister_jprobes(jps: Sequence[Jprobe]) -> None:
     """Unregister several jprobes."""
-    _unregister(jps)
+    _unregister(listed(jps))
 
 
 def enable_kprobe(kp: Kprobe) -> None:
@@ -142,17 +145,14 @@ def kmsg(timeout_s: float | None = None) -> Iterator[str]:
     return _module(None).kmsg(timeout_s)
 
 
-def get_kretprobe(ri: object) -> object:
-    """Mean `ri.rp`, inside of a handler."""
-    return ri.rp  # type: ignore[attr-defined]
-
-
 def _register(things: Sequence[Registrable], to: Where) -> None:
     module = to if isinstance(to, Module) else current() if to is None else None
     if module is not None:
         module.register(*things)
         return
     assert not isinstance(to, Module)
+    for thing in things:
+        check_members(thing)
     with told_as_errno(f"registering {', '.join(map(str, things))}"):
         own = Module(to)
     try:
@@ -166,6 +166,8 @@ def _register(things: Sequence[Registrable], to: Where) -> None:
 def _unregister(things: Sequence[Registrable]) -> None:
     by_module: dict[Module, list[Registrable]] = {}
     for thing in things:
+        check_members(thing)
+    for thing in things:
         one = thing.kp.registration
         if one is not None:
             by_module.setdefault(one.module, []).append(thing)
@@ -174,6 +176,7 @@ def _unregister(things: Sequence[Registrable]) -> None:
 
 
 def _set_disabled(thing: Registrable, *, disabled: bool) -> None:
+    check_members(thing)
     one = thing.kp.registration
     if one is None:
         raise RegistrationError(f"{thing} is not registered", "EINVAL", hint="register it first")

@@ -138,9 +138,7 @@ def _plain(place: str) -> str:
 
 
 def _return_probe(thing: Kretprobe, spot: Spot) -> Probe:
-    if thing.kp.pre_handler or thing.kp.post_handler or thing.kp.fault_handler:
-        hint = "a return probe has handler= and entry_handler=; register a Kprobe besides"
-        raise RegistrationError("the kp of a return probe has handlers of its own", "EINVAL", hint=hint)
+    _refuse_handlers(thing, "a return probe has handler= and entry_handler=")
     size = _size_of(thing.data_size)
     if not 0 <= size <= MOST_DATA:
         name = "E2BIG" if size > 0 else "EINVAL"
@@ -160,6 +158,12 @@ def _return_probe(thing: Kretprobe, spot: Spot) -> Probe:
     return Probe(kind, (spot.place,), handler, maxactive=max(thing.maxactive, 0), way=way)
 
 
+def _refuse_handlers(thing: Kretprobe | Jprobe, instead: str) -> None:
+    if thing.kp.pre_handler or thing.kp.post_handler or thing.kp.fault_handler:
+        what = f"the kp of a {type(thing).__name__} has handlers of its own"
+        raise RegistrationError(what, "EINVAL", hint=f"{instead}; register a Kprobe besides")
+
+
 def _size_of(data: object) -> int:
     shape = shape_of(data)
     if shape is not None:
@@ -171,6 +175,7 @@ def _size_of(data: object) -> int:
 
 
 def _jprobe(thing: Jprobe, spot: Spot) -> Probe:
+    _refuse_handlers(thing, "a jprobe has entry=")
     if thing.entry is None:
         hint = "Jprobe(symbol_name=..., entry=function)"
         raise RegistrationError("a jprobe without entry", "EINVAL", hint=hint)

@@ -5,6 +5,8 @@ Source: include/linux/kprobes.h.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from kprobes.errors import RegistrationError
 
 TYPE_CHECKING = False
@@ -181,17 +183,36 @@ Registrable = Kprobe | Kretprobe | Jprobe
 
 
 def check_members(thing: Registrable) -> None:
-    """Refuse numbers and names that are none.
+    """Refuse what is no probe, and numbers and names that are none.
 
     Raises:
         RegistrationError: EINVAL.
     """
+    if not isinstance(thing, Registrable):
+        what = f"a Kprobe, Kretprobe or Jprobe is wanted here, this is {type(thing).__name__}"
+        raise RegistrationError(what, "EINVAL", hint='as in Kprobe(symbol_name="vfs_read")')
     kp = thing.kp
+    if not isinstance(kp, Kprobe):
+        hint = 'as in Kretprobe(kp=Kprobe(symbol_name="vfs_read")), or by symbol_name= itself'
+        raise RegistrationError("kp is no Kprobe", "EINVAL", hint=hint)
     numbers = {"offset": kp.offset, "addr": kp.asked_addr, "maxactive": getattr(thing, "maxactive", 0)}
+    numbers["flags"] = 0 if kp.registration else kp.flags
     wrong = next((name for name, value in numbers.items() if not isinstance(value, int)), "")
     if wrong or not isinstance(kp.symbol_name, str):
         what = f"{wrong} is no number" if wrong else "symbol_name is no name"
         raise RegistrationError(what, "EINVAL", hint='as in Kprobe(symbol_name="vfs_read", offset=4)')
+
+
+def listed(things: Iterable[Registrable]) -> tuple[Registrable, ...]:
+    """Return several probes.
+
+    Raises:
+        RegistrationError: EINVAL: it is one, or none.
+    """
+    if isinstance(things, Iterable):
+        return tuple(things)
+    what = f"a list of probes is wanted here, this is {type(things).__name__}"
+    raise RegistrationError(what, "EINVAL", hint="as in register_kprobes([kp])")
 
 
 def require(kind: type, *things: object) -> None:

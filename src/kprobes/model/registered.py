@@ -49,3 +49,8 @@ class Calling:
     """
 
     only_0: str = ""
+
+
+def get_kretprobe(ri: Instance) -> Registered:
+    """Mean `ri.rp`: the one call of the kernel's interface that handlers make."""
+    return ri.rp

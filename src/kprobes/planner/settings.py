@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import FunctionType, ModuleType
 
-from kprobes.errors import UsageError
+from kprobes.errors import CompileError, UsageError
 from kprobes.frozen import replace
 from kprobes.model.probe import HandlerSource, Probe
 from kprobes.model.setting import Setting
@@ -76,4 +76,8 @@ def _named(source: HandlerSource, seen: set[int]) -> Iterator[Setting]:
             yield thing
         elif isinstance(thing, FunctionType) and id(thing) not in seen:
             seen.add(id(thing))
-            yield from _named(source_of(thing), seen)
+            try:
+                called = source_of(thing)
+            except CompileError:  # it may only be a word in the text: whether it is meant, the compiler says
+                continue
+            yield from _named(called, seen)

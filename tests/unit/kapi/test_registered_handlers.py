@@ -8,12 +8,30 @@ import pytest
 from agree.universe import Types
 from front.dry import Dry
 
-from kprobes import Jprobe, Kprobe, Kretprobe, emit, pr_info, printk, regs_return_value, struct, u8, u64
+import kprobes
+from kprobes import (
+    Jprobe,
+    Kprobe,
+    Kretprobe,
+    Setting,
+    arg,
+    emit,
+    kallsyms_lookup_name,
+    kprobe,
+    pr_info,
+    printk,
+    register_kprobe,
+    regs_return_value,
+    struct,
+    u8,
+    u64,
+)
 from kprobes.compiler.front.compile import Surroundings, compile_handler
 from kprobes.errors import CompileError, RegistrationError
 from kprobes.kapi.handlers import Spot, probes_of
 from kprobes.model.ctype import Function, Parameter
 from kprobes.model.ctype import Int as CInt
+from kprobes.planner.settings import with_settings
 from kprobes.testing import Frame, run
 
 LONG = CInt("long", 8, True)
@@ -180,6 +198,57 @@ def test_a_handler_with_other_parameters():
     assert caught.value.source == "def too_few(p):"
 
 
+def registers_more(p, regs):
+    if regs.di > 3:
+        register_kprobe(p)
+    return 0
+
+
+def by_another():
+    kprobes.disable_kprobe(0)
+
+
+def disables(p, regs):
+    by_another()
+
+
+def looks_up(p, regs):
+    emit(kallsyms_lookup_name("work"))
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "calls"),
+    [
+        (registers_more, "register_kprobe", 0),
+        (disables, "disable_kprobe", 1),
+        (looks_up, "kallsyms_lookup_name", 0),
+    ],
+)
+def test_what_only_the_controller_can_call_is_told_at_the_line_that_calls_it(function, name, calls):
+    thing = Kprobe(symbol_name="work", pre_handler=function)
+    with pytest.raises(CompileError, match=rf"{name}\(\) can't be called in a handler") as caught:
+        compiled(thing)
+    (mistake,) = caught.value.mistakes
+    assert f"{name}(" in mistake.source
+    assert len(mistake.calls) == calls
+    with pytest.raises(CompileError, match=rf"{name}\(\) can't be called in a handler"):
+        run(thing, Frame(registers={"di": 7}))
+
+
+least = Setting("least", 3)
+
+
+def reads_settings_and_registers():
+    if arg(1) > least:
+        register_kprobe(0)
+
+
+def test_where_settings_are_given_it_is_left_to_the_compiler_to_tell():
+    probe = kprobe("vfs_read")(reads_settings_and_registers)
+    (changed,) = with_settings((probe,), {"least": 5})
+    assert changed.settings == (("least", 5),)
+
+
 def asks_p_for_more(p, regs):
     emit(p.adr)
 
@@ -198,6 +267,7 @@ def test_p_has_three_members():
         (Kretprobe(symbol_name="work", handler=handler, data_size=3.5), "EINVAL"),
         (Kretprobe(kp=Kprobe(symbol_name="work", pre_handler=pre), handler=handler), "EINVAL"),
         (Jprobe(symbol_name="work"), "EINVAL"),
+        (Jprobe(kp=Kprobe(symbol_name="work", post_handler=post), entry=entry_of_work), "EINVAL"),
     ],
 )
 def test_what_can_not_be_registered_anywhere(thing, name):

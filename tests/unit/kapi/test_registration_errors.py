@@ -6,7 +6,18 @@ import errno
 
 import pytest
 
-from kprobes import RegistrationError
+from kprobes import (
+    Kprobe,
+    Kretprobe,
+    Process,
+    RegistrationError,
+    enable_kprobe,
+    register_kprobe,
+    register_kprobes,
+    register_kretprobe,
+    unregister_kprobe,
+    unregister_kprobes,
+)
 from kprobes.engines.kernel.refusals import kernel_refusal
 from kprobes.engines.kernel.syscall import ENOTSUPP
 from kprobes.engines.vm.trouble import describe_error, rebuild_error
@@ -74,3 +85,25 @@ def test_an_error_is_an_os_error_with_a_hint():
     error = RegistrationError("no place is given", "EINVAL", hint="symbol_name=")
     assert isinstance(error, OSError)
     assert (error.errno, error.name, error.hint) == (errno.EINVAL, "EINVAL", "symbol_name=")
+
+
+NOBODY = Process(2**22 + 1)  # above the highest number that a process can have
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: register_kprobe(Kprobe(addr="main"), to=NOBODY), "addr is no number"),
+        (lambda: register_kprobe(Kprobe(symbol_name="main", offset="4"), to=NOBODY), "offset is no number"),
+        (lambda: register_kretprobe(Kretprobe(kp="main"), to=NOBODY), "kp is no Kprobe"),
+        (lambda: register_kprobes(Kprobe(symbol_name="main"), to=NOBODY), "a list of probes is wanted here"),
+        (lambda: unregister_kprobes(Kprobe(symbol_name="main")), "a list of probes is wanted here"),
+        (lambda: unregister_kprobe("main"), "a Kprobe, Kretprobe or Jprobe is wanted here"),
+        (lambda: enable_kprobe("main"), "a Kprobe, Kretprobe or Jprobe is wanted here"),
+    ],
+)
+def test_what_is_no_probe_is_refused_before_the_target_is_looked_at(call, what):
+    with pytest.raises(RegistrationError, match=what) as caught:
+        call()
+    assert caught.value.name == "EINVAL"
+    assert caught.value.hint

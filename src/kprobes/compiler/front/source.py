@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ONLY_AST = 0x400  # ast.PyCF_ONLY_AST: importing `ast` for one number would cost more than all of this
 NO_FILE_HINT = "handlers are compiled from their text: write them in a file, or in IPython or Jupyter, which keep it"
+# What these have is called where the program runs that probes; handlers run in the target.
+OUTSIDE = ("kprobes.decorators", "kprobes.kapi.", "kprobes.session.")
 IS_COROUTINE = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
 
 
@@ -26,10 +28,16 @@ def source_of(function: object) -> HandlerSource:
     """Return the text of *function* as a handler, with the names it sees.
 
     Raises:
-        CompileError: it is no plain function written in a file, or its file has changed since it was imported.
+        CompileError: it is no plain function written in a file, or its file has changed since it was imported; it is
+            one of ours that handlers can't call.
     """
     if not isinstance(function, FunctionType):
         _refuse(function)
+    if (function.__module__ or "").startswith(OUTSIDE):
+        raise CompileError(
+            f"{function.__name__}() can't be called in a handler, which runs in the target",
+            hint="call it before or after: handlers can't wait, in a kernel's C neither; a number can be a constant",
+        )
     code = function.__code__
     place = (code.co_filename, code.co_firstlineno, 0)
     if hasattr(function, "__wrapped__"):
