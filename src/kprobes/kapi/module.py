@@ -165,16 +165,17 @@ class Module:
         Raises:
             RegistrationError: EINVAL: it isn't registered with this module, or what it probed has gone.
         """
-        one = thing.kp.registration
-        if one is None or one.module is not self:
-            raise RegistrationError(f"{thing} is not registered", "EINVAL", hint="register it first")
-        if one.flags & KPROBE_FLAG_GONE:
-            raise RegistrationError(f"what {thing} probed has gone", "EINVAL", hint="unregister it")
-        if one.is_disabled == disabled:
-            return
-        one.is_disabled = disabled
-        with told_as_errno(f"{'disabling' if disabled else 'enabling'} {thing}"):
-            self._change([one], lambda: setattr(one, "is_disabled", not disabled))
+        with uninterrupted(), self._lock:  # another thread may be about to unregister it
+            one = thing.kp.registration
+            if one is None or one.module is not self:
+                raise RegistrationError(f"{thing} is not registered", "EINVAL", hint="register it first")
+            if one.flags & KPROBE_FLAG_GONE:
+                raise RegistrationError(f"what {thing} probed has gone", "EINVAL", hint="unregister it")
+            if one.is_disabled == disabled:
+                return
+            one.is_disabled = disabled
+            with told_as_errno(f"{'disabling' if disabled else 'enabling'} {thing}"):
+                self._change([one], lambda: setattr(one, "is_disabled", not disabled))
 
     @property
     def enabled(self) -> bool:
@@ -183,19 +184,19 @@ class Module:
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
-        if value == self._enabled:
-            return
-        self._enabled = value
-        with told_as_errno("arming all probes" if value else "disarming all probes"):
-            self._change(self._registered, lambda: setattr(self, "_enabled", not value))
+        with uninterrupted(), self._lock:
+            if value == self._enabled:
+                return
+            self._enabled = value
+            with told_as_errno("arming all probes" if value else "disarming all probes"):
+                self._change(self._registered, lambda: setattr(self, "_enabled", not value))
 
     def _change(self, ones: list[Registration], undo: Any) -> None:
         try:
-            with uninterrupted(), self._lock:
-                self._placing.set_running(ones)
+            self._placing.set_running(ones)
         except BaseException:
             undo()
-            with self._lock, suppress(KprobesError):
+            with suppress(KprobesError):
                 self._placing.set_running(ones)  # those that have changed already
             raise
 
