@@ -50,8 +50,9 @@ class KernelPlaces:
         """
         place = spelled(thing.kp)
         if isinstance(thing, Kretprobe):
-            if thing.kp.offset and self.is_entry(place):
-                place = place.rpartition("+")[0]
+            if self.is_entry(place):
+                site = self.symbols.resolve(place).found[0].site
+                place = place.rpartition("+")[0] or f"{site.address:#x}" if site.offset else place
             return Spot(place, native=False, returns_to=self._returns_to())
         if not wants_next(thing):
             return Spot(place, native=False)
@@ -151,9 +152,22 @@ class ProcessPlaces:
         place = spelled(thing.kp)
         if thing.kp.asked_addr:
             place = self._in_file(thing.kp.asked_addr + thing.kp.offset)
-        if isinstance(thing, Kretprobe) and thing.kp.offset == len(ENDBR) and self.is_entry(place):
-            place = place.rpartition("+")[0]
+        if isinstance(thing, Kretprobe):
+            place = self._entry(place)
         return Spot(place, native=True)
+
+    def _entry(self, place: str) -> str:
+        """Return *place*, or where its function begins if it is what follows an ENDBR64 there."""
+        if not self.is_entry(place):
+            return place
+        name, behind, _ = place.rpartition("+")
+        if behind:
+            return name
+        try:
+            site = self._site(place)
+        except SymbolNotFoundError:  # its library is yet to come
+            return place
+        return f"{site.path}:{site.address:#x}" if site.offset else place
 
     def is_entry(self, place: str) -> bool:
         """Tell whether *place* is where a function is entered: its first instruction, or what follows an ENDBR64."""

@@ -460,6 +460,9 @@ def test_threads_that_register_at_once_each_get_theirs_and_one_object_only_once(
 def test_members_of_other_types_are_refused(program, module):
     refused("EINVAL", Kprobe(symbol_name="work", offset="4"))
     refused("EINVAL", Kprobe(symbol_name=4))
+    refused("EINVAL", Kprobe(symbol_name="work", flags="2"))
+    refused("EINVAL", Kretprobe(kp="work", handler=ret_handler))
+    refused("EINVAL", "work")
     with pytest.raises(RegistrationError, match="maxactive is no number"):
         register_kretprobe(Kretprobe(symbol_name="factorial", handler=ret_handler, maxactive="4"))
     unregister_kprobe(Kprobe(symbol_name="work"))
@@ -689,6 +692,14 @@ def test_the_first_instruction_behind_an_endbr_is_the_entry(marked):
         register_kretprobe(returning)
         marked.ask(7)
         assert lines() == ["first 7", "first 7", "work(0x7) = 26"]
+        unregister_kretprobe(returning)
+        start = kallsyms_lookup_name("work")
+        for addr, offset in ((start, 0), (start, 4), (start + 4, 0)):
+            other = Kretprobe(addr=addr, offset=offset, handler=ret_handler, entry_handler=entry_handler, data_size=8)
+            register_kretprobe(other)
+            marked.ask(8)
+            assert lines() == ["first 8", "first 8", "(0x8) = 29"], (addr - start, offset)
+            unregister_kretprobe(other)
 
 
 def test_a_probe_in_a_library_that_comes_and_goes(program, module, build):
