@@ -55,6 +55,8 @@ def _asked(arguments: Namespace) -> tuple[list[Probe], str, str]:
         if arguments.set:
             probes = list(with_settings(probes, values_given(arguments.set, settings_of(probes))))
         return probes, Path(scripts[0]).name, Path(scripts[0]).read_text(encoding="utf-8")
+    if arguments.set:
+        raise UsageError("--set is for scripts: probes have no settings", hint="leave it out")
     user = bool(arguments.command) or arguments.pid is not None
     return [_probe(item, user=user) for item in arguments.items], "", ""
 

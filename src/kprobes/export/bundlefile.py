@@ -10,7 +10,7 @@ script of a bundle runs like any other.
 from __future__ import annotations
 
 import struct
-from json import JSONDecodeError, dumps, loads
+from json import dumps, loads
 
 from kprobes.errors import FormatError
 from kprobes.export.magic import MAGIC
@@ -112,7 +112,7 @@ def bundle_from_bytes(data: bytes) -> Bundle:
         raise _malformed()
     try:
         head = loads(data[start:end])
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits
         raise _malformed() from error
     if not isinstance(head, dict):
         raise _malformed()

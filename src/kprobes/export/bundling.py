@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import platform
 import re
-from types import FunctionType
+from contextlib import suppress
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
+from kprobes.compiler.front.names import word_of
 from kprobes.compiler.front.source import source_of
 from kprobes.errors import AmbiguousSymbolError, FormatError, KprobesError, UsageError
 from kprobes.export.bundlefile import BundledProbe, BundledTarget
@@ -16,7 +19,7 @@ from kprobes.model.probe import HandlerSource
 from kprobes.model.wire import plan_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kprobes.engines.port import Engine
     from kprobes.model.plan import Plan, Site
@@ -32,7 +35,8 @@ FAMILIES = (
     frozenset({Way.FENTRY, Way.FEXIT, Way.KPROBE_MULTI, Way.KRETPROBE_MULTI}),
 )
 # Words that put an address of the kernel into the code.
-_ADDRESSES = re.compile(r"\b(var|percpu|address_of)\s*\(")
+_WORDS = ("var", "percpu", "address_of")
+_ADDRESSES = re.compile(rf"\b({'|'.join(_WORDS)})\s*\(")
 
 
 def bundled_probes(probes: Sequence[Probe]) -> tuple[BundledProbe, ...]:
@@ -66,7 +70,7 @@ def kernel_target(probes: Sequence[Probe], engine: Engine) -> BundledTarget:
     if not found:
         assert failure is not None
         raise failure
-    text = symbols.kallsyms_lookup_name("_text") if any(map(_names_addresses, probes)) else 0
+    text = symbols.kallsyms_lookup_name("_text") if any(map(names_addresses, probes)) else 0
     return BundledTarget("kernel", facts.features.key, facts.features.release, text, (), tuple(found))
 
 
@@ -82,9 +86,12 @@ def process_target(probes: Sequence[Probe], within: Within) -> BundledTarget:
     plan = replace(plan_process(tuple(probes), within), sources=())
     if any(not site.path for site in plan.sites):
         raise UsageError("this code comes from no file: nothing would show where the bundle fits")
-    paths = dict.fromkeys([*(site.path for site in plan.sites), *(one.path for one in plan.unwinding)])
-    files = tuple((path, build_id_of(path)) for path in paths)
-    return BundledTarget("process", "", platform.machine(), 0, files, (plan_to_bytes(plan),))
+    files = {site.path: build_id_of(site.path) for site in plan.sites}
+    for path in (one.path for one in plan.unwinding if one.path not in files):
+        with suppress(FormatError):  # frames in a file that nothing identifies are found without a table
+            files[path] = build_id_of(path)
+    plan = replace(plan, unwinding=tuple(one for one in plan.unwinding if one.path in files))
+    return BundledTarget("process", "", platform.machine(), 0, tuple(files.items()), (plan_to_bytes(plan),))
 
 
 def build_id_of(path: str) -> str:
@@ -127,18 +134,36 @@ def _by_name(site: Site, symbols: Kallsyms) -> Site:
     return replace(site, address=0)
 
 
-def _names_addresses(probe: Probe) -> bool:
+def names_addresses(probe: Probe) -> bool:
     """Return whether the handler of *probe*, or a function it calls, asks for addresses of the kernel's variables."""
     if not isinstance(probe.handler, HandlerSource):
         return "@" in getattr(probe.handler, "text", "")
-    pending, seen = [probe.handler], set[str]()
+    pending, seen = [probe.handler], set[FunctionType]()
     while pending:
         source = pending.pop()
         if _ADDRESSES.search(source.text):
             return True
-        for name in set(re.findall(r"\w+", source.text)) & source.names.keys():
-            thing = source.names[name]
-            if isinstance(thing, FunctionType) and thing.__qualname__ not in seen:
-                seen.add(thing.__qualname__)
+        for thing in _things(source):
+            if word_of(thing) in _WORDS:
+                return True
+            if isinstance(thing, FunctionType) and thing not in seen:
+                seen.add(thing)
                 pending.append(source_of(thing))
     return False
+
+
+def _things(source: HandlerSource) -> Iterator[object]:
+    """Give what the body of *source* names: things by their names, by others, and those in modules."""
+    for definition in ast.parse(source.text).body:
+        for statement in getattr(definition, "body", ()):
+            for node in ast.walk(statement):
+                yield _thing(node, source.names)
+
+
+def _thing(node: ast.AST, names: Mapping[str, object]) -> object:
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _thing(node.value, names)
+        return getattr(owner, node.attr, None) if isinstance(owner, ModuleType) else None
+    return None

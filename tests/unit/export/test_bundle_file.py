@@ -104,6 +104,11 @@ def test_a_deeply_nested_head_is_refused():
         bundle_from_bytes(sealed(b"[" * 100_000))
 
 
+def test_a_head_with_a_number_of_thousands_of_digits_is_refused():
+    with pytest.raises(FormatError):
+        bundle_from_bytes(sealed(b'{"version":' + b"9" * 5000 + b"}"))
+
+
 def test_another_version_is_named():
     with pytest.raises(FormatError, match="version 9, not 1"):
         bundle_from_bytes(sealed({"version": 9}))
