@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kprobes.model.probe import Probe
 
 # Identifiers of the module's own frame.
-FRAME = frozenset({"site", "return_site", "sites", "returns", "at", "error", *HELPERS, *KEYWORDS.split()})
+FRAME = frozenset({"site", "return_site", "site_of", "sites", "returns", "at", "error", *HELPERS, *KEYWORDS.split()})
 # What the files of an export have in them.
 OWN = (
     "# SPDX-License-Identifier: GPL-2.0 OR MIT\nobj-m := ",

@@ -64,7 +64,7 @@ def word(unit: Unit, node: ast.expr, shown: str) -> Expression:
         unit.include("linux/sched.h")
         return Expression("current", pointer=True, signed=False)
     if name == "function":
-        unit.context.add("ri" if unit.kind in ("entry", "return") else "p")
+        unit.context.add("site" if unit.kind in ("entry", "return") else "p")
         return Expression(f"(unsigned long){probed(unit)}", UNARY, signed=False)
     if name == "random":
         unit.include("linux/random.h")
@@ -77,7 +77,7 @@ def word(unit: Unit, node: ast.expr, shown: str) -> Expression:
 
 def probed(unit: Unit) -> str:
     """Return the address of the probe."""
-    return "get_kretprobe(ri)->kp.addr" if unit.kind in ("entry", "return") else "p->addr"
+    return "site->probe.kp.addr" if unit.kind in ("entry", "return") else "p->addr"
 
 
 def _typed(unit: Unit, node: ast.expr, text: str) -> Expression:
@@ -245,7 +245,7 @@ def _container_of(unit: Unit, node: ast.Call) -> Expression:
     term, member = unit.term(node), unit.term(node.args[2])
     if not isinstance(term, Pointer) or not isinstance(term.target, Struct) or not isinstance(member, Literal):
         raise unit.refuse(node, "this container_of()", 'container_of(p, "struct x", "member")')
-    unit.include("linux/container_of.h")
+    unit.include("linux/kernel.h")  # its own header is there since 5.16
     memory.need_struct(unit, node, term.target)
     kind = pointer_text(term.target).removesuffix(" *")
     inner = expressions.value(unit, node.args[0]).within(UNARY)

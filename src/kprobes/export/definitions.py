@@ -131,7 +131,7 @@ def _handler(name: str, definition: Definition, fetcher: Fetcher, fetched: list[
     is_return = definition.is_return
     if is_return:
         head = f"static int {name}_return(struct kretprobe_instance *ri, struct pt_regs *regs)\n{{\n"
-        site = "struct return_site *site = container_of(get_kretprobe(ri), struct return_site, probe);"
+        site = "struct return_site *site = site_of(ri);"
         shown, value = "(%pS <- %ps)", "(void *)regs->ip, site->probe.kp.addr"
     else:
         head = f"static int {name}_pre(struct kprobe *p, struct pt_regs *regs)\n{{\n"
@@ -144,7 +144,8 @@ def _handler(name: str, definition: Definition, fetcher: Fetcher, fetched: list[
     if can_fault:
         locals_.append("bool fault = false;")
     locals_ += [line for one in fetched for line in one.declarations]
-    body = ["atomic64_inc(&site->hits);", *(line for one in fetched for line in one.statements)]
+    body = ["if (!site)", "\treturn 0;"] if is_return else []
+    body += ["atomic64_inc(&site->hits);", *(line for one in fetched for line in one.statements)]
     form = " ".join([f"{name}: {shown}", *(one.format for one in fetched)])
     values = [value, *(one for piece in fetched for one in piece.values)]
     body += [f"pr_info({c_string(form + chr(10))},", *(f"\t{line}" for line in wrapped(values))]

@@ -108,7 +108,10 @@ def _choice(unit: Unit, node: ast.IfExp) -> Expression:
     one, other = make(unit, node.body), make(unit, node.orelse)
     unit.conditional -= 1
     signed = not (isinstance(term, Number) and term.value.type == U64)
-    shown = f"{condition.within(OR)} ? {one.within(OR)} : {other.within(OR)}"
+    first = one.within(OR)
+    if first.lstrip("-").isdigit():
+        first += "LL"  # of two small literals C makes an int
+    shown = f"{condition.within(OR)} ? {first} : {other.within(OR)}"
     return Expression(shown, CHOICE, signed=signed, pointer=isinstance(term, Pointer))
 
 

@@ -1,6 +1,6 @@
 """Functions that handlers call, in C: static ones, each written once for the types and constants it is called with.
 
-What a handler is given (`regs`, `p`, `ri`) and the flag for faults are handed on where the text of one names them.
+What a handler has (`regs`, `p`, `site`) and the flag for faults are handed on where the text of one names them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Stands for a function's name until it is known that no other one has the same text.
 _NAMELESS = "\0"
-_CONTEXT = {"p": "struct kprobe *p", "ri": "struct kretprobe_instance *ri", "regs": "struct pt_regs *regs"}
+_CONTEXT = {"p": "struct kprobe *p", "site": "struct return_site *site", "regs": "struct pt_regs *regs"}
 _BUFFER = re.compile(r"char \w+\[(\d+)\];")
 TEXT = "text"
 

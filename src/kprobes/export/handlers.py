@@ -44,7 +44,7 @@ _HEADS = {
 }
 _SITES = {
     "pre": "struct site *site = container_of(p, struct site, probe);",
-    "return": "struct return_site *site = container_of(get_kretprobe(ri), struct return_site, probe);",
+    "return": "struct return_site *site = site_of(ri);",
 }
 _SITES["post"], _SITES["entry"] = _SITES["pre"], _SITES["return"]
 
@@ -102,7 +102,8 @@ class _Writer:
         arguments = self._definition.args
         self._parameters = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
         self._name = shared.names.new(probe.handler.name)
-        self._crossing: dict[str, str] = {}
+        self._crossing: dict[str, str] = {}  # declarations of the struct's fields
+        self._fields: dict[str, str] = {}  # what they are called, by the name in Python
         self._includes: list[str] = []
         self._helpers: list[str] = []
 
@@ -177,12 +178,13 @@ class _Writer:
         for name in dict.fromkeys([*self._parameters, *made]):
             if name not in read or name in ("regs", "retval"):
                 continue
+            field = self._fields[name] = unit.names.new(name)
             if name in made or name in count_stores(after):
                 value = self._value_of(name, before)
                 variable = variables.variable_of(unit, name, value)
-                self._crossing[name] = variables.declaration(unit, variable, name, self._definition)
+                self._crossing[name] = variables.declaration(unit, variable, field, self._definition)
             else:
-                self._crossing[name] = self._parameter_declaration(name, after)
+                self._crossing[name] = self._parameter_declaration(name, field, after)
 
     @staticmethod
     def _value_of(name: str, body: list[ast.stmt]) -> ast.expr | None:
@@ -200,12 +202,12 @@ class _Writer:
                         return term
         return None
 
-    def _parameter_declaration(self, name: str, body: Sequence[ast.AST]) -> str:
+    def _parameter_declaration(self, name: str, local: str, body: Sequence[ast.AST]) -> str:
         term = self._term_of(name, body)
         if isinstance(term, Pointer):
-            return f"{pointer_text(term.target)}{name}"
+            return f"{pointer_text(term.target)}{local}"
         unit = Unit(self._seen, self._shared, self._types, self._group.prototype, "entry")
-        return variables.declaration(unit, variable_for(term) if term else None, name, self._definition)
+        return variables.declaration(unit, variable_for(term) if term else None, local, self._definition)
 
     def _argument(self, name: str) -> str:
         """Return where the parameter *name* lies at the entry."""
@@ -232,8 +234,8 @@ class _Writer:
     def _function(self, half: Half, result: ast.stmt | None) -> str:
         unit = Unit(self._seen, self._shared, self._types, self._group.prototype, half.kind)
         first = half.kind in ("pre", "entry")
-        for name in self._crossing:
-            unit.locals[name] = f"call->{unit.names.new(name)}"
+        for name, field in self._fields.items():
+            unit.locals[name] = f"call->{field}"
         if first:
             self._take_parameters(unit, half)
         else:
@@ -250,7 +252,7 @@ class _Writer:
             if name in ("regs", "retval"):
                 continue
             if name in self._crossing:
-                unit.line(f"call->{name} = {self._word(self._argument(name), name, everything)};")
+                unit.line(f"call->{self._fields[name]} = {self._word(self._argument(name), name, everything)};")
             elif name in read:
                 word = self._word(self._argument(name), name, everything)
                 local = unit.local(name)
@@ -261,7 +263,7 @@ class _Writer:
         variable = unit.seen.variable(name)
         if variable is not None:
             return variables.declaration(unit, variable, local, self._definition)
-        return self._parameter_declaration(name, body).removesuffix(name) + local
+        return self._parameter_declaration(name, local, body)
 
     def _take_result(self, unit: Unit, half: Half, result: ast.stmt | None) -> None:
         if result is None or isinstance(result, ast.Expr):
@@ -283,8 +285,9 @@ class _Writer:
         faulty = "fault" in text
         counts = half.kind in ("pre", "return")
         ignores = half.kind == "entry" and unit.needs_out
-        lines = [_SITES[half.kind]] if faulty or counts or ignores else []
-        if "call->" in text:
+        lines = [_SITES[half.kind]] if faulty or counts or ignores or "site" in unit.context else []
+        checks = ["\tif (!site)", "\t\treturn 0;"] if lines and half.kind in ("entry", "return") else []
+        if self._crossing and "call->" in text:
             place = "(void *)ri->data" if half.kind in ("entry", "return") else f"this_cpu_ptr(&{self._name}_calls)"
             lines.append(f"struct {self._name}_call *call = {place};")
         lines += ["bool fault = false;"] if faulty else []
@@ -293,6 +296,7 @@ class _Writer:
         self._check_stack(lines, unit.called_stack)
         out = [_HEADS[half.kind].format(name=name), "{", *(f"\t{line}" for line in lines)]
         out += [""] if lines else []
+        out += checks
         out += ["\tatomic64_inc(&site->hits);"] if counts else []
         out += [*unit.body, *(["out:"] if unit.needs_out else [])]
         out += ["\tif (ignored)", "\t\tatomic64_inc(&site->hits);"] if ignores else []

@@ -37,6 +37,14 @@ struct return_site {
 	atomic64_t hits;
 	atomic64_t faults;
 };
+
+/* The probe of a call; NULL while another CPU takes it away. */
+static inline struct return_site *site_of(struct kretprobe_instance *ri)
+{
+	struct kretprobe *found = get_kretprobe(ri);
+
+	return found ? container_of(found, struct return_site, probe) : NULL;
+}
 """
 _ABOUT = (
     "What the probes see goes to the kernel's log; how often they were hit and missed is told when",

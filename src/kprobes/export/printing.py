@@ -60,9 +60,11 @@ def _formatted(unit: Unit, piece: ast.FormattedValue, conversion: str) -> str:
     side, alternate, zero, width, base = found.groups()
     is_text = conversion == "%s"
     left = "-" if (side == "<" or (is_text and side is None)) and width else ""
-    letters = conversion[-3:] if not is_text else "s"
+    prefix, _, letters = conversion.partition("%")
     if base in ("x", "X"):
-        letters = f"ll{base}"
+        letters = f"{letters[:-1]}{base}"
+    elif prefix:  # hexadecimal by itself
+        alternate = "#"
     if is_text and (alternate or zero or base):
         raise unit.refuse(piece, f"the format {spec!r} of a string", "{x:>16}")
     return f"%{left}{alternate or ''}{zero or ''}{width or ''}{letters}"

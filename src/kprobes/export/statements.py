@@ -12,7 +12,7 @@ from kprobes.compiler.front.variables import IntVariable, Variable, variable_for
 from kprobes.compiler.ir.nodes import U64
 from kprobes.export import arithmetic, calls, constants, expressions, functions, maps, printing, strings, variables
 from kprobes.export.cnaming import c_string, comment_text
-from kprobes.export.unit import Expression, Unit
+from kprobes.export.unit import AND, Expression, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,20 +137,29 @@ def _is_true(unit: Unit, node: ast.If) -> bool:
 
 
 def _branch(unit: Unit, node: ast.If, word: str) -> None:
+    unit.statement = node  # of an `elif` it is its own condition that has an order
     unit.line(f"{word} ({expressions.truth(unit, node.test).text}) {{")
     _nested(unit, node.body)
     if len(node.orelse) == 1 and isinstance(node.orelse[0], ast.If):
         inner = node.orelse[0]
-        if is_reached(unit, inner.body) and (not inner.orelse or is_reached(unit, inner.orelse)):
-            before = len(unit.body)
+        reached = is_reached(unit, inner.body) and (not inner.orelse or is_reached(unit, inner.orelse))
+        unit.statement = inner
+        if reached and _is_plain(unit, inner.test):
             _branch(unit, inner, "} else if")
-            if before == len(unit.body):
-                unit.line("}")
             return
     if node.orelse:
         unit.line("} else {")
         _nested(unit, node.orelse)
     unit.line("}")
+
+
+def _is_plain(unit: Unit, test: ast.expr) -> bool:
+    """Return whether *test* takes no statements before it, for which `else if` has no place."""
+    body, declared = len(unit.body), len(unit.declared)
+    expressions.truth(unit, test)
+    plain = len(unit.body) == body
+    del unit.body[body:], unit.declared[declared:]
+    return plain
 
 
 def _nested(unit: Unit, body: Sequence[ast.stmt]) -> None:
@@ -190,9 +199,7 @@ def _for(unit: Unit, node: ast.For) -> None:
     unit.line(f"for ({counter} = {begin}; {counter} {sign} {limit}; {move}) {{")
     unit.depth += 1
     unit.line(f"{target} = {counter};")
-    unit.loops.append("for")
     run(unit, node.body)
-    unit.loops.pop()
     unit.depth -= 1
     unit.line("}")
 
@@ -207,17 +214,10 @@ def _while(unit: Unit, node: ast.While) -> None:
     condition = expressions.truth(unit, node.test)
     if len(unit.body) != before:
         raise unit.refuse(node.test, "reading a string in the condition of a loop", "read it in the body, and break")
-    unit.line(f"for ({counter} = 0; {condition.text}; {counter}++) {{")
-    unit.depth += 1
-    unit.line(f"if ({counter} == {most}) {{")
-    unit.line(f"\t{unit.fault} = true;")
-    unit.line("\tbreak;")
+    unit.line(f"for ({counter} = 0; {counter} < {most} && {condition.within(AND)}; {counter}++) {{")
+    _nested(unit, node.body)
     unit.line("}")
-    unit.loops.append("while")
-    run(unit, node.body)
-    unit.loops.pop()
-    unit.depth -= 1
-    unit.line("}")
+    unit.fail(f"{counter} == {most}")
 
 
 def _return(unit: Unit, node: ast.Return) -> None:

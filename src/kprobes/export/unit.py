@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kprobes.export.cnaming import Names, c_string
+from kprobes.compiler.front.scan import names_read
+from kprobes.export.cnaming import Names, c_string, identifier
 from kprobes.export.part import Shared as PartInC
+from kprobes.export.prelude import HELPERS
 from kprobes.frozen import dataclass
 from kprobes.model.containers import Array
+from kprobes.model.mapspec import MapSpec
+from kprobes.model.setting import Setting
 
 if TYPE_CHECKING:
     import ast
@@ -19,8 +23,6 @@ if TYPE_CHECKING:
     from kprobes.export.functions import FunctionInC
     from kprobes.export.storage import MapInC
     from kprobes.model.ctype import Function, Types
-    from kprobes.model.mapspec import MapSpec
-    from kprobes.model.setting import Setting
 
 # How tightly C's operators bind; the lower the tighter.
 ATOM, UNARY, PRODUCT, SUM, SHIFT, RELATION, EQUALITY, BITS, AND, OR, CHOICE = range(11)
@@ -92,6 +94,15 @@ class Shared:
         return found[1]
 
 
+def _outside(seen: Seen) -> set[str]:
+    """Return what C calls the things outside that a function names: no local of it may hide one."""
+    names = seen.text.source.names
+    things = (names[name] for name in names_read(seen.text.definition.body) if name in names)
+    return {identifier(thing.name) for thing in things if isinstance(thing, Setting | MapSpec)} | {
+        identifier(one.text.definition.name) for one in seen.calls.values()
+    }
+
+
 def _assertion(name: str, place: str) -> PartInC:
     report = (
         f"if (atomic64_read(&{name}.failed))",
@@ -129,12 +140,11 @@ class Unit:
         self.helpers: list[str] = []
         self.includes: list[str] = []
         self.locals: dict[str, str] = {}  # name in Python -> name in C
-        self.names = Names(RESERVED)
+        self.names = Names(RESERVED | HELPERS.keys() | _outside(seen))
         self.declared: list[str] = []
         self.body: list[str] = []
         self.depth = 1
         self.conditional = 0
-        self.loops: list[str] = []
         self.needs_out = False
 
     @property

@@ -6,7 +6,21 @@ import re
 
 import pytest
 
-from kprobes import Count, HashMap, Setting, comm, emit, kprobe, kretprobe, log, now, stack, uprobe
+from kprobes import (
+    Count,
+    HashMap,
+    Setting,
+    comm,
+    emit,
+    function,
+    kprobe,
+    kretprobe,
+    log,
+    now,
+    pid,
+    stack,
+    uprobe,
+)
 from kprobes.cli.export_module import write_module
 from kprobes.compiler.front.compile import Seen, Surroundings, compile_handler
 from kprobes.errors import CompileError, UsageError
@@ -107,6 +121,62 @@ def test_a_setting_is_a_parameter_of_the_module_and_decides_at_run_time():
     code = written(limited)
     assert re.search(r'if \(strcmp\(current->comm, "cat"\) == 0 && .*READ_ONCE\(most\)', code)
     assert "opens_add(current->comm, 1)" in code
+
+
+end = Setting("end", 7)
+
+
+def test_no_local_hides_what_the_function_names():
+    @kprobe("vfs_read")
+    def bounded():
+        for i in range(min(pid(), end)):
+            emit(i)
+
+    code = written(bounded)
+    assert "s64 end_2;" in code
+    assert "READ_ONCE(end)" in code
+    assert "s64 end;" not in code
+
+
+def test_what_crosses_a_yield_has_one_name_whatever_c_calls_so():
+    @kretprobe("vfs_read")
+    def kept_over():
+        out = now()
+        current = pid()
+        yield
+        emit(out, current)
+
+    code = written(kept_over)
+    fields = re.search(r"struct kept_over_call \{\n(.*?)\};", code, re.DOTALL)
+    assert re.findall(r"(\w+);", fields[1]) == ["out_2", "current_"]
+    assert "call->out_2 = " in code
+    assert not re.search(r"call->(out|current)\b", code)
+
+
+@pytest.mark.parametrize("text", ["r:one vfs_read $retval", "handler"])
+def test_a_return_that_finds_its_probe_gone_is_left_alone(text):
+    @kretprobe("vfs_read")
+    def handler():
+        yield
+        emit(where=named())
+
+    code = written(handler) if text == "handler" else defined(text)
+    assert "\tstruct return_site *site = site_of(ri);\n" in code
+    assert "\tif (!site)\n\t\treturn 0;\n\tatomic64_inc(&site->hits);\n" in code
+    assert code.count("get_kretprobe(ri)") == 1
+
+
+def named():
+    return function()
+
+
+def test_formats_of_an_f_string_keep_the_base_and_the_type():
+    @kprobe("vfs_read")
+    def lined():
+        seen = now() > 5
+        log(f"{hex(now()):>20} {seen:>6} {now():08x}")
+
+    assert re.search(r'pr_info\("%#20llx %6d %08llx\\n",', written(lined))
 
 
 def test_what_a_setting_decides_when_it_is_compiled_is_said():

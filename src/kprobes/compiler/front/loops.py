@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from kprobes.compiler.front.build import OpenBlock
     from kprobes.compiler.front.context import Context
 
-# Turns of one `for`, turns of a `while` (a further one is a fault) alone and within a loop, and turns of nested loops
-# multiplied. A `while` of much body turns less often (see `weight`).
+# Turns of one `for`, turns of a `while` alone and within a loop (so many are a fault, whatever its condition would say
+# then), and turns of nested loops multiplied. A `while` of much body turns less often (see `weight`).
 MOST_TURNS = 4096
 WHILE_TURNS = 1024
 INNER_TURNS = 64
@@ -89,7 +89,7 @@ class Counted:
 
 
 def while_loop(ctx: Context, node: ast.While) -> None:
-    """Compile `while condition:`; what runs past the limit is a fault."""
+    """Compile `while condition:`; what turns as often as the limit says is a fault."""
     most = WHILE_TURNS if ctx.turns == 1 else INNER_TURNS
     _enter(ctx, node, most)
     loop = Counted(ctx, node, most)
