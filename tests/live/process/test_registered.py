@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from threading import Barrier, Thread
@@ -29,6 +30,7 @@ from kprobes import (
     Process,
     RegistrationError,
     arm_all_kprobes,
+    attach,
     comm,
     disable_kprobe,
     disable_kretprobe,
@@ -57,7 +59,9 @@ from kprobes import (
     unregister_kprobes,
     unregister_kretprobe,
 )
-from kprobes.errors import CompileError
+from kprobes.errors import CompileError, TargetError
+from kprobes.model.listed import State
+from kprobes.model.probe import Probe
 
 pytestmark = pytest.mark.process
 EXAMPLES = Path(__file__).parents[3] / "examples" / "c_api"
@@ -306,6 +310,24 @@ def test_disabled_and_enabled(program, module):
     program.ask(3)
     assert lines() == ["first 1", "first 3"]
     assert kp.hits == 2
+
+
+def test_what_could_not_be_enabled_can_be_once_nothing_is_in_the_way(program):
+    with attach(Probe("uprobe", ("work",)), to=Process(program.pid)) as session:
+        (row,) = session.listing
+        session.disable()
+        with Path(f"/proc/{program.pid}/mem").open("r+b", buffering=0) as memory:
+            memory.seek(row.address)
+            code = memory.read(1)
+            for content, fits in ((b"\xcc", False), (code, True)):
+                memory.seek(row.address)
+                memory.write(content)
+                with nullcontext() if fits else pytest.raises(TargetError):
+                    session.enable()
+                (row,) = session.listing
+                assert (State.DISABLED in row.flags) is not fits
+        program.ask(7)
+        assert [one.hits for one in session.stats] == [1]
 
 
 def test_registered_as_disabled(program, module):

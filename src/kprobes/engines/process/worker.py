@@ -224,8 +224,9 @@ class Worker:
         others too stays, and its detour leaves *sites* out.
 
         Raises:
-            TargetError: a thread is in the way, and doesn't go on.
+            TargetError, UnsafeSiteError: a thread is in the way, and doesn't go on, or the code isn't what it was.
         """
+        rested = self._resting.sites & sites
         self._resting.change(sites, enabled=enabled)
         if self.ground.on_fault is not None:
             self.ground.on_fault.disabled = self._resting.sites
@@ -240,12 +241,27 @@ class Worker:
             self.ground.write_registry()
         self._resting.mute(self.ground.stops, self.ground.detours.groups)
         if enabled and patches:
-            self.ground.detours.patches += patches
-            self.ground.write_registry()
-            self.ground.arm(patches)
+            self._arm_again(patches, rested)
         if not enabled and groups:
             wait_until_left(self.ground.stops, self.ground.area.code)
         self._write_listing()
+
+    def _arm_again(self, patches: Sequence[Patch], rested: frozenset[int]) -> None:
+        """Write *patches* of sites that *rested*, which go on resting where that fails."""
+        ground = self.ground
+        before = list(ground.detours.patches)
+        ground.detours.patches += patches
+        ground.write_registry()  # before they are written: whoever cleans up must know of each
+        try:
+            ground.arm(patches)
+        except BaseException:
+            ground.detours.patches = before
+            ground.write_registry()
+            self._resting.change(rested, enabled=False)
+            if ground.on_fault is not None:
+                ground.on_fault.disabled = self._resting.sites
+            self._resting.mute(ground.stops, ground.detours.groups)
+            raise
 
     def detach(self) -> list[Patch]:
         """Restore the code and free the memory; return the patches that somebody else has changed since."""
