@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kprobes.compiler.front.compile import Surroundings as Around
     from kprobes.compiler.ir.nodes import Handler
     from kprobes.grammar.facts import Dialect
+    from kprobes.grammar.filter import Expression
     from kprobes.model.ctype import Types
     from kprobes.model.facts import Facts
     from kprobes.model.mapspec import MapSpec
@@ -97,9 +98,8 @@ class Definitions:
         assert isinstance(given, FetchHandler)
         definition = given.definition
         assert isinstance(definition, Definition)
-        world = self._world_of(definition.is_user)
-        condition = parse_filter(given.filter, fields_of(definition), self.language, world) if given.filter else None
-        symbols = world.symbols
+        condition = self.condition(definition, given.filter) if given.filter else None
+        symbols = self._world_of(definition.is_user).symbols
         around = Surroundings(
             definition,
             given.text,
@@ -117,6 +117,14 @@ class Definitions:
 
         source = write_following(given.then, definition.event, [one.name for one in definition.arguments])
         return lower_following(around, condition, source, behind(), maps)
+
+    def condition(self, definition: Definition, text: str) -> Expression | None:
+        """Return what the filter *text* says of the event of *definition*, None for `0`.
+
+        Raises:
+            DefinitionError: the kernel refuses it.
+        """
+        return parse_filter(text, fields_of(definition), self.language, self._world_of(definition.is_user))
 
     def _near(self, code: str, place: str) -> str:
         """Return which functions may have been meant by *place* where its symbol is refused; else an empty text."""

@@ -13,7 +13,6 @@ from kprobes.arch.registers import registers
 from kprobes.errors import UnsupportedError, UsageError
 from kprobes.frozen import replace
 from kprobes.grammar.events import parse
-from kprobes.grammar.filter import fields_of, parse_filter
 from kprobes.model.ctype import Array, Enum, Float, Int, Struct, Void
 from kprobes.model.definition import Definition
 from kprobes.model.fetched import event_layout, kernels_layout
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 MOST_EVENTS = 500
 _MOST_NAME = 31
 _SYMSTR = "symstr"
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _NOTHING_ASKED = FetchHandler("")
 # So few return probes are worth more room than the kernel gives them.
 _FEW, _LEAST_ROOM, _ROOM_PER_CPU = 8, 64, 10
@@ -121,7 +121,7 @@ class _Builder:
         definition = self._definition(group, site, given)
         if fetches.filter:
             _check_filter(fetches.filter, definition)
-            parse_filter(fetches.filter, fields_of(definition), self._definitions.language)
+            self._definitions.condition(definition, fetches.filter)
         event = COUNT_ONLY
         if given is not None and not fetches.only_counts:
             event = len(self._events)
@@ -178,8 +178,9 @@ def _by_address(argument: Argument) -> Argument:
 
 
 def _check_filter(condition: str, definition: Definition) -> None:
+    asked = set(re.findall(r"\w+", _QUOTED.sub("", condition)))
     for one in definition.arguments:
-        if one.type.name == _SYMSTR and re.search(rf"\b{one.name}\b", condition):
+        if one.type.name == _SYMSTR and one.name in asked:
             raise UnsupportedError(
                 f"a filter can't look at {one.name}, a {_SYMSTR}, by way of tracefs: kernels damage their memory there",
                 hint="leave --engine tracefs out, or the condition on that argument",

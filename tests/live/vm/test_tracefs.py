@@ -162,7 +162,8 @@ def test_a_returns_line_by_bpf_is_that_of_the_kernels_own_event(guest: Guest) ->
 
 
 def test_a_definition_runs_without_bpf_and_counts_as_the_kernel_does(newest: Guest) -> None:
-    words = ["p:opens do_sys_openat2 filename=+0(%si):string", "--filter", 'filename == "/no/such"']
+    condition = 'filename == "/no/such" && __probe_ip.function == do_sys_openat2'
+    words = ["p:opens do_sys_openat2 filename=+0(%si):string", "--filter", condition]
     done = newest.command(
         "trace", "--engine", "tracefs", *words, "--format", "json",
         "--copy", str(newest.programs / "calls"), "--", "/root/calls", "openat", "/no/such", "7",

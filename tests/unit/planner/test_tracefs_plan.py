@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kprobes.errors import UnsupportedError
 from kprobes.grammar.events import parse
 from kprobes.model.ctype import Enum, Float, Function, Int, Parameter, Pointer, Void
 from kprobes.model.definition import Definition
@@ -11,7 +12,7 @@ from kprobes.model.fetched import MOMENT, event_layout, kernels_layout
 from kprobes.model.plan import Site
 from kprobes.model.probe import AutoHandler, FetchHandler, Probe
 from kprobes.planner.group import Group
-from kprobes.planner.tracefs import goes_by_tracefs, harmless, written
+from kprobes.planner.tracefs import _check_filter, goes_by_tracefs, harmless, written
 
 REGISTERS = ("di", "si", "dx", "cx", "r8", "r9")
 INT, LONG, BYTE = Int("int", 4, True), Int("unsigned long", 8, False), Int("char", 1, True, "char")
@@ -104,3 +105,23 @@ def test_a_symbol_as_a_string_is_asked_for_as_an_address() -> None:
 )
 def test_tracefs_takes_what_needs_no_program(probe: Probe, goes: bool) -> None:
     assert goes_by_tracefs(probe) is goes
+
+
+@pytest.mark.parametrize(
+    ("condition", "refused"),
+    [
+        ('s == "x"', True),
+        ('n == 1 && s != "x"', True),
+        ("n == 1", False),
+        ("comm == 's'", False),
+        ('comm ~ "*s "', False),
+    ],
+)
+def test_a_filter_is_refused_for_a_name_that_it_asks_about_not_for_a_text(condition: str, refused: bool) -> None:
+    found = parse("p:x vfs_read n=%di s=%ip:symstr", "6.12")
+    assert isinstance(found, Definition)
+    if not refused:
+        _check_filter(condition, found)
+        return
+    with pytest.raises(UnsupportedError, match="a filter can't look at s"):
+        _check_filter(condition, found)
