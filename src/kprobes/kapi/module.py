@@ -93,14 +93,15 @@ class Module:
 
     def close(self) -> None:
         """Unregister all probes and let go of the target; what was printed can still be read. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self.unregister(*(one.thing for one in self._registered))
-        finally:
-            if self._owned:
-                self.engine.close()
+        with uninterrupted(), self._lock:  # a thread that reads gets what comes to the very end
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self.unregister(*(one.thing for one in self._registered))
+            finally:
+                if self._owned:
+                    self.engine.close()
 
     # Registering.
 
@@ -260,7 +261,8 @@ class Module:
         while True:
             begin = time.monotonic()
             left = POLL_S if end is None else max(0.0, min(POLL_S, end - begin))
-            lives = not self._closed and self.is_alive
+            with self._lock:
+                lives = not self._closed and self.is_alive
             if not self._messages and not self._closed:
                 self._poll(left)
             if end is not None and begin >= end:

@@ -364,6 +364,18 @@ def test_symbols_are_looked_up_in_the_target(program, module):
         module.kallsyms_lookup_name("worg")
 
 
+def test_another_thread_reads_to_the_end_while_the_module_is_closed(program):
+    for _ in range(4):
+        found: list[str] = []
+        with Module(Process(program.pid)) as module:
+            reader = Thread(target=lambda found=found, module=module: found.extend(module.kmsg(60)))
+            reader.start()
+            register_kprobe(Kprobe(symbol_name="work", pre_handler=first))
+            program.ask(7)
+        reader.join()
+        assert found == ["first 7"]
+
+
 def test_another_thread_reads_while_probes_come_and_go(program, module):
     found: list[str] = []
     reader = Thread(target=lambda: found.extend(islice(module.kmsg(60), 8)))
