@@ -1,7 +1,7 @@
 """The helpers that generated modules are written with, as C text. A module has those that it uses, and what they need.
 
 Only `copy_from_kernel_nofault` and `copy_from_user_nofault` are exported to modules: strings are read with them, byte
-by byte, and symbols that nothing exports are found by a probe of `kallsyms_lookup_name`.
+by byte, and symbols that nothing exports are found by what registering a probe of them looks up.
 """
 
 from __future__ import annotations
@@ -125,19 +125,28 @@ static unsigned long user_word_at(unsigned long address, bool *fault)
 
 _LOOKUP = """\
 /*
- * Find a symbol that is not exported to modules: a probe tells where the
- * function is that knows them all.
+ * Find a symbol that is not exported to modules. Registering a probe looks the
+ * name up first, so that the address is there even where, as of data, the
+ * probe is refused then. (Calling kallsyms_lookup_name() by its address is no
+ * way: it may have no ENDBR, and the processor may look for one.)
  */
 static unsigned long address_of(const char *name)
 {
-	unsigned long (*lookup)(const char *name);
-	struct kprobe finder = { .symbol_name = "kallsyms_lookup_name" };
+	struct kprobe finder = { .symbol_name = name };
+	unsigned long address, distance;
+	char text[KSYM_SYMBOL_LEN];
+	const char *plus;
 
 	if (register_kprobe(&finder))
-		return 0;
-	lookup = (void *)finder.addr;
+		return (unsigned long)finder.addr;
+	address = (unsigned long)finder.addr;
 	unregister_kprobe(&finder);
-	return lookup(name);
+	/* a function: its probe may stand behind the ENDBR */
+	sprint_symbol(text, address);
+	plus = strchr(text, '+');
+	if (plus && sscanf(plus, "+%lx", &distance) == 1)
+		address -= distance;
+	return address;
 }
 """
 
@@ -325,7 +334,7 @@ HELPERS: dict[str, Helper] = {
         _macro("PEEK_USER", "peek_user", "The same in the memory of the running process."), (), ("peek_user",)
     ),
     "PEEK_ANY": Helper(_macro("PEEK_ANY", "peek", "The same; the address tells whose memory it is."), (), ("peek",)),
-    "address_of": Helper(_LOOKUP),
+    "address_of": Helper(_LOOKUP, ("linux/kallsyms.h", "linux/kprobes.h", "linux/string.h")),
     "floor_div": Helper(_FLOOR_DIV),
     "floor_mod": Helper(_FLOOR_MOD),
     "unsigned_div": Helper(_UNSIGNED_DIV),

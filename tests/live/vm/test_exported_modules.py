@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from guest_harness import ROOT, TIMEOUT_S, Guest, hits, run_kprobes
 
-from kprobes import Machine, kprobe, kretprobe
+from kprobes import Machine, definition, kprobe, kretprobe
 from kprobes.cli.export_module import FRAME
 from kprobes.cli.run import load_script, probes_of
 from kprobes.errors import CompileError, UsageError
@@ -92,6 +92,18 @@ def test_definitions_count_as_bpf_does_and_show_what_a_trace_shows(guest, tmp_pa
     assert len(opened) == 3
     assert all(' dfd=-100 name="/etc/no/such/file" wild=0' in line for line in opened)
     assert counts["opened"][2] >= 3
+
+
+def test_symbols_that_are_not_exported_are_found_without_a_call_through_their_address(guest, tmp_path):
+    text = "p:asked __x64_sys_getppid banner=@linux_banner:string start=@vfs_read:x64 next=@vfs_read+16:x64"
+    with guest.attach(definition(text)) as session, loaded(guest, tmp_path, text) as module:
+        guest.call("getppid", 1)
+        session.detach()
+        event = next(iter(session.events(0)))
+    shown = next(line for line in module.log if line.startswith("asked: "))
+    assert f' banner="{event.banner[:100]}' in shown
+    assert event.banner.startswith("Linux version ")
+    assert shown.endswith(f" start={event.start:#x} next={event.next:#x}")  # also where probes stand behind an ENDBR
 
 
 def fields_in(line: str) -> dict[str, str]:
